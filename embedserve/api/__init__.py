@@ -1,0 +1,1 @@
+"""HTTP dialects: translate requests and replies, decide nothing."""

@@ -1,0 +1,123 @@
+"""Every error that embedserve raises on purpose. What is not here is a bug.
+
+    EmbedserveError
+    ├── InvalidRequestError          the caller's fault, with a way out
+    │   ├── InvalidNameError           a model or index name outside its grammar
+    │   ├── InputTooLongError          text over the model's length with truncation refused
+    │   ├── TooLargeError              more texts or bytes than one request may carry
+    │   └── DefinitionError            an index definition (TOML or body) that does not hold
+    ├── NotFoundError
+    │   ├── ModelNotFoundError         not installed
+    │   ├── IndexNotFoundError
+    │   ├── JobNotFoundError
+    │   └── PathNotFoundError          nothing to ingest at that path
+    ├── PathNotAllowedError          outside the allowed roots
+    ├── ConflictError                fights with what exists
+    ├── OverloadedError              refused early; come back later
+    ├── ModelError                   a model that cannot be fetched, exported or trusted
+    ├── ExtractionError              one file that could not be turned into text
+    ├── VectorStoreError             Chroma is down or does not answer as it should
+    ├── CatalogError                 the catalog cannot be opened or written
+    └── StartupError                 the server cannot start: settings, port, lock
+
+Messages say what happened to what (in backquotes) and end with what to do next.
+`api/errors.py` holds the one table from these classes to HTTP statuses.
+"""
+
+
+class EmbedserveError(Exception):
+    """Base of every deliberate error; `str(error)` is fit to show to a user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequestError(EmbedserveError):
+    """The request cannot be carried out as it stands."""
+
+
+class InvalidNameError(InvalidRequestError):
+    """A name that its grammar does not allow."""
+
+
+class InputTooLongError(InvalidRequestError):
+    """A text exceeds the model's length and the caller refused truncation."""
+
+
+class TooLargeError(InvalidRequestError):
+    """A request carries more than one request may."""
+
+
+class DefinitionError(InvalidRequestError):
+    """An index definition with an unknown key or an impossible value."""
+
+
+class NotFoundError(EmbedserveError):
+    """Something named in the request does not exist."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """The model is not installed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'model "{name}" not found, try pulling it first')
+        self.name = name
+
+
+class IndexNotFoundError(NotFoundError):
+    """No index has that name."""
+
+
+class JobNotFoundError(NotFoundError):
+    """No job has that id."""
+
+
+class PathNotFoundError(NotFoundError):
+    """A path to ingest does not exist."""
+
+
+class PathNotAllowedError(EmbedserveError):
+    """A path lies outside the roots that may be ingested."""
+
+
+class ConflictError(EmbedserveError):
+    """The request contradicts what is stored already."""
+
+
+class OverloadedError(EmbedserveError):
+    """The queue is full; nothing of the request was done."""
+
+
+class ModelError(EmbedserveError):
+    """A model could not be fetched, exported, verified or run."""
+
+
+class ExtractionError(EmbedserveError):
+    """One file could not be turned into text; the other files go on.
+
+    `code` is stable and machine-readable (`encrypted`, `timed_out`, ...); `stage` is where it
+    happened (`scan`, `open`, `extract`, `chunk`, `embed`); `hint` is what a person can do;
+    `is_retryable` says whether the same bytes may succeed on a later run.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, stage: str, hint: str = "", is_retryable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.stage = stage
+        self.hint = hint
+        self.is_retryable = is_retryable
+
+
+class VectorStoreError(EmbedserveError):
+    """The vector index cannot answer; the catalog still can."""
+
+
+class CatalogError(EmbedserveError):
+    """The catalog cannot be opened or written."""
+
+
+class StartupError(EmbedserveError):
+    """The server cannot start as asked."""

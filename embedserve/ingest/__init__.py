@@ -1,0 +1,1 @@
+"""Folder to chunks: scan, extract in a jail, cut. Stores nothing and embeds nothing."""

@@ -1,0 +1,123 @@
+"""Every knob, once: name, default, unit, meaning. Read by bootstrap and cli, handed down as values.
+
+Each setting `name` is the environment variable `EMBEDSERVE_NAME`. An unknown `EMBEDSERVE_*`
+variable is an error, so a typo never goes unnoticed.
+"""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from embedserve.errors import StartupError
+
+PREFIX = "EMBEDSERVE_"
+MIB = 1024 * 1024
+
+
+def _project_folder() -> Path | None:
+    """Return `./indexes` where the present folder is a project, that is, holds definitions."""
+    folder = Path.cwd() / "indexes"
+    return folder if folder.is_dir() and any(folder.glob("*.toml")) else None
+
+
+def _default_home() -> Path:
+    project = _project_folder()
+    return project / "data" if project else Path.home() / ".embedserve"
+
+
+class Settings(BaseSettings):
+    """All settings of one server, immutable once read."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=_default_home)
+    """Folder of models, catalog and vector index. `indexes/data` in a project folder (one with
+    `indexes/*.toml`), else `~/.embedserve`."""
+    definitions: Path | None = Field(default_factory=_project_folder)
+    """Folder of index definitions (`*.toml`); `indexes` in a project folder, else none."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=11434, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    default_model: str = "all-minilm"
+    """Model that is loaded at start and used by indexes that name none."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where models run. A device that is not there is an error, never a fallback."""
+    threads: int = Field(default=0, ge=0)
+    """Engine worker threads; 0 means one for each core this process may use."""
+    micro_batch_tokens: int = Field(default=256, ge=1)
+    """Tokens that one engine call carries at most (a longer text runs alone)."""
+    small_request_tokens: int = Field(default=512, ge=1)
+    """Requests up to this many tokens go ahead of larger ones and of ingestion."""
+    queue_tokens: int = Field(default=4_000_000, ge=1)
+    """Tokens that may wait for the engine; beyond it requests are refused with 503."""
+    max_request_bytes: int = Field(default=64 * MIB, ge=1)
+    """Bytes of one HTTP request body."""
+    max_request_texts: int = Field(default=10_000, ge=1)
+    """Texts in one embedding request."""
+    ingest_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders that may be ingested, separated like PATH; sources in definitions are added."""
+    ingest_jobs: int = Field(default=2, ge=1)
+    """Jobs that run at once; one index never has two."""
+    extract_workers: int = Field(default=2, ge=1)
+    """Jailed processes that read documents."""
+    extract_timeout_s: float = Field(default=60, gt=0)
+    """Seconds that one file may take to be read."""
+    extract_memory_bytes: int = Field(default=2048 * MIB, ge=256 * MIB)
+    """Address space of one extraction process, in bytes."""
+    max_file_bytes: int = Field(default=100 * MIB, ge=1)
+    """Bytes of one document; larger ones are reported as `too_large`."""
+    max_text_chars: int = Field(default=50_000_000, ge=1)
+    """Characters that one document may give; more is reported as `text_too_large`."""
+    chroma_url: str | None = None
+    """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
+    chroma_timeout_s: float = Field(default=30, gt=0)
+    """Seconds that Chroma may take to start, or to answer one call."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged to standard error."""
+
+    @field_validator("ingest_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("home", "definitions", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value else None
+
+
+def read_settings(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read settings from `EMBEDSERVE_*`, then `overrides` (a None there means: not given).
+
+    Raises StartupError that names the setting and says what it accepts.
+    """
+    _refuse_unknown(os.environ if environ is None else environ)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise StartupError(
+            f"Setting `{name}` ({PREFIX}{name.upper()}): {first['msg']}; "
+            f"got `{first['input']}`. See docs/operations.md for what it accepts."
+        ) from error
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for variable in environ:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            near = get_close_matches(variable.upper(), known, n=1)
+            guess = f" Did you mean `{near[0]}`?" if near else ""
+            raise StartupError(f"Unknown setting `{variable}` in the environment.{guess}")

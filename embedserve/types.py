@@ -1,0 +1,247 @@
+"""The nouns that the rooms share. No behaviour beyond what follows from the fields.
+
+Offsets are character offsets into the text that extraction produced, end exclusive.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""(count, dimensions) float32, each row of unit length."""
+
+TokenIds = NDArray[np.int64]
+"""(length,) int64, special tokens included."""
+
+Outcome = Literal["added", "updated", "unchanged", "deleted", "skipped", "failed"]
+"""What a job did to one file. `skipped`: there is nothing to index in it, and it says why;
+`failed`: something went wrong with it."""
+
+JobStatus = Literal[
+    "queued", "running", "succeeded", "succeeded_with_errors", "failed", "cancelled"
+]
+
+Lane = Literal["small", "bulk"]
+"""Queries and small requests go ahead of large requests and ingestion."""
+
+
+# -- a file on its way in ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that a scan saw."""
+
+    path: str
+    """Absolute, symlinks resolved."""
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """Why a path gave no chunks. See `errors.ExtractionError` for the fields."""
+
+    path: str
+    code: str
+    stage: str
+    message: str
+    hint: str = ""
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What the catalog remembers of a file, readable or not."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+    problem: FileProblem | None = None
+    """Set when the file's present version gave no chunks."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do; pure outcome of `ingest.scan.plan`."""
+
+    add: tuple[FoundFile, ...]
+    update: tuple[FoundFile, ...]
+    delete: tuple[str, ...]
+    unchanged: tuple[KnownFile, ...]
+
+
+@dataclass(frozen=True)
+class PageSpan:
+    """Where page `number` (1-based) lies in the extracted text."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The text of one file, as read from exactly the bytes that `sha256` names."""
+
+    text: str
+    kind: str
+    """`markdown`, `code` or `text`: how the text is to be cut."""
+    title: str
+    sha256: str
+    size_bytes: int
+    pages: tuple[PageSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What was lost or guessed on the way, in words for the user."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One span of a document: `document_text[start:end] == text`."""
+
+    ordinal: int
+    text: str
+    start: int
+    end: int
+    page: int | None = None
+    heading: tuple[str, ...] = ()
+    """Headings above the chunk, outermost first."""
+
+
+class TokenOffsets(Protocol):
+    """Tell where each token of a text begins and ends, without special tokens."""
+
+    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return one (tokens, 2) array of character offsets for each text."""
+        ...
+
+
+# -- at rest ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Index:
+    """One row of the catalog's `indexes` table."""
+
+    id: int
+    name: str
+    definition: str
+    """JSON of `services.definitions.IndexDefinition`."""
+    model: str
+    artefact: str
+    """Digest of the model artefact whose vectors fill this index."""
+    dimensions: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class IndexCounts:
+    """What the catalog holds for one index."""
+
+    documents: int
+    """Files that gave at least one chunk."""
+    unreadable: int
+    """Files that gave none; each has its reason."""
+    chunks: int
+    vectors: int
+    """Chunks that have their vector. Equals `chunks` unless something is wrong."""
+    pending: int
+    """Changes that the vector index has not applied yet."""
+
+
+@dataclass(frozen=True)
+class NewDocument:
+    """A file's new version, ready to replace the old one in one transaction."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+    title: str
+    kind: str
+    chunks: tuple[Chunk, ...]
+    text_hashes: tuple[str, ...]
+    """sha256 of what was embedded for each chunk (prefix and chunk text)."""
+    vectors: Vectors
+    """(len(chunks), dimensions) float32."""
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A live chunk joined with its document."""
+
+    id: int
+    text: str
+    start: int
+    end: int
+    page: int | None
+    heading: tuple[str, ...]
+    document_id: int
+    path: str
+    title: str
+
+
+@dataclass(frozen=True)
+class ChunkVectors:
+    """A run of stored chunks, in order of id."""
+
+    ids: NDArray[np.int64]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class PendingChanges:
+    """Changes that the vector index has yet to apply, oldest first."""
+
+    up_to: int
+    """Sequence number of the last change in this batch; acknowledge with it."""
+    upserts: ChunkVectors
+    deletes: tuple[int, ...]
+
+
+# -- jobs -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What a job did to one file."""
+
+    path: str
+    outcome: Outcome
+    chunks: int = 0
+    problem: FileProblem | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the catalog's `jobs` table, with its counts."""
+
+    id: str
+    index: str
+    path: str
+    status: JobStatus
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    error: str | None = None
+    files_total: int | None = None
+    """Files to look at; unknown until the scan is done."""
+    chunks_embedded: int = 0
+    """Chunks whose vector had to be computed."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Files by outcome."""
+
+
+# -- search -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScoredId:
+    """A chunk id with its cosine similarity to the query, -1..1."""
+
+    id: int
+    score: float
