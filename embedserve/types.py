@@ -5,6 +5,7 @@ Offsets are character offsets into the text that extraction produced, end exclus
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,6 +27,27 @@ JobStatus = Literal[
 
 Lane = Literal["small", "bulk"]
 """Queries and small requests go ahead of large requests and ingestion."""
+
+
+# -- a model, as the engine sees it -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """The files and facts that turn text into vectors; all verified before use."""
+
+    artefact: str
+    """64 hex digits that name weights, tokenizer, recipe and length together."""
+    onnx_path: Path
+    """Graph: input_ids, attention_mask (and token_type_ids) (batch, length) int64 ->
+    sentence_embedding (batch, dimensions) float32, pooled and of unit length."""
+    tokenizer_path: Path
+    """A `tokenizer.json`; its own padding and truncation settings are not used."""
+    max_tokens: int
+    """Longest input, special tokens included."""
+    dimensions: int
+    query_prompt: str = ""
+    document_prompt: str = ""
 
 
 # -- a file on its way in ---------------------------------------------------------------------
