@@ -1,0 +1,59 @@
+"""One model ready to embed: its tokenizer, its graph, and a place in the scheduler."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.engine.backend import BACKENDS
+from embedserve.engine.scheduler import Scheduler
+from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.types import EncoderSpec, Lane, Vectors
+
+# Texts that one blocking call keeps in the queue, so that a huge document never fills it.
+SLICE = 256
+
+
+class Encoder:
+    """Embed texts with one model; safe from any number of threads."""
+
+    def __init__(
+        self, spec: EncoderSpec, scheduler: Scheduler, *, device: str, engine: str = "onnxruntime"
+    ) -> None:
+        self.spec = spec
+        self._tokenizer = ModelTokenizer(spec.tokenizer_path)
+        self._backend = BACKENDS.load(engine).load(spec.onnx_path, device=device)
+        self._scheduler = scheduler
+
+    def tokenize(
+        self, texts: Sequence[str], *, max_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return ids cut to `max_tokens`, or to the model's own length where that is shorter."""
+        limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)
+        limit = max(limit, self._tokenizer.special_tokens)
+        return [self._tokenizer.tokenize(text, limit) for text in texts]
+
+    def submit(self, texts: Sequence[TokenizedText], *, lane: Lane) -> Future[Vectors]:
+        """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order."""
+        ids = [text.ids for text in texts]
+        return self._scheduler.submit(
+            self._backend, ids, dimensions=self.spec.dimensions, lane=lane
+        )
+
+    def encode(self, texts: Sequence[str], *, lane: Lane = "bulk") -> Vectors:
+        """Embed texts and wait for them; text beyond the model's length is cut off."""
+        parts = [
+            self.submit(self.tokenize(texts[first : first + SLICE]), lane=lane).result()
+            for first in range(0, len(texts), SLICE)
+        ]
+        empty = np.empty((0, self.spec.dimensions), dtype=np.float32)
+        return np.concatenate([empty, *parts])
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return where each token of each text lies; see `types.TokenOffsets`."""
+        return self._tokenizer.offsets(texts)
+
+    def close(self) -> None:
+        """Free the graph. Texts that are still queued fail."""
+        self._backend.close()

@@ -1,0 +1,83 @@
+"""Text to token ids and offsets, with the model's own tokenizer. Knows lengths, not vectors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from embedserve.errors import ModelError
+from embedserve.types import TokenIds
+
+# A long text is tokenized by its head first: this many characters for each token that fits.
+HEAD_CHARS_PER_TOKEN = 32
+# The head's last word may have been cut in two; WordPiece splits no word over 100 characters,
+# so more tokens than this beyond the limit prove that the head alone fills the model.
+HEAD_MARGIN_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """One text, ready for the engine."""
+
+    ids: TokenIds
+    """(length,) int64, special tokens included."""
+    is_truncated: bool
+    """Whether text beyond the limit was cut off."""
+
+
+class ModelTokenizer:
+    """A `tokenizer.json` with its own truncation and padding switched off. Safe across threads.
+
+    Published files often carry settings made for training (all-MiniLM-L6-v2 pads to 128 and
+    cuts at 128, though the model takes 256), so the length is always given from outside.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"Tokenizer `{path}` cannot be read: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"))
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that every text has besides its own."""
+        return len(self._prefix) + len(self._suffix)
+
+    def tokenize(self, text: str, max_tokens: int) -> TokenizedText:
+        """Return the ids of `text`, cut to `max_tokens` with the special tokens kept."""
+        room = max(max_tokens - self.special_tokens, 0)
+        body = self._body(text, room)
+        ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
+        return TokenizedText(ids=ids, is_truncated=len(body) > room)
+
+    def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return where each token lies: one (tokens, 2) array of character offsets a text."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(item.offsets, dtype=np.int64).reshape(-1, 2) for item in encodings]
+
+    def _body(self, text: str, room: int) -> list[int]:
+        """Return the ids without special tokens: all of them, or provably more than `room`."""
+        head = text[: (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN]
+        ids = self._ids(head)
+        if len(head) == len(text) or len(ids) > room + HEAD_MARGIN_TOKENS:
+            return ids
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        return ids
+
+
+def _special_tokens(sample: Encoding) -> tuple[list[int], list[int]]:
+    """Split the special tokens of a one-word sample into those before and those after it."""
+    mask = sample.special_tokens_mask
+    first = mask.index(0)
+    last = len(mask) - mask[::-1].index(0)
+    return sample.ids[:first], sample.ids[last:]
