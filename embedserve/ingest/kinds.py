@@ -1,0 +1,99 @@
+"""Which reader a file name asks for. One table; a new format is one row.
+
+Names only: what the bytes turn out to be is for `extract_worker` to judge.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+Reader = Literal["text", "html", "xml", "library", "odp", "mbox"]
+"""`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
+
+TextKind = Literal["markdown", "code", "text"]
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """How to read a file and how its text is to be cut afterwards."""
+
+    reader: Reader
+    kind: TextKind
+    mime: str = "text/plain"
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_PLAIN = FileKind("text", "text")
+_MARKDOWN = FileKind("text", "markdown")
+_CODE = FileKind("text", "code")
+_OOXML = "application/vnd.openxmlformats-officedocument"
+_ODF = "application/vnd.oasis.opendocument"
+
+_KINDS: dict[str, FileKind] = {
+    # reStructuredText underlines its titles as Markdown's setext headings do.
+    **dict.fromkeys((".md", ".markdown", ".mdx", ".mdown", ".qmd", ".rmd", ".rst"), _MARKDOWN),
+    **dict.fromkeys((".txt", ".text", ".log", ".adoc", ".asciidoc", ".org", ".tex"), _PLAIN),
+    **dict.fromkeys((".srt", ".vtt", ".diff", ".patch"), _PLAIN),
+    **dict.fromkeys(
+        _words(
+            ".py .pyi .js .mjs .cjs .jsx .ts .tsx .java .kt .kts .scala .go .rs .c .h .cc .cpp .cxx"
+            " .hpp .hh .cs .fs .vb .swift .m .mm .rb .php .pl .pm .lua .r .jl .hs .ml .mli .ex .exs"
+            " .erl .clj .cljs .lisp .el .scm .sh .bash .zsh .fish .ps1 .psm1 .psd1 .bat .cmd .sql"
+            " .graphql .proto .thrift .tf .hcl .nix .cmake .mk .gradle .groovy .dart .zig .nim .v"
+            " .sv .vhd .asm .s .f90 .f .pas .d .vue .svelte .css .scss .sass .less .yaml .yml .toml"
+            " .ini .cfg .conf .properties .json .jsonl .ndjson .json5 .jsonc"
+        ),
+        _CODE,
+    ),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), FileKind("html", "markdown", "text/html")),
+    **dict.fromkeys((".xml", ".rss", ".atom"), FileKind("xml", "text")),
+    ".pdf": FileKind("library", "text", "application/pdf"),
+    ".docx": FileKind("library", "markdown", f"{_OOXML}.wordprocessingml.document"),
+    ".pptx": FileKind("library", "markdown", f"{_OOXML}.presentationml.presentation"),
+    ".xlsx": FileKind("library", "markdown", f"{_OOXML}.spreadsheetml.sheet"),
+    ".doc": FileKind("library", "markdown", "application/msword"),
+    ".ppt": FileKind("library", "markdown", "application/vnd.ms-powerpoint"),
+    ".xls": FileKind("library", "markdown", "application/vnd.ms-excel"),
+    ".odt": FileKind("library", "markdown", f"{_ODF}.text"),
+    ".ods": FileKind("library", "markdown", f"{_ODF}.spreadsheet"),
+    ".odp": FileKind("odp", "markdown"),
+    ".rtf": FileKind("library", "markdown", "application/rtf"),
+    ".epub": FileKind("library", "markdown", "application/epub+zip"),
+    ".eml": FileKind("library", "markdown", "message/rfc822"),
+    ".msg": FileKind("library", "markdown", "application/vnd.ms-outlook"),
+    ".mbox": FileKind("mbox", "markdown", "message/rfc822"),
+    ".csv": FileKind("library", "markdown", "text/csv"),
+    ".tsv": FileKind("library", "markdown", "text/tab-separated-values"),
+    ".ipynb": FileKind("library", "markdown", "application/x-ipynb+json"),
+}
+
+_HINTS: dict[str, str] = {
+    **dict.fromkeys(
+        _words(".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst .jar"),
+        "Unpack the archive beside it; archives are not opened.",
+    ),
+    **dict.fromkeys(
+        _words(".png .jpg .jpeg .gif .bmp .tif .tiff .webp .heic .ico .svg .psd"),
+        "An image has no text without OCR; add a text version of it.",
+    ),
+    **dict.fromkeys(
+        _words(".mp3 .wav .m4a .flac .ogg .mp4 .mov .avi .mkv .webm"),
+        "Add a transcript as text; sound and film are not transcribed.",
+    ),
+}
+
+
+def kind_of(name: str) -> FileKind | None:
+    """Look up the reader for a file name; None for a name that says nothing.
+
+    Such a file (`LICENSE`, `Makefile`, `notes.2024`) is text when its bytes are.
+    """
+    return _KINDS.get(PurePath(name).suffix.lower())
+
+
+def unsupported_hint(name: str) -> str | None:
+    """Say what to do about a format that is known and not read, None for any other."""
+    return _HINTS.get(PurePath(name).suffix.lower())

@@ -1,0 +1,65 @@
+"""Readers that need no library, and the nouns that all readers share. Runs in the worker only."""
+
+from dataclasses import dataclass
+
+from embedserve.errors import ExtractionError
+from embedserve.ingest import decode, formats
+from embedserve.ingest.blocks import front_matter
+from embedserve.ingest.kinds import FileKind
+
+# Front matter is looked for at the top only.
+FRONT_MATTER_CHARS = 20_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page or slide; without a number, the whole document."""
+
+    number: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reader made of the bytes, before cleaning."""
+
+    pages: list[Page]
+    kind: str
+    title: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def refusal(code: str, message: str, hint: str = "") -> ExtractionError:
+    """Make the error that says why a document gives no text."""
+    return ExtractionError(code, message, stage="extract", hint=hint)
+
+
+def read_text(content: bytes, kind: FileKind) -> Read:
+    """Decode text, Markdown and source code; refuse what is binary."""
+    decoded = decode.decode(content)
+    if decoded is None:
+        raise refusal(
+            "unsupported", "It is binary, in no format that is read.", "Exclude it by a glob."
+        )
+    title = ""
+    if kind.kind == "markdown":
+        for line in front_matter(decode.clean(decoded.text[:FRONT_MATTER_CHARS])).splitlines():
+            if line.lower().startswith("title:"):
+                title = line[6:].strip().strip("\"'")
+    return Read([Page(None, decoded.text)], kind.kind, title, decoded.warnings)
+
+
+def read_xml(content: bytes, kind: FileKind) -> Read:
+    """Read the elements of XML; all of it, tags included, where it is not well-formed."""
+    lines = formats.xml_lines(content)
+    if lines is not None:
+        return Read([Page(None, lines)], kind.kind)
+    raw = read_text(content, FileKind("text", "code"))
+    warning = "The XML is not well-formed; it was taken as it is, tags included."
+    return Read(raw.pages, raw.kind, warnings=(warning, *raw.warnings))
+
+
+def read_odp(content: bytes, kind: FileKind) -> Read:
+    """Read the slides of an OpenDocument presentation."""
+    slides = formats.odp_slides(content)
+    return Read([Page(number, text) for number, text in enumerate(slides, start=1)], kind.kind)

@@ -1,0 +1,151 @@
+"""The parent's end of one extraction worker: start it, ask it, end it. Knows no document.
+
+See `extract_worker` for the other end and for the form of the messages.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from typing import Any
+
+# Imports of a cold machine; a worker that is up answers in far less.
+START_TIMEOUT_S = 60.0
+STDERR_LINES, STDERR_LINE_CHARS = 20, 500
+# The only variables a worker gets: no secret of the server's can leak from it.
+PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "SYSTEMROOT")
+
+
+class WorkerGoneError(Exception):
+    """The worker ended without an answer; `signal_number` is 0 when it exited by itself."""
+
+    def __init__(self, signal_number: int, last_words: str) -> None:
+        super().__init__(last_words)
+        self.signal_number = signal_number
+        self.last_words = last_words
+
+
+class ReplyTooLongError(Exception):
+    """The worker announced a reply over the limit."""
+
+
+class WorkerProcess:
+    """One running worker; used by one thread at a time.
+
+    Must be created by a thread that lives as long as the worker may: the kernel kills the worker
+    when that very thread ends, which is how it is sure to die with this process.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.served = 0
+        self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
+        self.channel, theirs = socket.socketpair()
+        # The library unpacks native code under a fixed name into the temporary folder: give it
+        # one that nobody else can write to, for as long as it takes to load.
+        with theirs, tempfile.TemporaryDirectory(prefix="embedserve-") as folder:
+            self.process = _start(theirs.fileno(), memory_bytes, folder)
+            theirs.close()  # so that its end is seen as the end
+            # Somebody must empty the pipe, or a talkative parser would stop in the middle.
+            self._listener = threading.Thread(target=self._listen, daemon=True)
+            self._listener.start()
+            try:
+                hello = self._read_reply(time.monotonic() + START_TIMEOUT_S, max_bytes=4096)
+            except BaseException:
+                self.kill()
+                raise
+        self.protections: tuple[str, ...] = tuple(hello["jail"])
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self.process.poll() is None
+
+    def ask(
+        self, request: dict[str, Any], file: int, *, timeout_s: float, max_bytes: int
+    ) -> dict[str, Any]:
+        """Send a request with an open descriptor and wait for the answer.
+
+        Raises TimeoutError, WorkerGoneError or ReplyTooLongError; kill the worker then.
+        """
+        deadline = time.monotonic() + timeout_s
+        body = json.dumps(request).encode()
+        self.served += 1
+        try:
+            socket.send_fds(self.channel, [struct.pack(">I", len(body)), body], [file])
+        except OSError as error:
+            raise self._gone() from error
+        return self._read_reply(deadline, max_bytes=max_bytes)
+
+    def kill(self) -> None:
+        """End the process at once and release what it held."""
+        self.process.kill()
+        self.process.wait()
+        self._listener.join()
+        self.channel.close()
+
+    def _read_reply(self, deadline: float, *, max_bytes: int) -> dict[str, Any]:
+        length = int.from_bytes(self._read(4, deadline), "big")
+        if length > max_bytes:
+            raise ReplyTooLongError
+        reply: dict[str, Any] = json.loads(self._read(length, deadline))
+        return reply
+
+    def _read(self, length: int, deadline: float) -> bytearray:
+        content = bytearray(length)
+        view = memoryview(content)
+        while len(view):
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            poll = select.poll()  # unlike select(), without a limit on descriptor numbers
+            poll.register(self.channel, select.POLLIN)
+            if left_ms <= 0 or not poll.poll(left_ms):
+                raise TimeoutError
+            try:
+                received = self.channel.recv_into(view)
+            except ConnectionError:
+                received = 0
+            if not received:
+                raise self._gone()
+            view = view[received:]
+        return content
+
+    def _gone(self) -> WorkerGoneError:
+        self.process.kill()  # in case it closed the socket and lives on
+        code = self.process.wait()
+        self._listener.join()
+        return WorkerGoneError(max(0, -code), "\n".join(self._last_words))
+
+    def _listen(self) -> None:
+        stderr = self.process.stderr
+        if stderr is None:
+            return
+        with stderr:
+            while line := stderr.readline(STDERR_LINE_CHARS):
+                self._last_words.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _start(fd: int, memory_bytes: int, folder: str) -> subprocess.Popen[bytes]:
+    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    command = ["-m", "embedserve.ingest.extract_worker", str(fd), str(os.getpid())]
+    return subprocess.Popen(
+        [sys.executable, *command, str(memory_bytes)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[fd],
+        # Each arena of malloc reserves 64 MiB of address space, which is what the jail limits.
+        env={**passed, "TMPDIR": folder, "MALLOC_ARENA_MAX": "2"},
+        process_group=0,  # an interrupt from the terminal is for the server alone
+    )
+
+
+def name_of_signal(number: int) -> str:
+    """Return a signal's name, such as `SIGSEGV`."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
