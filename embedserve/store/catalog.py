@@ -1,0 +1,77 @@
+"""The catalog: the system of record, one object over the tables of one SQLite file.
+
+What Chroma holds is derived from it and can be thrown away; what is here cannot.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from embedserve.store.changes import Changes
+from embedserve.store.chunks import Chunks
+from embedserve.store.database import Database
+from embedserve.store.documents import Documents
+from embedserve.store.indexes import Indexes
+from embedserve.store.jobs import Jobs
+
+
+class Catalog:
+    """Open the catalog at `path`, or lay out a new one; safe to share between threads.
+
+    Every method of its parts is one transaction and raises CatalogError when SQLite fails.
+
+    >>> with Catalog(home / "catalog.sqlite3") as catalog:
+    ...     index = catalog.indexes.get("notes")
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path)
+        self.indexes = Indexes(self._database)
+        self.documents = Documents(self._database)
+        self.chunks = Chunks(self._database)
+        self.changes = Changes(self._database)
+        self.jobs = Jobs(self._database)
+
+    def check(self) -> None:
+        """Return when the file can be read; raise CatalogError when it cannot."""
+        with self._database.read() as connection:
+            connection.execute("SELECT count(*) FROM indexes").fetchone()
+
+    def get_meta(self, key: str) -> str | None:
+        """Read a mark that the owner left, such as that of a clean shutdown."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Leave a mark under `key`."""
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (key, value),
+            )
+
+    def delete_unused_vectors(self) -> int:
+        """Delete vectors that no chunk uses under its index's artefact; return how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                "DELETE FROM vectors WHERE (artefact, text_hash) NOT IN"
+                " (SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i"
+                "  ON i.id = c.index_id)"
+            ).rowcount
+
+    def close(self) -> None:
+        """Close the file; what was committed is safe already."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

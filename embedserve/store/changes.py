@@ -1,0 +1,87 @@
+"""The log that the vector index drains: what it has yet to apply, oldest first."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.store.chunks import LIVE_VECTORS
+from embedserve.store.database import Database
+from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.types import Index, PendingChanges
+
+ENQUEUE = """
+INSERT INTO changes (index_id, chunk_id, op)
+SELECT ?, value, ? FROM json_each(?) ORDER BY value
+"""
+
+
+class Changes:
+    """Read, acknowledge and add to the log of one index."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pending(self, index: Index, *, limit: int = 500) -> PendingChanges | None:
+        """Return the oldest changes, collapsed, or None when there is nothing to do.
+
+        A chunk's last change counts, and an upsert of a chunk that is gone is left out, so both
+        parts may be empty; such a batch is acknowledged like any other.
+        """
+        with self._database.read() as connection:
+            log = connection.execute(
+                "SELECT seq, chunk_id, op FROM changes WHERE index_id = ? ORDER BY seq LIMIT ?",
+                (index.id, limit),
+            ).fetchall()
+            if not log:
+                return None
+            last = {chunk_id: op for _, chunk_id, op in log}
+            upserts = id_list(chunk_id for chunk_id, op in last.items() if op == "upsert")
+            rows = connection.execute(
+                LIVE_VECTORS + " AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id",
+                (index.artefact, index.id, upserts),
+            ).fetchall()
+        return PendingChanges(
+            up_to=log[-1][0],
+            upserts=chunk_vectors(rows, index.dimensions),
+            deletes=tuple(sorted(chunk_id for chunk_id, op in last.items() if op == "delete")),
+        )
+
+    def pending_ids(self, index_id: int) -> NDArray[np.int64]:
+        """Return the ids of every chunk that the log still names, ascending."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT chunk_id FROM changes WHERE index_id = ? ORDER BY chunk_id",
+                (index_id,),
+            )
+            return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+    def acknowledge(self, index_id: int, up_to: int) -> None:
+        """Forget the changes that the vector index has applied."""
+        with self._database.write() as connection:
+            connection.execute(
+                "DELETE FROM changes WHERE index_id = ? AND seq <= ?", (index_id, up_to)
+            )
+
+    def enqueue_upserts(self, index_id: int, ids: Iterable[int]) -> None:
+        """Ask for these chunks to be upserted again."""
+        with self._database.write() as connection:
+            connection.execute(ENQUEUE, (index_id, "upsert", id_list(ids)))
+
+    def enqueue_deletes(self, index_id: int, ids: Iterable[int]) -> None:
+        """Ask for these ids, which no live chunk has, to be deleted."""
+        with self._database.write() as connection:
+            connection.execute(ENQUEUE, (index_id, "delete", id_list(ids)))
+
+    def enqueue_all(self, index_id: int) -> int:
+        """Ask for every live chunk to be upserted; return how many there are."""
+        with self._database.write() as connection:
+            # The upserts already asked for are among them.
+            connection.execute(
+                "DELETE FROM changes WHERE index_id = ? AND op = 'upsert'", (index_id,)
+            )
+            return connection.execute(
+                "INSERT INTO changes (index_id, chunk_id, op)"
+                " SELECT index_id, id, 'upsert' FROM chunks WHERE index_id = ? ORDER BY id",
+                (index_id,),
+            ).rowcount

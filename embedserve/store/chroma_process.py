@@ -1,0 +1,291 @@
+"""A Chroma server as our child: started, watched, restarted, and never left behind.
+
+Its folder is derived from the catalog, so when it will not come up from it, the folder is moved
+aside and it starts empty. The caller must own the home folder: a server of the same folder that
+an earlier run left behind is killed.
+"""
+
+import glob
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Literal, Protocol
+
+from embedserve.errors import VectorStoreError
+from embedserve.store.pid_file import end_left_over, write_pid_file
+
+HOST = "127.0.0.1"
+READY_POLL_S = 0.05
+HEARTBEAT_EVERY_S = 0.5
+STABLE_S = 60.0  # a child that lived that long did not die of its folder
+FAILURES_BEFORE_EMPTY = 3
+FIRST_BACKOFF_S = 0.2
+MAX_BACKOFF_S = 30.0
+TERMINATE_S = 10.0
+MAX_LOG_BYTES = 10 * 1024 * 1024
+
+ChromaStatus = Literal["starting", "up", "down"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChromaState:
+    """Whether the child answers; `reason` says why when it does not."""
+
+    status: ChromaStatus
+    reason: str = ""
+
+
+class RestartListener(Protocol):
+    """Told, on the owner thread, each time the child answers again. It must return soon."""
+
+    def __call__(self, *, was_emptied: bool) -> None:
+        """Check the indexes; with `was_emptied` every chunk has to be upserted again."""
+        ...
+
+
+class ChromaProcess:
+    """Keep one Chroma server running on a loopback port.
+
+    The thread that starts the child also watches it until `stop`: the kernel binds the child's
+    life to that thread, so a short-lived one would take the child with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log_path: Path,
+        *,
+        timeout_s: float,
+        on_restart: RestartListener | None = None,
+    ) -> None:
+        self._folder = folder.absolute()
+        self._log_path = log_path
+        self._pid_path = self._folder.with_name(self._folder.name + ".pid")
+        self._timeout_s = timeout_s
+        self._on_restart = on_restart
+        self._lock = Lock()
+        self._state = ChromaState("down", "not started")
+        self._pid: int | None = None
+        self._port = 0
+        self._has_settled = Event()  # the first start has succeeded or failed
+        self._wake = Event()
+        self._is_stopping = False
+        self._is_reset_asked = False
+        self._was_emptied = False  # and no child has come up since
+        self._has_been_up = False
+        self._thread: Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the child; it may change with a restart, so ask each time."""
+        with self._lock:
+            return f"http://{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        with self._lock:
+            return self._pid
+
+    @property
+    def state(self) -> ChromaState:
+        """How the child is."""
+        with self._lock:
+            return self._state
+
+    def start(self) -> ChromaState:
+        """Start the child and return once it answers, or once the first attempt has failed.
+
+        It is tried again in the background until `stop`.
+        """
+        if self._thread is not None:
+            raise VectorStoreError("This is a bug: the Chroma process was started twice")
+        self._thread = Thread(target=self._supervise, name="chroma-owner", daemon=True)
+        self._thread.start()
+        self._has_settled.wait(self._timeout_s + TERMINATE_S)
+        return self.state
+
+    def stop(self) -> None:
+        """End the child, in order if it can, and wait until it is gone."""
+        self._is_stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def reset(self) -> None:
+        """Restart the child with an empty folder: for damage that only the owner can see."""
+        self._is_reset_asked = True
+        self._wake.set()
+
+    def _supervise(self) -> None:
+        if (pid := end_left_over(self._pid_path, str(self._folder))) is not None:
+            logger.warning("killed Chroma process %d, left over from an earlier run", pid)
+        failures = 0
+        while not self._is_stopping:
+            started = monotonic()
+            reason = self._run_child()
+            self._set_state("down", reason)
+            self._has_settled.set()
+            if self._is_stopping:
+                return
+            logger.warning("Chroma %s; starting it again (log: %s)", reason, self._log_path)
+            failures = failures + 1 if monotonic() - started < STABLE_S else 1
+            if self._is_reset_asked or failures >= FAILURES_BEFORE_EMPTY:
+                failures, self._is_reset_asked = 0, False
+                self._wake.clear()
+                self._set_aside()
+            self._pause(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**failures))
+
+    def _run_child(self) -> str:
+        """Run one child from its start to its end and return why it ended."""
+        self._set_state("starting", "waiting for the first heartbeat")
+        try:
+            process = self._spawn()
+        except OSError as error:
+            return f"could not be started: {error}"
+        try:
+            failure = self._wait_until_ready(process)
+            if failure is not None:
+                return failure
+            self._set_state("up")
+            self._has_settled.set()
+            self._tell()
+            return self._watch(process)
+        finally:
+            self._end(process)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        port = _free_port(self._port)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        launcher = Path(__file__).with_name("chroma_launcher.py")
+        # -P: the launcher's own folder must not shadow modules that Chroma imports.
+        command = [sys.executable, "-P", str(launcher), str(os.getpid()), str(self._folder)]
+        with self._log_path.open(_log_mode(self._log_path)) as log:
+            process = subprocess.Popen(
+                [*command, str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
+            )
+        with self._lock:
+            self._pid, self._port = process.pid, port
+        write_pid_file(self._pid_path, process.pid)
+        return process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> str | None:
+        """Return None once the child answers, else what went wrong."""
+        deadline = monotonic() + self._timeout_s
+        while monotonic() < deadline:
+            if _answers(self._port, READY_POLL_S * 10):
+                return None
+            if process.poll() is not None:
+                return _end_of(process)
+            if self._pause(READY_POLL_S):
+                return "was asked to end"
+        return f"did not answer within {self._timeout_s:.0f} s of its start"
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> str:
+        """Return when the child has ended, stopped answering, or is to end."""
+        answered = monotonic()
+        while not self._pause(HEARTBEAT_EVERY_S):
+            if process.poll() is not None:
+                return _end_of(process)
+            # A busy child may be slow to answer; silence for the whole timeout is a hang.
+            if _answers(self._port, self._timeout_s):
+                answered = monotonic()
+            elif monotonic() - answered > self._timeout_s:
+                return f"gave no answer for {self._timeout_s:.0f} s"
+        return "was asked to end"
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with self._lock:
+            self._pid = None
+        self._pid_path.unlink(missing_ok=True)
+
+    def _tell(self) -> None:
+        was_emptied, is_restart = self._was_emptied, self._has_been_up
+        self._was_emptied, self._has_been_up = False, True
+        if self._on_restart is None or not (is_restart or was_emptied):
+            return
+        try:
+            self._on_restart(was_emptied=was_emptied)
+        except Exception:  # the listener's failure must not end the child's supervision
+            logger.exception("a listener failed after Chroma's restart")
+
+    def _set_aside(self) -> None:
+        """Rename the folder, keeping only this one; an empty one that never came up stays."""
+        if self._was_emptied or not self._folder.exists():
+            return
+        pattern = f"{glob.escape(str(self._folder))}.damaged-*"
+        for older in glob.glob(pattern):
+            shutil.rmtree(older, ignore_errors=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = self._folder.with_name(f"{self._folder.name}.damaged-{stamp}")
+        self._folder.rename(target)
+        self._was_emptied = True
+        logger.error("Chroma does not run from its folder; moved it to %s", target)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait unless the child is to end; tell whether it is."""
+        if not (self._is_stopping or self._is_reset_asked):
+            self._wake.wait(seconds)
+        return self._is_stopping or self._is_reset_asked
+
+    def _set_state(self, status: ChromaStatus, reason: str = "") -> None:
+        with self._lock:
+            self._state = ChromaState(status, reason)
+
+
+def _free_port(preferred: int) -> int:
+    """Return `preferred` if it can still be had, so that the address stays, else a free port."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            free: int = probe.getsockname()[1]
+            return free
+    raise OSError("no free port on the loopback address")
+
+
+def _answers(port: int, timeout_s: float) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/api/v2/heartbeat")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _log_mode(path: Path) -> Literal["ab", "wb"]:
+    is_large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
+    return "wb" if is_large else "ab"
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -1,0 +1,91 @@
+"""Reading live chunks and their vectors. Nothing here changes anything."""
+
+import json
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.store.database import Database
+from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.types import ChunkVectors, Index, StoredChunk
+
+LIVE_VECTORS = """
+SELECT c.id, v.vector FROM chunks c
+JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
+WHERE c.index_id = ?
+"""
+
+
+class Chunks:
+    """Read chunks of one index; a chunk that was removed cannot be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def by_id(self, index_id: int, ids: Iterable[int]) -> dict[int, StoredChunk]:
+        """Map id to chunk for those ids that are live in this index; the others are left out."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
+                " d.id, d.path, d.title FROM chunks c JOIN documents d ON d.id = c.document_id"
+                " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
+                (index_id, id_list(ids)),
+            )
+            return {row[0]: _stored_chunk(row) for row in rows}
+
+    def ids(self, index_id: int) -> NDArray[np.int64]:
+        """Return the ids of every live chunk, ascending: (count,) int64."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT id FROM chunks WHERE index_id = ? ORDER BY id", (index_id,)
+            )
+            return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+    def vectors_after(self, index: Index, after_id: int, *, limit: int) -> ChunkVectors:
+        """Return the next `limit` vectors with ids above `after_id`; none at the end."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                LIVE_VECTORS + " AND c.id > ? ORDER BY c.id LIMIT ?",
+                (index.artefact, index.id, after_id, limit),
+            ).fetchall()
+        return chunk_vectors(rows, index.dimensions)
+
+    def vectors_of(self, index: Index, ids: Iterable[int]) -> ChunkVectors:
+        """Return the vectors of those ids that are live, in order of id."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                LIVE_VECTORS + " AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id",
+                (index.artefact, index.id, id_list(ids)),
+            ).fetchall()
+        return chunk_vectors(rows, index.dimensions)
+
+    def sample(self, index: Index, count: int, *, seed: int) -> ChunkVectors:
+        """Return up to `count` vectors drawn evenly; the same seed draws the same ones."""
+        ids = self.ids(index.id)
+        generator = np.random.default_rng(seed)
+        drawn = generator.choice(ids, size=min(count, len(ids)), replace=False)
+        return self.vectors_of(index, drawn.tolist())
+
+    def known_vectors(
+        self, artefact: str, text_hashes: Collection[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Map text hash to its (dimensions,) vector, for texts that were embedded before."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT text_hash, vector FROM vectors"
+                " WHERE artefact = ? AND text_hash IN (SELECT value FROM json_each(?))",
+                (artefact, json.dumps(list(text_hashes))),
+            )
+            return {
+                row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32, copy=False)
+                for row in rows
+            }
+
+
+def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
+    id_, text, start, end, page, heading, document_id, path, title = row
+    return StoredChunk(
+        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title
+    )

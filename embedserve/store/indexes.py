@@ -1,0 +1,98 @@
+"""The `indexes` table: names, definitions, counts."""
+
+import sqlite3
+
+from embedserve.errors import ConflictError, IndexNotFoundError
+from embedserve.store.database import Database, now
+from embedserve.types import Index, IndexCounts
+
+INDEX_COLUMNS = "id, name, definition, model, artefact, dimensions, created_at"
+
+
+class Indexes:
+    """Create, read and delete indexes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self, name: str, definition: str, *, model: str, artefact: str, dimensions: int
+    ) -> Index:
+        """Add an index; raise ConflictError when the name is taken.
+
+        `definition` is JSON and is kept as it comes.
+        """
+        values = (name, definition, model, artefact, dimensions, now())
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM indexes WHERE name = ?", (name,)).fetchone():
+                raise ConflictError(
+                    f"Index `{name}` exists already. Choose another name, or delete it first."
+                )
+            row = connection.execute(
+                "INSERT INTO indexes (name, definition, model, artefact, dimensions, created_at)"
+                f" VALUES (?, ?, ?, ?, ?, ?) RETURNING {INDEX_COLUMNS}",
+                values,
+            ).fetchone()
+        return Index(*row)
+
+    def get(self, name: str) -> Index:
+        """Read one index; raise IndexNotFoundError when there is none of that name."""
+        with self._database.read() as connection:
+            return _by_name(connection, name)
+
+    def all(self) -> list[Index]:
+        """List every index by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(f"SELECT {INDEX_COLUMNS} FROM indexes ORDER BY name")
+            return [Index(*row) for row in rows]
+
+    def set_definition(self, name: str, definition: str) -> Index:
+        """Replace the definition's JSON and return the index as it is now."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE indexes SET definition = ? WHERE name = ?", (definition, name)
+            )
+            return _by_name(connection, name)
+
+    def delete(self, name: str) -> Index:
+        """Delete an index with all that it holds, except vectors and the history of its jobs."""
+        with self._database.write() as connection:
+            index = _by_name(connection, name)
+            connection.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
+        return index
+
+    def counts(self, index_id: int) -> IndexCounts:
+        """Count what one index holds.
+
+        A file that could not be read anew while its old chunks stay counts as a document and as
+        unreadable.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(
+                """
+                SELECT
+                  (SELECT count(*) FROM documents d WHERE d.index_id = :id
+                     AND EXISTS (SELECT 1 FROM chunks c WHERE c.document_id = d.id)),
+                  (SELECT count(*) FROM documents
+                     WHERE index_id = :id AND problem_code IS NOT NULL),
+                  (SELECT count(*) FROM chunks WHERE index_id = :id),
+                  (SELECT count(*) FROM indexes i
+                     JOIN chunks c ON c.index_id = i.id
+                     JOIN vectors v ON v.artefact = i.artefact AND v.text_hash = c.text_hash
+                     WHERE i.id = :id),
+                  (SELECT count(*) FROM changes WHERE index_id = :id)
+                """,
+                {"id": index_id},
+            ).fetchone()
+        return IndexCounts(*row)
+
+
+def _by_name(connection: sqlite3.Connection, name: str) -> Index:
+    row = connection.execute(
+        f"SELECT {INDEX_COLUMNS} FROM indexes WHERE name = ?", (name,)
+    ).fetchone()
+    if row is None:
+        raise IndexNotFoundError(
+            f"Index `{name}` does not exist. List the indexes, or create it first."
+        )
+    return Index(*row)

@@ -1,0 +1,207 @@
+"""Ingestion jobs: a queue in a table, with what was done to each file.
+
+One process owns the catalog; a `runner` names one life of it, so that what a former life left
+running can be told apart and taken up again.
+"""
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import replace
+from uuid import uuid4
+
+from embedserve.errors import JobNotFoundError
+from embedserve.store.database import Database, now
+from embedserve.store.rows import PROBLEM_COLUMNS, problem_row, read_problem
+from embedserve.types import FileResult, Job, JobStatus, Outcome
+
+JOB_COLUMNS = (
+    "id, index_name, path, status, created_at, started_at, finished_at, error, files_total,"
+    " chunks_embedded"
+)
+
+# The oldest queued job whose index is idle: two jobs on one index would race on its files.
+CLAIM = """
+UPDATE jobs SET status = 'running', runner = ?, started_at = coalesce(started_at, ?)
+WHERE seq = (
+  SELECT waiting.seq FROM jobs waiting WHERE waiting.status = 'queued' AND NOT EXISTS (
+    SELECT 1 FROM jobs busy
+    WHERE busy.status = 'running' AND busy.index_name = waiting.index_name)
+  ORDER BY waiting.seq LIMIT 1)
+RETURNING id
+"""
+
+SAVE_RESULT = f"""
+INSERT INTO job_files (job_id, path, outcome, chunks, {PROBLEM_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job_id, path) DO
+"""
+REPLACE_RESULT = f"""{SAVE_RESULT} UPDATE SET outcome = excluded.outcome,
+  chunks = excluded.chunks, problem_code = excluded.problem_code,
+  problem_stage = excluded.problem_stage, problem_message = excluded.problem_message,
+  problem_hint = excluded.problem_hint, problem_is_retryable = excluded.problem_is_retryable
+"""
+KEEP_RESULT = f"{SAVE_RESULT} NOTHING"
+
+
+class Jobs:
+    """Queue jobs, claim them, and record how they go."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, index: str, path: str) -> Job:
+        """Queue a job on the index of that name."""
+        job_id = uuid4().hex
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO jobs (id, index_name, path, status, created_at)"
+                " VALUES (?, ?, ?, 'queued', ?)",
+                (job_id, index, path, now()),
+            )
+            return _job(connection, job_id)
+
+    def get(self, job_id: str) -> Job:
+        """Read one job with its counts; raise JobNotFoundError when there is none."""
+        with self._database.read() as connection:
+            return _job(connection, job_id)
+
+    def latest(self, limit: int, *, index: str | None = None) -> list[Job]:
+        """List the newest jobs first, of every index or of one."""
+        with self._database.read() as connection:
+            ids = connection.execute(
+                "SELECT id FROM jobs WHERE :index IS NULL OR index_name = :index"
+                " ORDER BY seq DESC LIMIT :limit",
+                {"index": index, "limit": limit},
+            ).fetchall()
+            return [_job(connection, row[0]) for row in ids]
+
+    def claim_next(self, runner: str) -> Job | None:
+        """Take the oldest queued job whose index has none running; None when all must wait."""
+        with self._database.write() as connection:
+            row = connection.execute(CLAIM, (runner, now())).fetchone()
+            return _job(connection, row[0]) if row else None
+
+    def requeue_orphans(self, runner: str) -> int:
+        """Queue again what an earlier runner left running; return how many.
+
+        A job that was asked to stop is cancelled instead. Only for the owner of the catalog, at
+        start.
+        """
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET status = 'cancelled', finished_at = ?, runner = NULL"
+                " WHERE status = 'running' AND runner IS NOT ? AND is_cancel_requested",
+                (now(), runner),
+            )
+            return connection.execute(
+                "UPDATE jobs SET status = 'queued', runner = NULL"
+                " WHERE status = 'running' AND runner IS NOT ?",
+                (runner,),
+            ).rowcount
+
+    def set_files_total(self, job_id: str, files_total: int) -> None:
+        """Say how many files the job has to look at."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET files_total = ? WHERE id = ?", (files_total, job_id)
+            )
+
+    def add_chunks_embedded(self, job_id: str, count: int) -> None:
+        """Count chunks whose vector had to be computed."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET chunks_embedded = chunks_embedded + ? WHERE id = ?",
+                (count, job_id),
+            )
+
+    def record_files(
+        self, job_id: str, results: Collection[FileResult], *, only_if_absent: bool = False
+    ) -> None:
+        """Note what was done to files, in one transaction.
+
+        With `only_if_absent` an earlier note stays: a resumed job finds `unchanged` what it had
+        `added` before it was interrupted.
+        """
+        with self._database.write() as connection:
+            for result in results:
+                write_file_result(connection, job_id, result, only_if_absent=only_if_absent)
+
+    def file_results(
+        self,
+        job_id: str,
+        *,
+        limit: int,
+        offset: int = 0,
+        outcomes: Collection[Outcome] | None = None,
+    ) -> list[FileResult]:
+        """List what the job did to each file, by path; only these outcomes when given."""
+        wanted = list(outcomes or ())
+        marks = ", ".join("?" * len(wanted))
+        condition = f" AND outcome IN ({marks})" if outcomes is not None else ""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT path, outcome, chunks, {PROBLEM_COLUMNS} FROM job_files"
+                f" WHERE job_id = ?{condition} ORDER BY path LIMIT ? OFFSET ?",
+                (job_id, *wanted, limit, offset),
+            )
+            return [
+                FileResult(path, outcome, chunks, read_problem(path, problem))
+                for path, outcome, chunks, *problem in rows
+            ]
+
+    def finish(self, job_id: str, status: JobStatus, *, error: str | None = None) -> Job:
+        """End a job; `error` says why when it failed as a whole."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET status = ?, error = ?, finished_at = ?, runner = NULL"
+                " WHERE id = ?",
+                (status, error, now(), job_id),
+            )
+            return _job(connection, job_id)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a queued job at once, or ask a running one to stop; an ended one stays."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET is_cancel_requested = 1"
+                " WHERE id = ? AND status IN ('queued', 'running')",
+                (job_id,),
+            )
+            connection.execute(
+                "UPDATE jobs SET status = 'cancelled', finished_at = ?"
+                " WHERE id = ? AND status = 'queued'",
+                (now(), job_id),
+            )
+            return _job(connection, job_id)
+
+    def is_cancel_requested(self, job_id: str) -> bool:
+        """Tell whether someone asked the job to stop."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT is_cancel_requested FROM jobs WHERE id = ?", (job_id,)
+            ).fetchone()
+            return bool(row and row[0])
+
+
+def write_file_result(
+    connection: sqlite3.Connection,
+    job_id: str,
+    result: FileResult,
+    *,
+    only_if_absent: bool = False,
+) -> None:
+    """Note what a job did to one file, inside the caller's transaction."""
+    connection.execute(
+        KEEP_RESULT if only_if_absent else REPLACE_RESULT,
+        (job_id, result.path, result.outcome, result.chunks, *problem_row(result.problem)),
+    )
+
+
+def _job(connection: sqlite3.Connection, job_id: str) -> Job:
+    row = connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise JobNotFoundError(f"Job `{job_id}` does not exist. List the jobs to see their ids.")
+    counts = connection.execute(
+        "SELECT outcome, count(*) FROM job_files WHERE job_id = ? GROUP BY outcome", (job_id,)
+    )
+    return replace(Job(*row), counts=dict(counts.fetchall()))

@@ -1,0 +1,106 @@
+"""Compare a vector index with the catalog, and enqueue what differs.
+
+The catalog is right by definition. What is enqueued here goes the way of every other change.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.errors import VectorStoreError
+from embedserve.store.catalog import Catalog
+from embedserve.store.vector_index import VectorIndex
+from embedserve.types import Index
+
+SELF_SEARCH_COUNT = 5
+# Equal texts have equal vectors, so a chunk may find a twin in its place; the slack is float32
+# rounding on both sides.
+SAME_VECTOR_SCORE = 0.9999
+# HNSW is approximate: one chunk that does not find itself may be chance and is upserted again;
+# a damaged index loses a third or more of its sample (measured), so 5 % is far from both.
+LOST_SHARE_OF_DAMAGE = 0.05
+
+
+@dataclass(frozen=True)
+class IndexHealth:
+    """How far a vector index is from the catalog; changes that still wait are not counted."""
+
+    missing: NDArray[np.int64]
+    """Live chunk ids that the vector index does not hold."""
+    extra: NDArray[np.int64]
+    """Ids it holds that no live chunk has."""
+    sampled: int
+    """Chunks that were asked to find themselves by their own vector."""
+    lost: NDArray[np.int64]
+    """Those that did not."""
+    is_unreadable: bool = False
+    """It answers heartbeats but not questions about this index."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Tell whether nothing has to be done."""
+        return not (len(self.missing) or len(self.extra) or len(self.lost) or self.is_unreadable)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Tell whether only a rebuild helps."""
+        return self.is_unreadable or len(self.lost) > LOST_SHARE_OF_DAMAGE * self.sampled
+
+
+def check(
+    catalog: Catalog, vector_index: VectorIndex, index: Index, *, sample: int = 64
+) -> IndexHealth:
+    """Compare ids, and let sampled chunks search for themselves.
+
+    Raises VectorStoreError when the vector index is down, since then nothing is known.
+    """
+    try:
+        # Read before the catalog: an id seen here that the catalog then does not have is gone for
+        # good, because ids are never used twice.
+        stored = vector_index.ids(index.id)
+        waiting = catalog.changes.pending_ids(index.id)
+        live = catalog.chunks.ids(index.id)
+        settled = np.setdiff1d(live, waiting, assume_unique=True)
+        missing = np.setdiff1d(settled, stored, assume_unique=True)
+        extra = np.setdiff1d(np.setdiff1d(stored, live), waiting)
+        present = np.intersect1d(settled, stored, assume_unique=True)
+        drawn = _draw(present, sample)
+        lost = _lost(catalog, vector_index, index, drawn)
+    except VectorStoreError:
+        vector_index.heartbeat()
+        none = np.empty(0, dtype=np.int64)
+        return IndexHealth(none, none, sampled=0, lost=none, is_unreadable=True)
+    return IndexHealth(missing, extra, sampled=len(drawn), lost=lost)
+
+
+def repair(catalog: Catalog, vector_index: VectorIndex, index: Index, health: IndexHealth) -> int:
+    """Enqueue what `check` found wrong and return the number of changes; rebuild when damaged."""
+    if health.is_damaged:
+        vector_index.drop(index.id)
+        return catalog.changes.enqueue_all(index.id)
+    upserts = np.union1d(health.missing, health.lost)
+    if len(upserts):
+        catalog.changes.enqueue_upserts(index.id, upserts.tolist())
+    if len(health.extra):
+        catalog.changes.enqueue_deletes(index.id, health.extra.tolist())
+    return len(upserts) + len(health.extra)
+
+
+def _draw(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    # Unseeded: each check looks at other chunks, so that damage cannot hide behind one sample.
+    generator = np.random.default_rng()
+    return generator.choice(ids, size=min(count, len(ids)), replace=False)
+
+
+def _lost(
+    catalog: Catalog, vector_index: VectorIndex, index: Index, ids: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    sample = catalog.chunks.vectors_of(index, ids.tolist())
+    lost = []
+    for chunk_id, vector in zip(sample.ids.tolist(), sample.vectors, strict=True):
+        hits = vector_index.search(index.id, vector, count=SELF_SEARCH_COUNT)
+        is_found = any(hit.id == chunk_id for hit in hits)
+        if not is_found and not (hits and hits[0].score >= SAME_VECTOR_SCORE):
+            lost.append(chunk_id)
+    return np.array(lost, dtype=np.int64)

@@ -1,0 +1,59 @@
+"""How nouns become columns and back: vectors, problems, lists of ids."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.types import ChunkVectors, FileProblem, Vectors
+
+PROBLEM_COLUMNS = "problem_code, problem_stage, problem_message, problem_hint, problem_is_retryable"
+
+Row = tuple[object, ...]
+
+
+def to_blob(vector: NDArray[np.float32]) -> bytes:
+    """Pack one (dimensions,) float32 vector as little-endian bytes."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def from_blobs(blobs: Sequence[bytes], dimensions: int) -> Vectors:
+    """Unpack vectors into one (count, dimensions) float32 array."""
+    flat = np.frombuffer(b"".join(blobs), dtype="<f4").astype(np.float32, copy=False)
+    return flat.reshape(len(blobs), dimensions)
+
+
+def chunk_vectors(rows: Sequence[tuple[int, bytes]], dimensions: int) -> ChunkVectors:
+    """Turn rows of (chunk id, vector) into arrays."""
+    ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+    return ChunkVectors(ids, from_blobs([row[1] for row in rows], dimensions))
+
+
+def id_list(ids: Iterable[int]) -> str:
+    """Encode ids for `IN (SELECT value FROM json_each(?))`: one variable, however many ids.
+
+    SQLite caps the variables of one statement; a JSON list has no such cap.
+    """
+    return json.dumps([int(number) for number in ids])
+
+
+def problem_row(problem: FileProblem | None) -> Row:
+    """Give the values of PROBLEM_COLUMNS, all None without a problem."""
+    if problem is None:
+        return (None,) * 5
+    return (
+        problem.code,
+        problem.stage,
+        problem.message,
+        problem.hint,
+        int(problem.is_retryable),
+    )
+
+
+def read_problem(path: str, columns: Sequence[object]) -> FileProblem | None:
+    """Read the values of PROBLEM_COLUMNS back."""
+    code, stage, message, hint, is_retryable = columns
+    if code is None:
+        return None
+    return FileProblem(path, str(code), str(stage), str(message), str(hint), bool(is_retryable))

@@ -1,0 +1,61 @@
+"""The contract of a vector index and the table of those that exist.
+
+It is derived from the catalog: it may lose anything at any time, and `repair` puts it right.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.registry import Registry
+from embedserve.types import ScoredId, Vectors
+
+
+class VectorIndex(Protocol):
+    """Nearest vectors by cosine. `key` is `Index.id`; every method raises VectorStoreError.
+
+    Safe to call from many threads. A method on a key that holds nothing is not an error.
+    """
+
+    def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
+        """Store one unit-length (dimensions,) float32 row for each id, replacing what it had."""
+        ...
+
+    def delete(self, key: int, ids: Sequence[int]) -> None:
+        """Forget these ids; those that are not there do not matter."""
+        ...
+
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+        """Return up to `count` nearest ids, best first; the score is cosine, -1..1."""
+        ...
+
+    def count(self, key: int) -> int:
+        """Count the ids that are stored."""
+        ...
+
+    def ids(self, key: int) -> NDArray[np.int64]:
+        """Return every id that is stored, ascending."""
+        ...
+
+    def drop(self, key: int) -> None:
+        """Forget everything under this key."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Return when the index answers; raise VectorStoreError when it does not."""
+        ...
+
+
+class VectorIndexFactory(Protocol):
+    """What the table holds: something that makes a vector index from an address."""
+
+    def __call__(self, url: str, *, timeout_s: float) -> VectorIndex:
+        """Make the index; must not fail because its server is down."""
+        ...
+
+
+VECTOR_INDEXES: Registry[VectorIndexFactory] = Registry(
+    "vector_index", {"chroma": "embedserve.store.chroma:ChromaIndex"}
+)

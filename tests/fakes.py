@@ -1,0 +1,49 @@
+"""Small stand-ins that keep a contract without its costs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.errors import VectorStoreError
+from embedserve.types import ScoredId, Vectors
+
+
+class MemoryVectorIndex:
+    """A VectorIndex in a dictionary, exact; `is_down` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[int, NDArray[np.float32]]] = {}
+        self.is_down = False
+
+    def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
+        self.heartbeat()
+        pairs = zip(ids.tolist(), vectors, strict=True)
+        self.rows.setdefault(key, {}).update((id_, vector.copy()) for id_, vector in pairs)
+
+    def delete(self, key: int, ids: Sequence[int]) -> None:
+        self.heartbeat()
+        for id_ in ids:
+            self.rows.get(key, {}).pop(id_, None)
+
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+        self.heartbeat()
+        stored = self.rows.get(key, {}).items()
+        hits = [ScoredId(id_, min(1.0, float(row @ vector))) for id_, row in stored]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:count]
+
+    def count(self, key: int) -> int:
+        self.heartbeat()
+        return len(self.rows.get(key, {}))
+
+    def ids(self, key: int) -> NDArray[np.int64]:
+        self.heartbeat()
+        return np.array(sorted(self.rows.get(key, {})), dtype=np.int64)
+
+    def drop(self, key: int) -> None:
+        self.heartbeat()
+        self.rows.pop(key, None)
+
+    def heartbeat(self) -> None:
+        if self.is_down:
+            raise VectorStoreError("The vector index is down, as the test asked.")

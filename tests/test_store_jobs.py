@@ -1,0 +1,113 @@
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from embedserve.errors import JobNotFoundError
+from embedserve.store.catalog import Catalog
+from embedserve.store.jobs import Jobs
+from embedserve.types import FileProblem, FileResult, Job
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        yield catalog.jobs
+
+
+def test_a_job_goes_from_queued_to_its_end(jobs: Jobs) -> None:
+    job = jobs.create("notes", "/d")
+    assert (job.status, job.index, job.path, job.counts) == ("queued", "notes", "/d", {})
+    claimed = jobs.claim_next("me")
+    assert claimed is not None
+    assert (claimed.id, claimed.status) == (job.id, "running")
+    jobs.set_files_total(job.id, 3)
+    jobs.add_chunks_embedded(job.id, 2)
+    jobs.add_chunks_embedded(job.id, 5)
+    ended = jobs.finish(job.id, "failed", error="no space")
+    assert (ended.files_total, ended.chunks_embedded, ended.error) == (3, 7, "no space")
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    assert ended.created_at <= ended.started_at <= ended.finished_at
+
+
+def test_claims_are_oldest_first_and_one_for_each_index(jobs: Jobs) -> None:
+    first, second, other = (jobs.create(name, "/d") for name in ("a", "a", "b"))
+    claimed = [jobs.claim_next("me") for _ in range(3)]
+    assert [job.id if job else None for job in claimed] == [first.id, other.id, None]
+    jobs.finish(first.id, "succeeded")
+    following = jobs.claim_next("me")
+    assert following is not None
+    assert following.id == second.id
+
+
+def test_one_job_is_claimed_once_by_many_threads(jobs: Jobs) -> None:
+    for number in range(8):
+        jobs.create(f"index {number}", "/d")
+    claimed: list[Job] = []
+
+    def claim() -> None:
+        while job := jobs.claim_next("me"):
+            claimed.append(job)
+
+    threads = [Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({job.id for job in claimed}) == len(claimed) == 8
+
+
+def test_what_a_former_runner_left_is_queued_again_or_cancelled(jobs: Jobs) -> None:
+    left, unwanted, own = (jobs.create(name, "/d") for name in ("a", "b", "c"))
+    jobs.claim_next("former")
+    jobs.claim_next("former")
+    jobs.request_cancel(unwanted.id)
+    jobs.claim_next("present")
+    assert jobs.requeue_orphans("present") == 1
+    states = [jobs.get(job.id).status for job in (left, unwanted, own)]
+    assert states == ["queued", "cancelled", "running"]
+
+
+def test_a_resumed_job_keeps_what_it_noted_first(jobs: Jobs) -> None:
+    job = jobs.create("a", "/d").id
+    jobs.record_files(job, [FileResult("/d/a", "added", chunks=3)])
+    again = [FileResult("/d/a", "unchanged"), FileResult("/d/b", "unchanged")]
+    jobs.record_files(job, again, only_if_absent=True)
+    assert jobs.get(job).counts == {"added": 1, "unchanged": 1}
+    jobs.record_files(job, [FileResult("/d/a", "updated", chunks=4)])
+    assert jobs.get(job).counts == {"updated": 1, "unchanged": 1}
+
+
+def test_file_results_are_paged_and_filtered(jobs: Jobs) -> None:
+    job = jobs.create("a", "/d").id
+    problem = FileProblem("/d/2", "timed_out", "extract", "too slow", "split it", True)
+    failed = FileResult("/d/2", "failed", problem=problem)
+    jobs.record_files(job, [FileResult("/d/1", "added", 2), failed, FileResult("/d/3", "added", 1)])
+    assert jobs.file_results(job, limit=10, outcomes=["failed"]) == [failed]
+    assert jobs.file_results(job, limit=10, outcomes=[]) == []
+    assert [result.path for result in jobs.file_results(job, limit=1, offset=2)] == ["/d/3"]
+
+
+def test_cancel_stops_a_queued_job_at_once_and_asks_a_running_one(jobs: Jobs) -> None:
+    running, queued = jobs.create("a", "/d"), jobs.create("a", "/d")
+    jobs.claim_next("me")
+    assert jobs.request_cancel(queued.id).status == "cancelled"
+    assert jobs.request_cancel(running.id).status == "running"
+    assert jobs.is_cancel_requested(running.id)
+    jobs.finish(running.id, "cancelled")
+    assert jobs.claim_next("me") is None
+
+
+def test_the_latest_jobs_come_first(jobs: Jobs) -> None:
+    made = [jobs.create(name, "/d").id for name in ("a", "b", "a")]
+    assert [job.id for job in jobs.latest(2)] == [made[2], made[1]]
+    assert [job.id for job in jobs.latest(9, index="a")] == [made[2], made[0]]
+
+
+def test_an_unknown_job_is_named(jobs: Jobs) -> None:
+    with pytest.raises(JobNotFoundError, match="`nope`"):
+        jobs.get("nope")
+    with pytest.raises(JobNotFoundError):
+        jobs.request_cancel("nope")
