@@ -1,0 +1,123 @@
+"""Request bodies. The content type is ignored: `curl -d` sends JSON as a form, and it works."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from embedserve.errors import InvalidRequestError, TooLargeError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the whole body, once or again; raise TooLargeError as soon as it passes the limit."""
+    if hasattr(request.state, "body"):
+        known: bytes = request.state.body
+        return known
+    limit: int = request.app.state.max_request_bytes
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise TooLargeError(
+                f"The request is larger than {limit} bytes (EMBEDSERVE_MAX_REQUEST_BYTES); "
+                "send it in parts."
+            )
+        parts.append(part)
+    body = b"".join(parts)
+    request.state.body = body
+    return body
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """Return the body as a JSON object; raise InvalidRequestError otherwise."""
+    body = await read_body(request)
+    if not body.strip():
+        raise InvalidRequestError("missing request body")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError("The body must be a JSON object.")
+    return value
+
+
+async def read_model(request: Request, model: type[M]) -> M:
+    """Return the body checked against a pydantic model; the error names the field at fault."""
+    value = await read_object(request)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(f"`{field}`" for field in model.model_fields)
+        raise InvalidRequestError(
+            f"Field `{name}`: {first['msg']}. The fields are {known}."
+        ) from error
+
+
+def describe_body(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a body that `read_model` reads."""
+    schema = {"schema": model.model_json_schema()}
+    return {"requestBody": {"required": is_required, "content": {"application/json": schema}}}
+
+
+class Fields:
+    """A JSON object read as Ollama does: names in any case, null is absent, unknown ones ignored.
+
+    An exact spelling wins over another case of the same name.
+    """
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self._values = {name.lower(): item for name, item in value.items()}
+        self._values |= {name: item for name, item in value.items() if name.islower()}
+
+    def raw(self, name: str) -> Any:  # noqa: ANN401  any JSON value, by definition
+        """Return the value as it came; None where it is absent."""
+        return self._values.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a string; empty where it is absent."""
+        value = self.raw(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise _wrong_type(name, "a string", value)
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a boolean."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise _wrong_type(name, "true or false", value)
+        return value
+
+    def whole(self, name: str) -> int | None:
+        """Return a whole number; None where it is absent."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(name, "a whole number", value)
+        return value
+
+    def table(self, name: str) -> "Fields":
+        """Return an object; empty where it is absent."""
+        value = self.raw(name)
+        if value is None:
+            return Fields({})
+        if not isinstance(value, dict):
+            raise _wrong_type(name, "an object", value)
+        return Fields(value)
+
+
+def _wrong_type(name: str, wanted: str, value: object) -> InvalidRequestError:
+    kind = {str: "a string", bool: "a boolean", list: "an array", dict: "an object"}
+    got = kind.get(type(value), "a number")
+    return InvalidRequestError(f"field `{name}` must be {wanted}, not {got}")

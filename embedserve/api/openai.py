@@ -1,0 +1,93 @@
+"""OpenAI's dialect: embeddings and the list of models. Shapes: docs/api.md."""
+
+import asyncio
+import base64
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from embedserve.api.body import Fields, read_object
+from embedserve.api.ollama import texts_of
+from embedserve.api.replies import json_reply, services
+from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
+from embedserve.services.embedding import EmbedRequest
+from embedserve.services.model_library import ModelReport
+from embedserve.types import Vectors
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+MEDIA_TYPE = "application/json"
+
+
+@router.post("/embeddings")
+async def embeddings(request: Request) -> Response:
+    """Embed one text or many: `{"model", "input", "encoding_format", "dimensions"}`."""
+    fields = Fields(await read_object(request))
+    encoding = fields.text("encoding_format") or "float"
+    if encoding.lower() not in ("float", "base64"):
+        raise InvalidRequestError(
+            f"Invalid value for 'encoding_format' = {encoding}. "
+            "Supported values: ['float', 'base64']."
+        )
+    value = fields.raw("input")
+    if value is None or value == []:
+        raise InvalidRequestError("invalid input")
+    model = fields.text("model")
+    if not model.strip():
+        raise NotFoundError("model '' not found")
+    result = await services(request).embedding.embed(
+        EmbedRequest(
+            model=model,
+            texts=[""] if value == "" else texts_of(value),
+            dimensions=fields.whole("dimensions"),
+        )
+    )
+    return json_reply(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "embedding": _encoded(row, encoding), "index": position}
+                for position, row in enumerate(result.vectors)
+            ],
+            "model": model,
+            "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
+        },
+        truncated=result.truncated,
+        media_type=MEDIA_TYPE,
+    )
+
+
+@router.get("/models")
+def models(request: Request) -> Response:
+    """List the installed models."""
+    reports = services(request).models.reports()
+    data = [_model(report, report.name) for report in reports]
+    return json_reply({"object": "list", "data": data}, media_type=MEDIA_TYPE)
+
+
+@router.get("/models/{name:path}")
+async def model(request: Request, name: str) -> Response:
+    """Describe one model; ids may hold slashes."""
+    library = services(request).models
+    try:
+        report = await asyncio.to_thread(library.report, name)
+    except ModelNotFoundError:
+        raise NotFoundError(f"model '{library.display(name)}' not found") from None
+    return json_reply(_model(report, name), media_type=MEDIA_TYPE)
+
+
+def _encoded(row: Vectors, encoding: str) -> Vectors | str:
+    if encoding.lower() == "float":
+        return row
+    # Little-endian float32, as the official clients decode it.
+    return base64.b64encode(row.astype(np.dtype("<f4"), copy=False).tobytes()).decode("ascii")
+
+
+def _model(report: ModelReport, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": report.created,
+        "owned_by": report.namespace,
+    }

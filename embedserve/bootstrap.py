@@ -1,0 +1,216 @@
+"""Settings to a running house: the one place where the parts meet.
+
+Everything is started in order and stopped in the opposite order, whatever happens in between.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from embedserve.api.app import create_app
+from embedserve.api.replies import Services
+from embedserve.engine.cores import available_cores
+from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import EmbedserveError, StartupError
+from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.services.definitions import read_definitions
+from embedserve.services.embedding import EmbeddingService
+from embedserve.services.encoders import Encoders
+from embedserve.services.health import HealthService
+from embedserve.services.index_worker import IndexWorker
+from embedserve.services.indexes import IndexService
+from embedserve.services.ingestion import IngestionService, IngestLimits
+from embedserve.services.model_library import ModelLibrary
+from embedserve.services.roots import AllowedRoots
+from embedserve.services.search import SearchService
+from embedserve.settings import Settings
+from embedserve.store.catalog import Catalog
+from embedserve.store.chroma_process import ChromaProcess
+from embedserve.store.home_lock import HomeLock
+from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+
+logger = logging.getLogger(__name__)
+
+CLEAN_STOP = "clean_stop"
+"""Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The part that embeds; it needs neither catalog nor lock."""
+
+    scheduler: Scheduler
+    encoders: Encoders
+    models: ModelLibrary
+
+
+@dataclass(frozen=True)
+class House:
+    """Everything, running."""
+
+    app: FastAPI
+    services: Services
+    lock: HomeLock
+
+
+@contextmanager
+def open_engine(settings: Settings) -> Iterator[Engine]:
+    """Start the part that embeds."""
+    # Texts are tokenized on our own threads; the tokenizer's pool would fight them for cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    folder = settings.home / "models"
+    scheduler = Scheduler(
+        workers=settings.threads or available_cores(),
+        micro_batch_tokens=settings.micro_batch_tokens,
+        queue_tokens=settings.queue_tokens,
+    )
+    try:
+        encoders = Encoders(folder, scheduler, device=settings.device)
+        yield Engine(scheduler, encoders, ModelLibrary(folder, encoders))
+    finally:
+        scheduler.close()
+
+
+@contextmanager
+def open_house(settings: Settings) -> Iterator[House]:
+    """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError."""
+    with ExitStack() as stack:
+        lock = stack.enter_context(HomeLock(settings.home))
+        engine = stack.enter_context(open_engine(settings))
+        catalog = stack.enter_context(Catalog(settings.home / "catalog.sqlite3"))
+        is_unclean = catalog.get_meta(CLEAN_STOP) == "no"
+        catalog.set_meta(CLEAN_STOP, "no")
+        index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
+        _load_default_model(engine.encoders, settings.default_model)
+        services = _services(settings, engine, catalog, index, stack)
+        services.ingestion.start()
+        stack.callback(services.ingestion.stop)
+        app = create_app(services, max_request_bytes=settings.max_request_bytes)
+        yield House(app, services, lock)
+        # Reached only when nothing went wrong: after an error the next start checks the index.
+        services.ingestion.stop()
+        index[1].stop()
+        catalog.set_meta(CLEAN_STOP, "yes")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the address before anything heavy starts; raise StartupError that says what to do."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartupError(f"Host `{host}` is not an address: {error.strerror}.") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartupError(
+            f"Port {port} on {host} cannot be used ({error.strerror}). "
+            + (
+                "Ollama itself usually sits there; choose another: `--port 11435`."
+                if port == 11434
+                else "Choose another with `--port`."
+            )
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address that a client on this machine uses for a listening socket."""
+    host, port = listener.getsockname()[:2]
+    # "Every address" is no address to call; loopback reaches it.
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def _start_index(
+    settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
+) -> tuple[VectorIndex, IndexWorker]:
+    """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
+    make_index = VECTOR_INDEXES.load("chroma")
+    if settings.chroma_url:
+        vector_index = make_index(settings.chroma_url, timeout_s=settings.chroma_timeout_s)
+        worker = IndexWorker(catalog, vector_index)
+    else:
+        chroma = ChromaProcess(
+            settings.home / "chroma",
+            settings.home / "chroma.log",
+            timeout_s=settings.chroma_timeout_s,
+            on_restart=lambda *, was_emptied: worker.wake(check=True),
+        )
+        vector_index = make_index(lambda: chroma.url, timeout_s=settings.chroma_timeout_s)
+        worker = IndexWorker(catalog, vector_index)
+        chroma.start()
+        stack.callback(chroma.stop)
+    stack.callback(vector_index.close)
+    # A Chroma that others run may have been changed while we were away.
+    worker.start(check=is_unclean or bool(settings.chroma_url))
+    stack.callback(worker.stop)
+    return vector_index, worker
+
+
+def _services(
+    settings: Settings,
+    engine: Engine,
+    catalog: Catalog,
+    index: tuple[VectorIndex, IndexWorker],
+    stack: ExitStack,
+) -> Services:
+    vector_index, worker = index
+    definitions = read_definitions(settings.definitions) if settings.definitions else {}
+    sources = [Path(item.path) for one in definitions.values() for item in one.sources]
+    extractors = ExtractorPool(
+        settings.extract_workers,
+        ExtractLimits(
+            timeout_s=settings.extract_timeout_s,
+            memory_bytes=settings.extract_memory_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_text_chars=settings.max_text_chars,
+        ),
+    )
+    stack.callback(extractors.close)
+    ingestion = IngestionService(
+        catalog,
+        engine.encoders,
+        extractors,
+        worker,
+        AllowedRoots([*settings.ingest_roots, *sources]),
+        # One file more than there are extractors keeps the engine busy while they read.
+        limits=IngestLimits(settings.ingest_jobs, settings.extract_workers + 2),
+    )
+    indexes = IndexService(
+        catalog, vector_index, engine.encoders, worker, default_model=settings.default_model
+    )
+    indexes.apply(definitions)
+    return Services(
+        embedding=EmbeddingService(
+            engine.encoders,
+            small_request_tokens=settings.small_request_tokens,
+            max_texts=settings.max_request_texts,
+        ),
+        models=engine.models,
+        indexes=indexes,
+        ingestion=ingestion,
+        search=SearchService(catalog, vector_index, engine.encoders),
+        health=HealthService(
+            catalog, vector_index, engine.encoders, default_model=settings.default_model
+        ),
+    )
+
+
+def _load_default_model(encoders: Encoders, name: str) -> None:
+    try:
+        encoders.get(name)
+    except EmbedserveError as error:
+        # The server starts all the same: it is how other models, or this one, get pulled.
+        logger.warning("default model: %s. /ready stays at 503 until it is there.", error)

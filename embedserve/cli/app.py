@@ -1,0 +1,50 @@
+"""The `embedserve` command: its sub-commands, its errors, its exit codes.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 what was named does not exist; 4 done, but some
+files failed; 130 interrupted.
+"""
+
+import sys
+
+import typer
+
+from embedserve.cli import indexes, jobs, models, retrieval, serve
+from embedserve.cli.console import errors
+from embedserve.errors import EmbedserveError, NotFoundError
+
+app = typer.Typer(
+    name="embedserve",
+    help="Embeddings and retrieval: quantized ONNX encoders behind Ollama's API, folders "
+    "ingested into Chroma, answers with their sources.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("pull")(models.pull)
+app.command("list")(models.list_models)
+app.command("show")(models.show)
+app.command("rm")(models.remove)
+app.command("embed")(models.embed)
+app.command("ingest")(retrieval.ingest)
+app.command("query")(retrieval.query)
+app.add_typer(indexes.app, name="index", help="Create, list, show and delete indexes.")
+app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")
+
+
+def run() -> None:
+    """Run the command line; every deliberate error becomes one sentence and an exit code."""
+    try:
+        app()
+    except NotFoundError as error:
+        _fail(error, 3)
+    except EmbedserveError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: EmbedserveError, code: int) -> None:
+    errors.print(f"embedserve: {error.message}", style="red", markup=False, highlight=False)
+    sys.exit(code)

@@ -1,0 +1,133 @@
+"""`embedserve serve`: the server itself."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from embedserve.bootstrap import House, listen, open_house, url_of
+from embedserve.cli.client import Home
+from embedserve.cli.console import output
+from embedserve.settings import Settings, read_settings
+
+DRAIN_S = 10
+"""Seconds that running requests get after SIGTERM."""
+REFRESH_S = 60
+"""Seconds that the introduction waits for the first ingestion."""
+
+EXAMPLES = """
+Try it:
+  curl {url}/api/embeddings -d '{{"model": "all-minilm", "prompt": "Your text here"}}'
+  curl {url}/indexes/{name}/ingest -d '{{"path": "{folder}"}}'
+  curl {url}/indexes/{name}/query -d '{{"query": "How do I change the port?", "k": 3}}'
+"""
+
+logger = logging.getLogger("embedserve")
+
+
+def serve(
+    home: Home = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [127.0.0.1]", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. [11434]", show_default=False)
+    ] = None,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder that may be ingested; repeat for several.", show_default=False),
+    ] = None,
+    chroma_url: Annotated[
+        str | None,
+        typer.Option(help="An existing Chroma server instead of an own one.", show_default=False),
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ingest the sources of every definition at start.")
+    ] = False,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve the API until interrupted. Every other setting is an EMBEDSERVE_* variable."""
+    settings = read_settings(
+        {
+            "home": home,
+            "host": host,
+            "port": port,
+            "chroma_url": chroma_url,
+            "log_level": log_level,
+        }
+    )
+    if allow:
+        roots = (*settings.ingest_roots, *allow)
+        settings = settings.model_copy(update={"ingest_roots": roots})
+    _set_up_logging(settings.log_level)
+    _serve(settings, refresh=refresh)
+
+
+def _serve(settings: Settings, *, refresh: bool) -> None:
+    # uvicorn raises the signal again once it has shut down; the default action would end the
+    # process before the parts below it are stopped.
+    signal.signal(signal.SIGTERM, _exit_in_order)
+    signal.signal(signal.SIGINT, _exit_in_order)
+    with listen(settings.host, settings.port) as listener, open_house(settings) as house:
+        url = url_of(listener)
+        house.lock.announce(url)
+        logger.info("home %s", settings.home)
+        logger.info("serving at %s (interrupt to stop)", url)
+        introduction = threading.Thread(
+            target=_introduce, args=(house, url), kwargs={"refresh": refresh}, daemon=True
+        )
+        introduction.start()
+        config = uvicorn.Config(
+            house.app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_S,
+            server_header=False,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except SystemExit:
+            logger.info("stopping")
+
+
+def _introduce(house: House, url: str, *, refresh: bool) -> None:
+    """Refresh the indexes that have sources, then print calls that work when pasted."""
+    indexes, ingestion = house.services.indexes, house.services.ingestion
+    sources = {
+        name: found[0].path
+        for name in indexes.names()
+        if (found := indexes.describe(name).definition.sources)
+    }
+    jobs = [ingestion.submit(name, None) for name in sources] if refresh else []
+    deadline = time.monotonic() + REFRESH_S
+    while any(ingestion.job(job.id).status in ("queued", "running") for job in jobs):
+        if time.monotonic() > deadline:
+            logger.info("ingestion goes on in the background: `embedserve jobs list`")
+            break
+        time.sleep(0.1)
+    name, folder = next(iter(sources.items()), ("NAME", "/path/to/documents"))
+    output.print(EXAMPLES.format(url=url, name=name, folder=folder), markup=False, highlight=False)
+
+
+def _exit_in_order(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # Their lines repeat what ours say, once for every request.
+    for name in ("httpx", "httpcore", "chromadb", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,125 @@
+"""What an index is made of, as users write it: a TOML file in `indexes/`, or a request body."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from embedserve.errors import DefinitionError, InvalidNameError
+
+DEFAULT_CHUNK_TOKENS = 128
+"""Best of 64 to 800 in recall at a fixed token budget (Chroma's chunking evaluation set)."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+class Table(BaseModel):
+    """A table of the definition; an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Chunking(Table):
+    """How documents are cut."""
+
+    max_tokens: int | None = Field(default=None, ge=16, le=8192)
+    """Tokens of the index's own model that one chunk holds at most, title and headings aside.
+    128 where it is missing, or what the model can take."""
+
+
+class Source(Table):
+    """A folder or file that feeds the index."""
+
+    path: str
+    """Absolute, or relative to the folder of the definition."""
+    include: tuple[str, ...] = Field(default=(), strict=False)
+    """Globs of files to take; none means every file."""
+    exclude: tuple[str, ...] = Field(default=(), strict=False)
+    """Globs of files to leave out, in `.gitignore` syntax."""
+
+
+class SearchDefaults(Table):
+    """What a query uses where it does not say."""
+
+    k: int = Field(default=5, ge=1, le=1000)
+    """Hits to return."""
+
+
+class IndexDefinition(Table):
+    """One index. Every key has a default, so an empty file is a valid definition."""
+
+    description: str = ""
+    model: str | None = None
+    """Installed embedding model; the server's default model where it is missing."""
+    chunking: Chunking = Chunking()
+    search: SearchDefaults = SearchDefaults()
+    sources: tuple[Source, ...] = Field(default=(), strict=False)
+
+
+def parse_definition(value: Mapping[str, Any], *, origin: str) -> IndexDefinition:
+    """Check a definition; raise DefinitionError that names the key at fault and `origin`."""
+    try:
+        return IndexDefinition.model_validate(dict(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise DefinitionError(f"{origin}: {_unknown_key(first['loc'])}") from error
+        raise DefinitionError(f"{origin}: key `{key}`: {first['msg']}.") from error
+
+
+def read_definitions(folder: Path) -> dict[str, IndexDefinition]:
+    """Read every `*.toml` in `folder`; the file's name is the index's name.
+
+    Relative source paths become absolute, counted from `folder`.
+    """
+    return {path.stem: read_definition(path) for path in sorted(folder.glob("*.toml"))}
+
+
+def read_definition(path: Path) -> IndexDefinition:
+    """Read one definition file; raise DefinitionError for bad TOML, keys or values."""
+    check_index_name(path.stem)
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"`{path}` is not valid TOML: {error}") from error
+    except OSError as error:
+        raise DefinitionError(f"`{path}` cannot be read: {error.strerror}.") from error
+    definition = parse_definition(value, origin=f"`{path}`")
+    return resolve_sources(definition, path.parent)
+
+
+def resolve_sources(definition: IndexDefinition, base: Path) -> IndexDefinition:
+    """Return the definition with every source path absolute, counted from `base`."""
+    sources = tuple(
+        source.model_copy(update={"path": str((base / Path(source.path).expanduser()).resolve())})
+        for source in definition.sources
+    )
+    return definition.model_copy(update={"sources": sources})
+
+
+def check_index_name(name: str) -> str:
+    """Return `name`, or raise InvalidNameError that says what a name may hold."""
+    if not NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"Index name `{name[:100]}` is not valid: use 1 to 80 letters, digits, `.`, `_` or "
+            "`-`, beginning with a letter or digit."
+        )
+    return name
+
+
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    """Say which key is unknown, and which one of the same table was probably meant."""
+    tables: dict[str, type[Table]] = {
+        "chunking": Chunking,
+        "search": SearchDefaults,
+        "sources": Source,
+    }
+    table = tables[str(location[0])] if len(location) > 1 else IndexDefinition
+    key = str(location[-1])
+    near = get_close_matches(key, table.model_fields, n=1, cutoff=0.5)
+    guess = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(table.model_fields)}."
+    return f"unknown key `{'.'.join(str(part) for part in location)}`. {guess}"

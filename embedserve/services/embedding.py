@@ -1,0 +1,105 @@
+"""Texts to vectors for the API dialects: one service call behind all of them."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedserve.engine.encoder import Encoder
+from embedserve.errors import InputTooLongError, ModelError, TooLargeError
+from embedserve.services.encoders import Encoders
+from embedserve.types import Lane, Vectors
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What a dialect asks for, already made a list."""
+
+    model: str
+    texts: Sequence[str]
+    truncate: bool = True
+    """False: a text over the model's length is an error; nothing is cut."""
+    dimensions: int | None = None
+    """Leading dimensions to keep, re-normalised; None or too many means all."""
+    max_tokens: int | None = None
+    """A shorter length limit than the model's own."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors in the order of the texts, and what they cost."""
+
+    vectors: Vectors
+    tokens: int
+    """Tokens that were embedded, special ones included, after truncation."""
+    truncated: tuple[int, ...]
+    """Positions of the texts that were cut."""
+    load_ns: int
+    total_ns: int
+
+
+class EmbeddingService:
+    """Embed requests of any size; small ones go ahead of large ones."""
+
+    def __init__(self, encoders: Encoders, *, small_request_tokens: int, max_texts: int) -> None:
+        self._encoders = encoders
+        self._small_request_tokens = small_request_tokens
+        self._max_texts = max_texts
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Return one vector for each text; all or nothing.
+
+        Raises ModelNotFoundError, InputTooLongError, TooLargeError, OverloadedError, ModelError.
+        """
+        started = time.perf_counter_ns()
+        if len(request.texts) > self._max_texts:
+            raise TooLargeError(
+                f"{len(request.texts)} texts in one request; at most {self._max_texts} are "
+                "allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
+            )
+        encoder = await self._encoder(request.model)
+        loaded = time.perf_counter_ns()
+        # Tokenizing is CPU work; beyond a short text it leaves the event loop.
+        is_short = sum(map(len, request.texts)) <= 2_000
+        texts = (
+            encoder.tokenize(request.texts, max_tokens=request.max_tokens)
+            if is_short
+            else await asyncio.to_thread(
+                encoder.tokenize, request.texts, max_tokens=request.max_tokens
+            )
+        )
+        truncated = tuple(i for i, text in enumerate(texts) if text.is_truncated)
+        if truncated and not request.truncate:
+            raise InputTooLongError("the input length exceeds the context length")
+        tokens = sum(len(text.ids) for text in texts)
+        lane: Lane = "small" if tokens <= self._small_request_tokens else "bulk"
+        vectors = await asyncio.wrap_future(encoder.submit(texts, lane=lane))
+        _refuse_not_finite(vectors)
+        return Embeddings(
+            vectors=_cut(vectors, request.dimensions),
+            tokens=tokens,
+            truncated=truncated,
+            load_ns=loaded - started,
+            total_ns=time.perf_counter_ns() - started,
+        )
+
+    async def _encoder(self, name: str) -> Encoder:
+        if self._encoders.is_loaded(name):
+            return self._encoders.get(name)
+        return await asyncio.to_thread(self._encoders.get, name)
+
+
+def _cut(vectors: Vectors, dimensions: int | None) -> Vectors:
+    if not dimensions or not 0 < dimensions < vectors.shape[1]:
+        return vectors
+    short = vectors[:, :dimensions]
+    # The floor keeps a zero vector zero, as Ollama does (reference: its normalize function).
+    norms = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.float32(1e-12))
+    return np.ascontiguousarray(short / norms, dtype=np.float32)
+
+
+def _refuse_not_finite(vectors: Vectors) -> None:
+    if not np.isfinite(vectors).all():
+        raise ModelError("embedding contains NaN or Inf values")

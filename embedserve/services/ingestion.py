@@ -1,0 +1,193 @@
+"""Ingestion jobs: accepted, run in turn by a few threads, resumed after any stop."""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Thread
+
+from embedserve.engine.encoder import Encoder
+from embedserve.errors import EmbedserveError, InvalidRequestError
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.services.definitions import IndexDefinition, Source
+from embedserve.services.encoders import Encoders
+from embedserve.services.index_worker import IndexWorker
+from embedserve.services.ingest_run import (
+    IngestRun,
+    JobInterruptedError,
+    TokenBudget,
+    Tools,
+    token_budget,
+)
+from embedserve.services.roots import AllowedRoots
+from embedserve.services.search import check_same_artefact
+from embedserve.store.catalog import Catalog
+from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
+
+logger = logging.getLogger(__name__)
+
+# A job ends once its vectors can be found; with the vector index down it ends all the same.
+APPLY_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class IngestLimits:
+    """How much runs at once."""
+
+    jobs: int
+    files_at_once: int
+
+
+class IngestionService:
+    """Accept jobs and carry them out; the rows in the catalog are the queue."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        encoders: Encoders,
+        extractors: ExtractorPool,
+        index_worker: IndexWorker,
+        roots: AllowedRoots,
+        *,
+        limits: IngestLimits,
+    ) -> None:
+        self._catalog = catalog
+        self._encoders = encoders
+        self._extractors = extractors
+        self._index_worker = index_worker
+        self._roots = roots
+        self._limits = limits
+        self._runner = uuid.uuid4().hex
+        self._changed = Condition()
+        self._is_stopping = False
+        self._threads: list[Thread] = []
+
+    def start(self) -> None:
+        """Take up the jobs that a former process left unfinished, then wait for new ones."""
+        resumed = self._catalog.jobs.requeue_orphans(self._runner)
+        if resumed:
+            logger.info("resuming %d unfinished job(s)", resumed)
+        for number in range(self._limits.jobs):
+            thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, timeout_s: float = 20) -> None:
+        """Stop after the files in hand; unfinished jobs go on at the next start."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def submit(self, index_name: str, path: str | None) -> Job:
+        """Queue a job for `path`, or for the sources of the index's definition.
+
+        Raises IndexNotFoundError, PathNotAllowedError, PathNotFoundError, InvalidRequestError.
+        """
+        index = self._catalog.indexes.get(index_name)
+        if path is None and not _definition(index).sources:
+            raise InvalidRequestError(
+                f"Index `{index_name}` has no sources in its definition: send the folder or file "
+                'to ingest, {"path": "/absolute/path"}.'
+            )
+        target = str(self._roots.check(path)) if path is not None else ""
+        job = self._catalog.jobs.create(index.name, target)
+        with self._changed:
+            self._changed.notify()
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """Return a job; raise JobNotFoundError."""
+        return self._catalog.jobs.get(job_id)
+
+    def jobs(self, limit: int, index_name: str | None = None) -> list[Job]:
+        """Return the newest jobs first."""
+        return self._catalog.jobs.latest(limit, index=index_name)
+
+    def files(
+        self, job_id: str, *, limit: int, offset: int, outcomes: Sequence[Outcome] | None
+    ) -> list[FileResult]:
+        """Return a page of what the job did to each file."""
+        return self._catalog.jobs.file_results(
+            job_id, limit=limit, offset=offset, outcomes=outcomes
+        )
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop after the files in hand; what it committed stays."""
+        return self._catalog.jobs.request_cancel(job_id)
+
+    # -- the runner's threads -----------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._is_stopping:
+            job = self._catalog.jobs.claim_next(self._runner)
+            if job:
+                self._run_job(job)
+                with self._changed:  # the index is free again: a waiting job may start
+                    self._changed.notify_all()
+                continue
+            with self._changed:
+                # `submit` notifies; the bound covers a job queued between claim and wait.
+                self._changed.wait_for(lambda: self._is_stopping, timeout=0.5)
+
+    def _run_job(self, job: Job) -> None:
+        try:
+            status, error = self._carry_out(job)
+        except JobInterruptedError:
+            if self._is_stopping:
+                return  # stays as it is; the next start resumes it
+            status, error = "cancelled", None
+        except EmbedserveError as failure:
+            status, error = "failed", failure.message
+        except Exception as failure:  # job runner: a job's failure is its own
+            logger.exception("job %s", job.id)
+            status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
+        self._catalog.jobs.finish(job.id, status, error=error)
+        logger.info("job %s on index %s: %s", job.id, job.index, status)
+
+    def _carry_out(self, job: Job) -> tuple[JobStatus, str | None]:
+        index = self._catalog.indexes.get(job.index)
+        encoder = self._encoders.get(index.model)
+        check_same_artefact(index, encoder)
+        definition = _definition(index)
+        tools = Tools(
+            catalog=self._catalog,
+            extractors=self._extractors,
+            encoder=encoder,
+            wake_index=self._index_worker.wake,
+            is_interrupted=lambda: (
+                self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
+            ),
+            files_at_once=self._limits.files_at_once,
+        )
+        budget = chunk_budget(encoder, definition)
+        run = IngestRun(tools, job, index, budget=budget)
+        run.run(_targets(job, definition))
+        self._index_worker.wait_until_applied(index.id, APPLY_TIMEOUT_S)
+        if tools.is_interrupted():
+            raise JobInterruptedError
+        failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
+        return ("succeeded_with_errors" if failed else "succeeded"), None
+
+
+def chunk_budget(encoder: Encoder, definition: IndexDefinition) -> TokenBudget:
+    """Return the token budget of an index; raise DefinitionError when its chunks do not fit."""
+    [prompt] = encoder.offsets([encoder.spec.document_prompt])
+    return token_budget(encoder.spec.max_tokens, len(prompt), definition.chunking.max_tokens)
+
+
+def _definition(index: Index) -> IndexDefinition:
+    return IndexDefinition.model_validate_json(index.definition)
+
+
+def _targets(job: Job, definition: IndexDefinition) -> list[Source]:
+    """Return what a job walks: its own path under its source's rules, or every source."""
+    if not job.path:
+        return list(definition.sources)
+    for source in definition.sources:
+        # Globs count from the source's own folder, so they hold for that folder only.
+        if Path(job.path) == Path(source.path):
+            return [source]
+    return [Source(path=job.path)]

@@ -1,0 +1,142 @@
+"""A question to passages: cosine through the vector index, joined back to the catalog.
+
+The catalog decides what is alive. Changes that the vector index has not applied yet are searched
+exactly beside it, and while the index is down everything is: slower, and said in the answer.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from embedserve.engine.encoder import Encoder
+from embedserve.errors import ConflictError, InvalidRequestError, VectorStoreError
+from embedserve.services.definitions import IndexDefinition
+from embedserve.services.encoders import Encoders
+from embedserve.store.catalog import Catalog
+from embedserve.store.exact import ExactSearch
+from embedserve.store.vector_index import VectorIndex
+from embedserve.types import Index, ScoredId, StoredChunk, Vectors
+
+logger = logging.getLogger(__name__)
+
+MAX_K = 1000
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A live chunk and its cosine similarity to the query, -1..1."""
+
+    chunk: StoredChunk
+    score: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Hits, best first, and how they were found."""
+
+    hits: list[Hit]
+    model: str
+    is_query_truncated: bool
+    is_exact: bool
+    """Whether every vector was compared, instead of asking the approximate index."""
+    warnings: list[str] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class SearchService:
+    """Answer queries over one index."""
+
+    def __init__(self, catalog: Catalog, vector_index: VectorIndex, encoders: Encoders) -> None:
+        self._catalog = catalog
+        self._vector_index = vector_index
+        self._encoders = encoders
+        self._exact = ExactSearch(catalog.chunks)
+
+    async def query(self, index_name: str, text: str, k: int | None = None) -> SearchResult:
+        """Return the `k` chunks nearest to `text` (the index's default where k is None).
+
+        Raises IndexNotFoundError, InvalidRequestError, ConflictError, ModelNotFoundError.
+        """
+        return await asyncio.to_thread(self._query, index_name, text, k)
+
+    def _query(self, index_name: str, text: str, k: int | None) -> SearchResult:
+        index = self._catalog.indexes.get(index_name)
+        if k is None:
+            k = IndexDefinition.model_validate_json(index.definition).search.k
+        _check(text, k)
+        started = time.perf_counter()
+        encoder = self._encoders.get(index.model)
+        check_same_artefact(index, encoder)
+        [tokenized] = encoder.tokenize([encoder.spec.query_prompt + text])
+        vector = encoder.submit([tokenized], lane="small").result()[0]
+        embedded = time.perf_counter()
+        warnings: list[str] = []
+        if tokenized.is_truncated:
+            warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
+        scored, is_exact = self._nearest(index, vector, k, warnings)
+        searched = time.perf_counter()
+        live = self._catalog.chunks.by_id(index.id, [item.id for item in scored])
+        hits = [Hit(live[item.id], item.score) for item in scored if item.id in live]
+        return SearchResult(
+            hits=hits[:k],
+            model=index.model,
+            is_query_truncated=tokenized.is_truncated,
+            is_exact=is_exact,
+            warnings=warnings,
+            timings_ms={
+                "embed": _ms(started, embedded),
+                "search": _ms(embedded, searched),
+                "join": _ms(searched, time.perf_counter()),
+            },
+        )
+
+    def _nearest(
+        self, index: Index, vector: Vectors, k: int, warnings: list[str]
+    ) -> tuple[list[ScoredId], bool]:
+        """Merge the vector index's answer with an exact one over what it has not applied yet."""
+        waiting = self._catalog.changes.pending_ids(index.id)
+        try:
+            # Chunks that were just deleted may still stand in the index: ask for that many more.
+            count = k + min(len(waiting), MAX_K)
+            found = self._vector_index.search(index.id, vector, count=count)
+        except VectorStoreError as error:
+            logger.warning("vector index: %s", error)
+            warnings.append(
+                "The vector index is not available; every vector was compared exactly instead."
+            )
+            return self._exact.search(index, vector, count=k), True
+        if not len(waiting):
+            return found, False
+        fresh = self._exact.search(index, vector, count=k, among=waiting.tolist())
+        return _merge(found, fresh), False
+
+
+def check_same_artefact(index: Index, encoder: Encoder) -> None:
+    """Raise ConflictError when the installed model is not the one that filled the index."""
+    if encoder.spec.artefact != index.artefact:
+        raise ConflictError(
+            f"Index `{index.name}` holds vectors of another build of `{index.model}` than the "
+            "installed one; the two are never mixed. Install the former build again, or delete "
+            f"the index (`embedserve index delete {index.name}`) and ingest its documents anew."
+        )
+
+
+def _check(text: str, k: int) -> None:
+    if not text.strip():
+        raise InvalidRequestError("The query is empty: send the question as `query`.")
+    if not 1 <= k <= MAX_K:
+        raise InvalidRequestError(f"`k` must be between 1 and {MAX_K}; got {k}.")
+
+
+def _merge(*legs: list[ScoredId]) -> list[ScoredId]:
+    best: dict[int, float] = {}
+    for leg in legs:
+        for item in leg:
+            best[item.id] = max(item.score, best.get(item.id, -2.0))
+    merged = [ScoredId(id, score) for id, score in best.items()]
+    return sorted(merged, key=lambda item: (-item.score, item.id))
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 3)

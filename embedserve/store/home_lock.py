@@ -1,0 +1,105 @@
+"""One owner for each home folder: a lock that dies with its process, and its owner's address."""
+
+import contextlib
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from embedserve.errors import StartupError
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a home."""
+
+    pid: int
+    url: str | None
+    """Where it serves; None while it is starting."""
+
+
+class HomeLockedError(StartupError):
+    """Another process owns the home."""
+
+    def __init__(self, home: Path, owner: Owner) -> None:
+        where = f", serving at {owner.url}" if owner.url else ""
+        super().__init__(
+            f"`{home}` is in use by process {owner.pid}{where}. One server owns a home: stop that "
+            "one, or give this one a home of its own (`--home DIR`)."
+        )
+        self.owner = owner
+
+
+class HomeLock:
+    """Hold `home/lock` until released; the kernel releases it even after `kill -9`."""
+
+    def __init__(self, home: Path) -> None:
+        """Take the lock, or raise HomeLockedError; create the folder (mode 0700) if needed."""
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(_path(home), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartupError(
+                f"Home `{home}` cannot be used: {error.strerror}. Choose another with `--home DIR`."
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise HomeLockedError(home, _read(home)) from None
+        self._write(None)
+
+    def announce(self, url: str) -> None:
+        """Tell other processes where the owner serves."""
+        self._write(url)
+
+    def release(self) -> None:
+        """Give the home back."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _write(self, url: str | None) -> None:
+        content = json.dumps({"pid": os.getpid(), "url": url}).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+
+def owner_of(home: Path) -> Owner | None:
+    """Return who holds the home now, or None when nobody does."""
+    try:
+        descriptor = os.open(_path(home), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(home)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _path(home: Path) -> Path:
+    return home / "lock"
+
+
+def _read(home: Path) -> Owner:
+    try:
+        value = json.loads(_path(home).read_text(encoding="utf-8"))
+        return Owner(pid=int(value["pid"]), url=value["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Owner(pid=0, url=None)  # caught between truncating and writing

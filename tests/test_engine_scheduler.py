@@ -1,0 +1,169 @@
+"""The scheduler against small real backends: order, fairness, refusal, failure."""
+
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+
+from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import ModelError, OverloadedError
+from embedserve.types import TokenIds, Vectors
+
+DIMENSIONS = 2
+
+
+class SumBackend:
+    """Give each row (sum of its ids, length); optionally wait at a gate or fail on an id."""
+
+    def __init__(self, *, poison: int | None = None) -> None:
+        self.batches: list[TokenIds] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.has_started = threading.Event()
+        self._poison = poison
+
+    @classmethod
+    def load(cls, onnx_path: Path, *, device: str) -> Self:
+        return cls()
+
+    def run(self, token_ids: TokenIds) -> Vectors:
+        self.batches.append(token_ids)
+        self.has_started.set()
+        self.gate.wait(10)
+        if self._poison is not None and (token_ids == self._poison).any():
+            raise ValueError("poison")
+        lengths = np.full(len(token_ids), token_ids.shape[1])
+        return np.stack([token_ids.sum(axis=1), lengths], axis=1).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def text(length: int, value: int = 1) -> TokenIds:
+    return np.full(length, value, dtype=np.int64)
+
+
+def scheduler(*, workers: int = 1, queue_tokens: int = 10_000) -> Scheduler:
+    return Scheduler(workers=workers, micro_batch_tokens=16, queue_tokens=queue_tokens)
+
+
+def test_rows_come_back_in_request_order_whatever_the_lengths() -> None:
+    backend, engine = SumBackend(), scheduler(workers=3)
+    texts = [text(length, value) for value, length in enumerate([3, 1, 3, 9, 40, 1, 3], start=1)]
+    rows = engine.submit(backend, texts, dimensions=DIMENSIONS, lane="small").result(5)
+    assert rows.tolist() == [[ids.sum(), len(ids)] for ids in texts]
+    engine.close()
+
+
+def test_a_micro_batch_holds_one_length_and_stays_in_its_budget() -> None:
+    backend, engine = SumBackend(), scheduler()
+    texts = [text(length) for length in [4, 8, 4, 4, 4, 4, 8, 100]]
+    engine.submit(backend, texts, dimensions=DIMENSIONS, lane="bulk").result(5)
+    shapes = [batch.shape for batch in backend.batches]
+    assert all(rows * length <= 16 or rows == 1 for rows, length in shapes)
+    assert (4, 4) in shapes  # five texts of four tokens: four fit the budget of 16
+    engine.close()
+
+
+def test_small_requests_overtake_bulk_but_bulk_keeps_its_share() -> None:
+    backend, engine = SumBackend(), scheduler()
+    backend.gate.clear()
+    waiting = [engine.submit(backend, [text(16, 1)], dimensions=DIMENSIONS, lane="bulk")]
+    assert backend.has_started.wait(5)  # the only worker is busy with the first one
+    waiting += [
+        engine.submit(backend, [text(16, 2)], dimensions=DIMENSIONS, lane="bulk") for _ in range(3)
+    ]
+    waiting += [
+        engine.submit(backend, [text(16, 3)], dimensions=DIMENSIONS, lane="small")
+        for _ in range(10)
+    ]
+    backend.gate.set()
+    for future in waiting:
+        future.result(5)
+    order = [int(batch[0, 0]) for batch in backend.batches[1:]]
+    assert order.index(2) > 0, "a small request goes first"
+    assert order[:5].count(2) == 1, "one batch in five is bulk"
+    engine.close()
+
+
+def test_a_full_queue_refuses_the_whole_request_at_once() -> None:
+    backend, engine = SumBackend(), scheduler(queue_tokens=100)
+    backend.gate.clear()
+    first = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    second = engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="small")
+    with pytest.raises(OverloadedError, match="server busy, please try again"):
+        engine.submit(backend, [text(11)], dimensions=DIMENSIONS, lane="small")
+    backend.gate.set()
+    first.result(5)
+    second.result(5)
+    assert engine.queued_tokens == 0
+    engine.close()
+
+
+def test_a_cancelled_request_is_not_encoded() -> None:
+    backend, engine = SumBackend(), scheduler()
+    backend.gate.clear()
+    first = engine.submit(backend, [text(5, 1)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    dropped = engine.submit(backend, [text(6, 7)], dimensions=DIMENSIONS, lane="small")
+    assert dropped.cancel()
+    backend.gate.set()
+    first.result(5)
+    last = engine.submit(backend, [text(7, 1)], dimensions=DIMENSIONS, lane="small")
+    last.result(5)
+    assert all(7 not in batch for batch in backend.batches)
+    engine.close()
+
+
+def test_one_bad_text_fails_its_own_request_only() -> None:
+    backend, engine = SumBackend(poison=666), scheduler()
+    backend.gate.clear()
+    blocker = engine.submit(backend, [text(2)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    good = engine.submit(backend, [text(4, 1)], dimensions=DIMENSIONS, lane="bulk")
+    bad = engine.submit(backend, [text(4, 2), text(4, 666)], dimensions=DIMENSIONS, lane="bulk")
+    backend.gate.set()
+    blocker.result(5)
+    assert good.result(5).tolist() == [[4, 4]]
+    with pytest.raises(ModelError, match="Text 1 could not be embedded"):
+        bad.result(5)
+    after = engine.submit(backend, [text(4, 3)], dimensions=DIMENSIONS, lane="bulk")
+    assert after.result(5).tolist() == [[12, 4]], "the worker lives on"
+    engine.close()
+
+
+def test_closing_finishes_what_is_queued_and_refuses_more() -> None:
+    backend, engine = SumBackend(), scheduler()
+    futures: list[Future[Vectors]] = [
+        engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="bulk") for _ in range(20)
+    ]
+    engine.close()
+    assert all(future.result(0).shape == (1, DIMENSIONS) for future in futures)
+    with pytest.raises(OverloadedError):
+        engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="bulk")
+
+
+def test_closing_fails_what_a_stuck_backend_would_never_finish() -> None:
+    backend, engine = SumBackend(), scheduler()
+    backend.gate.clear()
+    engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    queued = engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="bulk")
+    started = time.monotonic()
+    engine.close(timeout_s=0.2)
+    assert time.monotonic() - started < 5
+    with pytest.raises(OverloadedError):
+        queued.result(1)
+    backend.gate.set()
+
+
+def test_no_texts_give_no_rows_without_a_worker() -> None:
+    engine = scheduler()
+    empty = engine.submit(SumBackend(), [], dimensions=DIMENSIONS, lane="small")
+    assert empty.result(0).shape == (0, DIMENSIONS)
+    engine.close()
