@@ -1,0 +1,396 @@
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docx
+import pytest
+
+from embedserve.errors import ExtractionError
+from embedserve.ingest.extract import FILES_PER_WORKER, ExtractLimits, ExtractorPool
+from embedserve.types import Extraction
+
+DATA = Path(__file__).parents[2] / "shared/data"
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ExtractorPool]:
+    pool = ExtractorPool(2, ExtractLimits(max_file_bytes=8 * MIB, max_text_chars=4_000_000))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def workers() -> "Workers":
+    return Workers()
+
+
+class Workers:
+    """The extraction processes that appeared below this process since the fixture was made."""
+
+    def __init__(self) -> None:
+        self.before = self._all()
+
+    def new(self) -> set[int]:
+        return self._all() - self.before
+
+    @staticmethod
+    def _all() -> set[int]:
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(parent) == os.getpid() and b"extract_worker" in command:
+                found.add(int(folder.name))
+        return found
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refused(pool: ExtractorPool, path: Path, root: Path | None = None) -> ExtractionError:
+    with pytest.raises(ExtractionError) as caught:
+        pool.extract(path, root or path.parent)
+    return caught.value
+
+
+def slow_file(folder: Path) -> Path:
+    """Several seconds of parsing; nothing about it is special but its size."""
+    return write(folder, "slow.xml", "<a>" + "<b>x</b>" * 3_000_000 + "</a>")
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def test_text_is_kept_and_hashed_as_it_was_read(pool: ExtractorPool, tmp_path: Path) -> None:
+    content = "Zeile eins\r\nSee\u0000le \u0301\r\n".encode().replace(b"\0", b"")
+    found = pool.extract(write(tmp_path, "notes.txt", content), tmp_path)
+    assert found.text.startswith("Zeile eins\nSeele")
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    assert (found.kind, found.title, found.size_bytes) == ("text", "notes", len(content))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_unicode_encodings_are_recognised(
+    pool: ExtractorPool, tmp_path: Path, encoding: str
+) -> None:
+    text = "Größe und naïve façade, plain words follow here"
+    assert pool.extract(write(tmp_path, "a.txt", text.encode(encoding)), tmp_path).text == text
+
+
+def test_a_guessed_encoding_is_said(pool: ExtractorPool, tmp_path: Path) -> None:
+    found = pool.extract(write(tmp_path, "a.txt", "café".encode("cp1252")), tmp_path)
+    assert found.text == "café"
+    assert "Windows-1252" in found.warnings[0]
+
+
+def test_letters_are_composed_and_controls_removed(pool: ExtractorPool, tmp_path: Path) -> None:
+    found = pool.extract(write(tmp_path, "a.md", "cafe\u0301 \x07" + "word " * 50), tmp_path)
+    assert found.text.startswith("café word")
+
+
+def test_markdown_is_kept_and_its_title_found(pool: ExtractorPool, tmp_path: Path) -> None:
+    text = '---\ntitle: "The Guide"\n---\n\n# Head\n\n[link](http://x/) a\\_b'
+    found = pool.extract(write(tmp_path, "a.md", text), tmp_path)
+    assert (found.text, found.title, found.kind) == (text, "The Guide", "markdown")
+    found = pool.extract(write(tmp_path, "b.md", "# Head\n\nbody"), tmp_path)
+    assert found.title == "Head"
+
+
+def test_source_code_and_names_without_suffix(pool: ExtractorPool, tmp_path: Path) -> None:
+    assert pool.extract(write(tmp_path, "a.py", "x = 1"), tmp_path).kind == "code"
+    assert pool.extract(write(tmp_path, "LICENSE", "Free."), tmp_path).text == "Free."
+
+
+def test_html_gives_its_words_without_scripts_menus_and_targets(
+    pool: ExtractorPool, tmp_path: Path
+) -> None:
+    page = (
+        "<html><head><title>A &amp; B</title><meta name=x content=METANOISE>"
+        "<style>p{color:STYLENOISE}</style><script>SCRIPTNOISE</script></head><body>"
+        "<nav><a href=/>NAVNOISE</a></nav><h1>Head</h1><p>Some <a href=http://URLNOISE/>link</a>"
+        " a_b</p><pre>code()</pre></body></html>"
+    )
+    found = pool.extract(write(tmp_path, "a.html", page), tmp_path)
+    assert found.title == "A & B"
+    assert "NOISE" not in found.text
+    assert found.text.startswith("# Head\n\nSome link a_b")
+    latin = "<meta charset=iso-8859-2><p>Łódź</p>".encode("iso-8859-2")
+    assert pool.extract(write(tmp_path, "l.html", latin), tmp_path).text == "Łódź"
+
+
+def test_xml_gives_its_words(pool: ExtractorPool, tmp_path: Path) -> None:
+    found = pool.extract(write(tmp_path, "a.xml", "<r><t>Hello <b>you</b></t></r>"), tmp_path)
+    assert found.text == "b: you\nt: Hello"
+    broken = pool.extract(write(tmp_path, "b.xml", "<r>words"), tmp_path)
+    assert broken.text == "<r>words"
+    assert broken.warnings
+
+
+def test_a_word_document_gives_headings(pool: ExtractorPool, tmp_path: Path) -> None:
+    document = docx.Document()
+    document.add_heading("First part", 1)
+    document.add_paragraph("Body text.")
+    document.save(str(tmp_path / "a.docx"))
+    found = pool.extract(tmp_path / "a.docx", tmp_path)
+    assert found.text.endswith("# First part\n\nBody text.")
+    assert found.kind == "markdown"
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("a.txt", b"", "empty_file"),
+        ("a.md", b" \n\n", "no_text"),
+        ("a.bin", bytes(range(256)) * 20, "unsupported"),
+        ("a.txt", b"text" + bytes(100) + b"text", "unsupported"),
+        ("a.png", b"\x89PNG\r\n", "unsupported"),
+        ("a.zip", b"PK\x03\x04", "unsupported"),
+        ("a.pdf", b"%PDF-1.4 nonsense", "corrupt"),
+        ("a.docx", b"PK\x03\x04 nonsense", "corrupt"),
+        ("a.txt", b"x" * (9 * MIB), "too_large"),
+        ("a.txt", b"x" * (5 * MIB), "text_too_large"),
+    ],
+)
+def test_what_gives_no_text_has_a_code(
+    pool: ExtractorPool, tmp_path: Path, name: str, content: bytes, code: str
+) -> None:
+    error = refused(pool, write(tmp_path, name, content))
+    assert error.code == code
+    assert name in error.message
+    assert not error.is_retryable
+    if code == "too_large":
+        assert "EMBEDSERVE_MAX_FILE_BYTES" in error.hint
+
+
+def test_only_regular_files_inside_the_root_are_opened(pool: ExtractorPool, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    outside = write(tmp_path, "secret.txt", "secret")
+    (root / "link.txt").symlink_to(outside)
+    (root / "loop.txt").symlink_to(root / "loop.txt")
+    os.mkfifo(root / "fifo.txt")
+    assert refused(pool, outside, root).code == "outside_root"
+    assert refused(pool, root / "link.txt").code == "outside_root"
+    assert refused(pool, root / ".." / "secret.txt", root).code == "outside_root"
+    assert refused(pool, root / "fifo.txt").code == "not_a_file"
+    assert refused(pool, root / "nothing.txt").code == "not_found"
+    assert refused(pool, root / "loop.txt").code == "permission_denied"
+    assert pool.extract(outside, outside).text == "secret"
+
+
+# -- faults -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_takes_too_long_costs_that_file_only(tmp_path: Path) -> None:
+    pool = ExtractorPool(1, ExtractLimits(timeout_s=0.5))
+    try:
+        error = refused(pool, slow_file(tmp_path))
+        assert (error.code, error.is_retryable) == ("timed_out", True)
+        assert pool.extract(write(tmp_path, "a.txt", "fine"), tmp_path).text == "fine"
+    finally:
+        pool.close()
+
+
+def test_a_worker_killed_in_the_middle_costs_that_file_only(
+    tmp_path: Path, workers: Workers
+) -> None:
+    pool = ExtractorPool(1, ExtractLimits())
+    try:
+        pool.protections()
+        (worker,) = workers.new()
+        threading.Timer(0.5, os.kill, (worker, signal.SIGKILL)).start()
+        error = refused(pool, slow_file(tmp_path))
+        assert (error.code, error.is_retryable) == ("extractor_died", True)
+        assert "SIGKILL" in error.message
+        assert pool.extract(write(tmp_path, "a.txt", "fine"), tmp_path).text == "fine"
+    finally:
+        pool.close()
+
+
+def test_a_worker_killed_while_idle_costs_nothing(tmp_path: Path, workers: Workers) -> None:
+    pool = ExtractorPool(1, ExtractLimits())
+    try:
+        pool.protections()
+        (worker,) = workers.new()
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(0.2)
+        assert pool.extract(write(tmp_path, "a.txt", "fine"), tmp_path).text == "fine"
+    finally:
+        pool.close()
+
+
+def test_memory_is_limited(tmp_path: Path) -> None:
+    pool = ExtractorPool(1, ExtractLimits(memory_bytes=256 * MIB))
+    try:
+        with zipfile.ZipFile(tmp_path / "a.docx", "w", zipfile.ZIP_DEFLATED) as bomb:
+            bomb.writestr("[Content_Types].xml", "<Types/>")
+            bomb.writestr("word/document.xml", b"<a>" + b" " * (400 * MIB))
+        assert refused(pool, tmp_path / "a.docx").code in ("out_of_memory", "corrupt")
+        error = refused(pool, write(tmp_path, "a.txt", "ä" * (48 * MIB)))
+        assert error.code == "out_of_memory"
+        assert "EMBEDSERVE_EXTRACT_MEMORY_BYTES" in error.hint
+        assert pool.extract(write(tmp_path, "b.txt", "fine"), tmp_path).text == "fine"
+    finally:
+        pool.close()
+
+
+def test_workers_start_when_needed_and_are_replaced_after_many_files(
+    tmp_path: Path, workers: Workers
+) -> None:
+    pool = ExtractorPool(2, ExtractLimits())
+    try:
+        assert workers.new() == set()
+        path = write(tmp_path, "a.txt", "fine")
+        pool.extract(path, tmp_path)
+        (first,) = workers.new()
+        for _ in range(FILES_PER_WORKER):
+            pool.extract(path, tmp_path)
+        assert first not in workers.new()
+    finally:
+        pool.close()
+    assert workers.new() == set()
+
+
+def test_a_closed_pool_ends_running_calls_and_refuses_new_ones(tmp_path: Path) -> None:
+    pool = ExtractorPool(1, ExtractLimits())
+    path = slow_file(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        pool.protections()
+        running = threads.submit(refused, pool, path)
+        time.sleep(0.3)
+        started = time.monotonic()
+        pool.close()
+        assert running.result().code == "shutting_down"
+        assert time.monotonic() - started < 5
+    assert refused(pool, path).code == "shutting_down"
+
+
+def test_the_worker_gets_no_secret(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDSERVE_SECRET_FOR_TEST", "hidden")
+    pool = ExtractorPool(1, ExtractLimits())
+    try:
+        pool.protections()
+        (worker,) = workers.new()
+        try:
+            environment = Path(f"/proc/{worker}/environ").read_bytes()
+        except PermissionError:
+            pytest.skip("the worker is not dumpable, and this user may not look")
+        assert b"hidden" not in environment
+    finally:
+        pool.close()
+
+
+def test_the_parent_never_imports_the_extraction_library() -> None:
+    assert "kreuzberg" not in sys.modules
+
+
+# -- real documents ---------------------------------------------------------------------------
+
+
+def documents(name: str) -> Path:
+    folder = DATA / name / "files"
+    if not folder.exists():
+        pytest.skip(f"no documents at {folder}")
+    return folder
+
+
+def outcome(pool: ExtractorPool, path: Path, root: Path) -> Extraction | ExtractionError:
+    try:
+        return pool.extract(path, root)
+    except ExtractionError as error:
+        return error
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("test.pdf", "Large language models"),
+        ("test.docx", "AutoGen is an open-source framework"),
+        ("test.pptx", "AutoGen is an open-source framework"),
+        ("test.xlsx", "| 89 | 82 | 100 | 12 |"),
+        ("test.xls", "| 89 | 82 | 100 | 12 |"),
+        ("test.epub", "This is a **test** paragraph"),
+        ("test_blog.html", "Large language models (LLMs) are powerful tools"),
+        ("test_outlook_msg.msg", "This is the body of the test email message"),
+        ("test_notebook.ipynb", 'print("markitdown")'),
+        ("test_mskanji.csv", "佐藤太郎"),
+        ("test_rss.xml", "title: The Official Microsoft Blog"),
+        ("test.json", "5b64c88c-b3c3-4510-bcb8-da0b200602d8"),
+    ],
+)
+def test_each_format_gives_its_words(pool: ExtractorPool, name: str, words: str) -> None:
+    root = documents("docs-markitdown")
+    assert words in pool.extract(root / name, root).text
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "pages", "words"),
+    [
+        ("REPAIR-2022-INV-001_multipage.pdf", [1, 2, 3], {2: "Bruce Wayne", 1: "Gabriel Diaz"}),
+        ("test.pptx", [1, 2, 3, 4, 5, 6], {2: "AutoGen is an open-source framework"}),
+    ],
+)
+def test_pages_are_spans_of_the_text(
+    pool: ExtractorPool, name: str, pages: list[int], words: dict[int, str]
+) -> None:
+    root = documents("docs-markitdown")
+    found = pool.extract(root / name, root)
+    assert [page.number for page in found.pages] == pages
+    for page in found.pages:
+        assert words.get(page.number, "") in found.text[page.start : page.end]
+
+
+@pytest.mark.data
+def test_every_file_of_a_hostile_folder_ends_with_a_text_or_a_reason(pool: ExtractorPool) -> None:
+    root = documents("docs-tika")
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = list(threads.map(lambda path: outcome(pool, path, root), paths))
+    assert time.monotonic() - started < 60  # 1 s on two idle cores
+    codes = Counter(
+        found.code if isinstance(found, ExtractionError) else "text" for found in outcomes
+    )
+    # Room on both sides for another version of the library.
+    assert codes["text"] >= 340, codes
+    assert codes.keys() <= {"text", "no_text", "unsupported", "encrypted", "corrupt"}, codes
+    assert all(found.text.strip() for found in outcomes if isinstance(found, Extraction))
+
+
+@pytest.mark.data
+def test_known_hard_cases_have_sensible_codes(pool: ExtractorPool) -> None:
+    root = documents("docs-tika")
+    hard: dict[str, str] = json.loads((root.parent / "hard-cases.json").read_text())
+    for name in hard:
+        found = outcome(pool, root / name, root)
+        code = found.code if isinstance(found, ExtractionError) else "text"
+        is_locked = "protect" in name or "owner_user" in name
+        if name.endswith(".zip"):
+            assert code == "unsupported", name
+        elif is_locked and not name.startswith("testZip"):
+            assert code == "encrypted", name
+        else:
+            assert code in ("text", "corrupt", "no_text"), name
