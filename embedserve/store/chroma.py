@@ -207,11 +207,12 @@ def _connect(url: str, timeout_s: float) -> FastAPI:
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise VectorStoreError(f"`{url}` is no address of Chroma. Use one like http://host:8000.")
-    is_https = address.scheme == "https"
     settings = Settings(
-        chroma_server_host=address.hostname,
-        chroma_server_http_port=address.port or (443 if is_https else 80),
-        chroma_server_ssl_enabled=is_https,
+        # Given an address, the client takes host, port and path from it and ignores the port
+        # setting, which it wants nevertheless.
+        chroma_server_host=f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}",
+        chroma_server_http_port=address.port or 0,
+        chroma_server_ssl_enabled=address.scheme == "https",
         anonymized_telemetry=False,
     )
     server = FastAPI(System(settings))

@@ -208,6 +208,7 @@ class ChromaProcess:
             if _answers(self._port, self._timeout_s):
                 answered = monotonic()
             elif monotonic() - answered > self._timeout_s:
+                process.kill()  # it would not hear SIGTERM either
                 return f"gave no answer for {self._timeout_s:.0f} s"
         return "was asked to end"
 

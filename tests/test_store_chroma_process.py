@@ -1,0 +1,179 @@
+"""The child process under the faults it will meet: kills, left-overs, damaged folders."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_samples import unit_vectors, wait_until
+
+from embedserve.store.chroma import ChromaIndex
+from embedserve.store.chroma_process import ChromaProcess, ChromaState, RestartListener
+from embedserve.store.pid_file import write_pid_file
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, as the server does")
+
+PARENT = """
+import pathlib, sys, time
+from embedserve.store.chroma_process import ChromaProcess
+folder = pathlib.Path(sys.argv[1])
+process = ChromaProcess(folder / "chroma", folder / "log", timeout_s=30)
+process.start()
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def running(folder: Path, *, on_restart: RestartListener | None = None) -> Iterator[ChromaProcess]:
+    process = ChromaProcess(folder / "chroma", folder / "log", timeout_s=30, on_restart=on_restart)
+    try:
+        process.start()
+        yield process
+    finally:
+        process.stop()
+
+
+def is_up_as_another(process: ChromaProcess, former: int) -> bool:
+    return process.state.status == "up" and process.pid not in (None, former)
+
+
+def kill(process: ChromaProcess) -> int:
+    pid = process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_it_starts_and_stops_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    for _ in range(2):
+        with running(tmp_path) as process:
+            assert process.state == ChromaState("up")
+            pid = process.pid
+            index = ChromaIndex(process.url, timeout_s=10)
+            index.upsert(1, np.array([1]), unit_vectors(1))
+            assert index.count(1) == 1
+            index.close()
+        assert pid is not None
+        assert not is_alive(pid)
+        assert process.state == ChromaState("down", "was asked to end")
+        assert not (tmp_path / "chroma.pid").exists()
+
+
+def test_a_killed_child_is_started_again_and_its_owner_is_told(tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    def listen(*, was_emptied: bool) -> None:
+        told.append(was_emptied)
+
+    with running(tmp_path, on_restart=listen) as process:
+        index = ChromaIndex(lambda: process.url, timeout_s=10)
+        vectors = unit_vectors(3)
+        index.upsert(1, np.array([1, 2, 3]), vectors)
+        former = kill(process)
+        wait_until(lambda: is_up_as_another(process, former), within_s=15)
+        wait_until(lambda: told, within_s=5)
+        assert told == [False]
+        assert index.search(1, vectors[1], count=1)[0].id == 2
+        index.close()
+
+
+def test_a_frozen_child_is_replaced(tmp_path: Path) -> None:
+    process = ChromaProcess(tmp_path / "chroma", tmp_path / "log", timeout_s=2)
+    try:
+        assert process.start().status == "up"
+        former = process.pid
+        assert former is not None
+        os.kill(former, signal.SIGSTOP)
+        wait_until(lambda: is_up_as_another(process, former), within_s=30)
+        assert not is_alive(former)
+    finally:
+        process.stop()
+
+
+def test_no_child_survives_its_parents_sudden_death(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_alive(pid)
+        parent.kill()
+    wait_until(lambda: not is_alive(pid), within_s=5)
+
+
+def test_a_left_over_of_an_earlier_run_is_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "chroma"
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", str(folder)]
+    with subprocess.Popen(sleeper) as left_over:
+        write_pid_file(tmp_path / "chroma.pid", left_over.pid)
+        with running(tmp_path) as process:
+            assert process.state.status == "up"
+            assert left_over.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("note", ["another start", "another program", "no note"])
+def test_a_process_that_only_shares_the_pid_is_left_alone(tmp_path: Path, note: str) -> None:
+    argument = "elsewhere" if note == "another program" else str(tmp_path / "chroma")
+    stranger = [sys.executable, "-c", "import time; time.sleep(60)", argument]
+    with subprocess.Popen(stranger) as sleeper:
+        path = tmp_path / "chroma.pid"
+        write_pid_file(path, sleeper.pid)
+        if note == "another start":
+            path.write_text(json.dumps({"pid": sleeper.pid, "start_time": "1"}))
+        elif note == "no note":
+            path.write_text("{")
+        with running(tmp_path) as process:
+            assert process.state.status == "up"
+            assert sleeper.poll() is None
+        sleeper.kill()
+
+
+def test_a_folder_it_cannot_start_from_is_moved_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "chroma"
+    folder.mkdir()
+    (folder / "chroma.sqlite3").write_bytes(b"damaged" * 1000)
+    (tmp_path / "chroma.damaged-20200101T000000Z").mkdir()
+    told: list[bool] = []
+
+    def listen(*, was_emptied: bool) -> None:
+        told.append(was_emptied)
+
+    with running(tmp_path, on_restart=listen) as process:
+        wait_until(lambda: process.state.status == "up" and told, within_s=30)
+        assert told == [True]
+        index = ChromaIndex(lambda: process.url, timeout_s=10)
+        index.upsert(1, np.array([1]), unit_vectors(1))
+        assert index.count(1) == 1
+        index.close()
+    [aside] = tmp_path.glob("chroma.damaged-*")
+    assert (aside / "chroma.sqlite3").read_bytes().startswith(b"damaged")
+
+
+def test_its_owner_can_ask_for_an_empty_start(tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    def listen(*, was_emptied: bool) -> None:
+        told.append(was_emptied)
+
+    with running(tmp_path, on_restart=listen) as process:
+        index = ChromaIndex(lambda: process.url, timeout_s=10)
+        index.upsert(1, np.array([1]), unit_vectors(1))
+        process.reset()
+        wait_until(lambda: told == [True], within_s=15)
+        assert index.count(1) == 0
+        index.close()

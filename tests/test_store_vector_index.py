@@ -1,0 +1,164 @@
+"""The contract of a vector index, run on Chroma and on the one that tests use."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import MemoryVectorIndex
+from store_samples import unit_vectors
+
+from embedserve.errors import VectorStoreError
+from embedserve.store.chroma import ChromaIndex
+from embedserve.store.chroma_process import ChromaProcess
+from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+
+COSINE_TOLERANCE = 1e-5  # both sides sum float32 products, in another order
+
+
+@pytest.fixture(scope="module")
+def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("chroma")
+    process = ChromaProcess(folder / "chroma", folder / "chroma.log", timeout_s=30)
+    try:
+        assert process.start().status == "up"
+        yield process.url
+    finally:
+        process.stop()
+
+
+@pytest.fixture(params=["chroma", "memory"])
+def vector_index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
+    if request.param == "memory":
+        yield MemoryVectorIndex()
+        return
+    chroma = ChromaIndex(request.getfixturevalue("chroma_url"), timeout_s=30)
+    yield chroma
+    for key in (1, 2):
+        chroma.drop(key)
+    chroma.close()
+
+
+def test_what_was_upserted_is_found_with_its_cosine(vector_index: VectorIndex) -> None:
+    vectors = unit_vectors(40)
+    vector_index.upsert(1, np.arange(100, 140), vectors)
+    hits = vector_index.search(1, vectors[7], count=5)
+    assert [hit.id for hit in hits] == (100 + np.argsort(-(vectors @ vectors[7]))[:5]).tolist()
+    expected = np.sort(vectors @ vectors[7])[::-1][:5]
+    assert np.allclose([hit.score for hit in hits], expected, atol=COSINE_TOLERANCE)
+    assert all(hit.score <= 1 for hit in hits)
+
+
+def test_asking_for_more_than_there_is_gives_all(vector_index: VectorIndex) -> None:
+    vector_index.upsert(1, np.array([5, 6]), unit_vectors(2))
+    assert len(vector_index.search(1, unit_vectors(1)[0], count=50)) == 2
+
+
+def test_an_upsert_replaces_and_keys_are_apart(vector_index: VectorIndex) -> None:
+    vectors = unit_vectors(3)
+    vector_index.upsert(1, np.array([1]), vectors[:1])
+    vector_index.upsert(2, np.array([1]), vectors[1:2])
+    vector_index.upsert(1, np.array([1]), vectors[2:])
+    [hit] = vector_index.search(1, vectors[2], count=5)
+    assert hit.score == pytest.approx(1, abs=COSINE_TOLERANCE)
+    [other] = vector_index.search(2, vectors[1], count=5)
+    assert other.score == pytest.approx(1, abs=COSINE_TOLERANCE)
+
+
+def test_deleted_ids_are_gone_and_unknown_ones_do_not_matter(vector_index: VectorIndex) -> None:
+    vectors = unit_vectors(3)
+    vector_index.upsert(1, np.array([1, 2, 3]), vectors)
+    vector_index.delete(1, [2, 999])
+    assert vector_index.ids(1).tolist() == [1, 3]
+    assert vector_index.count(1) == 2
+    assert 2 not in [hit.id for hit in vector_index.search(1, vectors[1], count=3)]
+
+
+def test_a_key_that_holds_nothing_is_no_error(vector_index: VectorIndex) -> None:
+    vector_index.delete(2, [1])
+    vector_index.drop(2)
+    vector_index.upsert(2, np.empty(0, np.int64), unit_vectors(0))
+    assert vector_index.search(2, unit_vectors(1)[0], count=3) == []
+    assert vector_index.ids(2).tolist() == []
+    assert vector_index.count(2) == 0
+    vector_index.heartbeat()
+
+
+def test_a_dropped_key_is_empty_and_can_be_filled_again(vector_index: VectorIndex) -> None:
+    vectors = unit_vectors(2)
+    vector_index.upsert(1, np.array([1, 2]), vectors)
+    vector_index.drop(1)
+    assert vector_index.search(1, vectors[0], count=3) == []
+    vector_index.upsert(1, np.array([3]), vectors[:1])
+    assert vector_index.ids(1).tolist() == [3]
+
+
+def test_ids_and_upserts_beyond_one_page_are_whole(vector_index: VectorIndex) -> None:
+    count = 6000  # more than Chroma takes or gives at once
+    vector_index.upsert(1, np.arange(1, count + 1), unit_vectors(count))
+    assert vector_index.ids(1).tolist() == list(range(1, count + 1))
+
+
+def test_a_handle_survives_the_loss_of_its_collection(chroma_url: str) -> None:
+    mine, other = (ChromaIndex(chroma_url, timeout_s=30) for _ in range(2))
+    vectors = unit_vectors(2)
+    mine.upsert(1, np.array([1]), vectors[:1])
+    other.drop(1)
+    assert mine.search(1, vectors[0], count=1) == []
+    mine.upsert(1, np.array([1]), vectors[:1])
+    other.drop(1)
+    mine.upsert(1, np.array([2]), vectors[1:])
+    assert other.ids(1).tolist() == [2]
+    mine.drop(1)
+    mine.close()
+    other.close()
+
+
+def test_prefixes_keep_catalogs_apart(chroma_url: str) -> None:
+    mine = ChromaIndex(chroma_url, timeout_s=30)
+    theirs = ChromaIndex(chroma_url, timeout_s=30, prefix="theirs")
+    mine.upsert(1, np.array([1]), unit_vectors(1))
+    assert theirs.count(1) == 0
+    mine.drop(1)
+    mine.close()
+    theirs.close()
+
+
+def test_a_server_that_is_down_fails_fast_and_only_when_used() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    index = VECTOR_INDEXES.load("chroma")(url, timeout_s=30)
+    started = time.monotonic()
+    with pytest.raises(VectorStoreError, match="refused"):
+        index.search(1, unit_vectors(1)[0], count=1)
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_does_not_answer_is_given_up_on() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        index = ChromaIndex(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
+        with pytest.raises(VectorStoreError, match="timed out"):
+            index.heartbeat()
+        index.close()
+
+
+def test_an_answer_that_is_not_chromas_is_translated(chroma_url: str, tmp_path: Path) -> None:
+    index = ChromaIndex(f"{chroma_url}/elsewhere", timeout_s=5)
+    with pytest.raises(VectorStoreError):
+        index.heartbeat()
+    index.close()
+    with pytest.raises(VectorStoreError, match="no address"):
+        ChromaIndex("chroma:8000", timeout_s=5).heartbeat()
+
+
+def test_a_vector_that_is_refused_is_translated(chroma_url: str) -> None:
+    index = ChromaIndex(chroma_url, timeout_s=5)
+    with pytest.raises(VectorStoreError):
+        index.upsert(1, np.array([1]), np.full((1, 8), np.nan, np.float32))
+    index.drop(1)
+    index.close()
