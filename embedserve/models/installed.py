@@ -1,0 +1,154 @@
+"""The models folder: what is installed, and how a model comes and goes whole.
+
+<models>/<host>/<namespace>/<model>/<tag>/{manifest.json, model.onnx, tokenizer.json}
+<models>/.staging/<name>/             pulls in progress; nothing there is installed
+<models>/.locks/<name>                one lock for each name
+"""
+
+import fcntl
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedserve.errors import InvalidNameError, ModelError, ModelNotFoundError
+from embedserve.models import manifest as manifests
+from embedserve.models.library import find_known, spellings
+from embedserve.models.manifest import MANIFEST_FILE, Manifest
+from embedserve.models.names import ModelName, parse_name
+
+logger = logging.getLogger(__name__)
+
+_STAGING = ".staging"
+_LOCKS = ".locks"
+_REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model on disk with its manifest read; `manifest.verify` checks its files."""
+
+    name: ModelName
+    folder: Path
+    manifest: Manifest
+    modified_at: str
+    """RFC 3339, UTC."""
+    size_bytes: int
+
+
+def list_installed(models_folder: Path) -> list[InstalledModel]:
+    """List what is installed, newest first; a broken manifest is logged and left out."""
+    found = []
+    for name, folder in _complete_folders(models_folder):
+        try:
+            found.append(_read(name, folder))
+        except ModelError as error:
+            logger.warning("%s", error)
+    return sorted(found, key=lambda model: model.modified_at, reverse=True)
+
+
+def resolve(models_folder: Path, name: str) -> InstalledModel:
+    """Find an installed model by any spelling, letter case or library alias of its name.
+
+    Raises ModelNotFoundError for a model that is not there, ModelError for a broken manifest.
+    """
+    wanted = parse_name(name)
+    row = find_known(wanted)
+    folders = {found.key: (found, folder) for found, folder in _complete_folders(models_folder)}
+    for candidate in (wanted, *(spellings(row) if row else ())):
+        if candidate.key in folders:
+            return _read(*folders[candidate.key])
+    raise ModelNotFoundError(name)
+
+
+def remove(models_folder: Path, name: str) -> None:
+    """Delete the model of exactly that name (no alias); raise ModelNotFoundError without one."""
+    wanted = parse_name(name)
+    with lock(models_folder, wanted):
+        folder = folder_of(models_folder, wanted)
+        if not (folder / MANIFEST_FILE).is_file():
+            raise ModelNotFoundError(name)
+        # Out of sight in one step: nobody ever sees half a model.
+        with staging(models_folder, wanted) as doomed:
+            folder.rename(doomed / "removed")
+        for parent in list(folder.parents)[:3]:
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def folder_of(models_folder: Path, name: ModelName) -> Path:
+    """Return where `name` is installed, in the spelling it has on disk, or is to be installed."""
+    for found, folder in _complete_folders(models_folder):
+        if found.key == name.key:
+            return folder
+    return models_folder / name.host / name.namespace / name.model / name.tag
+
+
+@contextmanager
+def lock(models_folder: Path, name: ModelName) -> Iterator[None]:
+    """Wait until nobody else installs or removes `name`, in this process or another."""
+    path = models_folder / _LOCKS / _flat(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def staging(models_folder: Path, name: ModelName) -> Iterator[Path]:
+    """Give a fresh empty folder to build `name` in; needs the lock of `name`.
+
+    What is still in it at the end is deleted. Whatever lies in the staging of `name` at the start
+    was left by a process that died, and is cleaned up too.
+    """
+    place = models_folder / _STAGING / _flat(name)
+    _clear(place, folder_of(models_folder, name))
+    # A new name each time: an orphan of the dead process cannot write into our folder.
+    fresh = place / uuid.uuid4().hex
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+    finally:
+        _clear(place, folder_of(models_folder, name))
+
+
+def install(models_folder: Path, name: ModelName, staged: Path) -> InstalledModel:
+    """Move a finished folder into its place, replacing an older model; needs the lock of `name`."""
+    folder = folder_of(models_folder, name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    replaced = staged.parent / _REPLACED
+    if folder.exists():
+        folder.rename(replaced)
+    staged.rename(folder)
+    return _read(name, folder)
+
+
+def _clear(place: Path, folder: Path) -> None:
+    """Empty a staging place, after undoing an install that died between its two renames."""
+    replaced = place / _REPLACED
+    if replaced.exists() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        replaced.rename(folder)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _complete_folders(models_folder: Path) -> Iterator[tuple[ModelName, Path]]:
+    for path in sorted(models_folder.glob(f"*/*/*/*/{MANIFEST_FILE}")):
+        host, namespace, model, tag = path.relative_to(models_folder).parts[:4]
+        # Dot folders (staging, locks) are outside the grammar of names.
+        with suppress(InvalidNameError):
+            yield parse_name(f"{host}/{namespace}/{model}:{tag}"), path.parent
+
+
+def _read(name: ModelName, folder: Path) -> InstalledModel:
+    manifest = manifests.read(folder, name.display)
+    size = sum(digest.size_bytes for digest in manifest.files.values())
+    return InstalledModel(name, folder, manifest, manifest.created_at, size)
+
+
+def _flat(name: ModelName) -> str:
+    # `--` may occur in a part, `,` may not: different names never share a file.
+    return ",".join(name.key)
