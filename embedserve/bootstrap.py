@@ -11,9 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI
-
-from embedserve.api.app import create_app
+from embedserve.api.app import App, create_app
 from embedserve.api.replies import Services
 from embedserve.engine.cores import available_cores
 from embedserve.engine.scheduler import Scheduler
@@ -54,7 +52,7 @@ class Engine:
 class House:
     """Everything, running."""
 
-    app: FastAPI
+    app: App
     services: Services
     lock: HomeLock
 

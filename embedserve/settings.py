@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     extract_timeout_s: float = Field(default=60, gt=0)
     """Seconds that one file may take to be read."""
     extract_memory_bytes: int = Field(default=2048 * MIB, ge=256 * MIB)
-    """Address space of one extraction process, in bytes."""
+    """Memory that one extraction process may map for a document, in bytes."""
     max_file_bytes: int = Field(default=100 * MIB, ge=1)
     """Bytes of one document; larger ones are reported as `too_large`."""
     max_text_chars: int = Field(default=50_000_000, ge=1)

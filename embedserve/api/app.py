@@ -6,8 +6,11 @@ from embedserve import __version__
 from embedserve.api import errors, health, indexes, ollama, openai
 from embedserve.api.replies import Services
 
+App = FastAPI
+"""What `create_app` returns, for those who may not import the framework."""
 
-def create_app(services: Services, *, max_request_bytes: int) -> FastAPI:
+
+def create_app(services: Services, *, max_request_bytes: int) -> App:
     """Return the application; starting and stopping the services is the caller's part."""
     app = FastAPI(
         title="embedserve",

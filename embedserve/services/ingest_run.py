@@ -124,14 +124,8 @@ class IngestRun:
         ]
         self._catalog.jobs.record_files(self._job.id, results)
         self._noted += len(results)
-        work = plan(found, known)
-        blocked = tuple(problem.path for problem in problems)
-        return Plan(
-            add=work.add,
-            update=work.update,
-            delete=tuple(path for path in work.delete if not _is_below(path, blocked)),
-            unchanged=work.unchanged,
-        )
+        # What lies below something that could not be read is not known to be gone.
+        return plan(found, known, unseen=[problem.path for problem in problems])
 
     def _carry_out(self, work: Plan, known: dict[str, KnownFile], *, root: Path) -> None:
         self._record_unchanged(work.unchanged)
@@ -301,7 +295,3 @@ def _missing_source(path: str) -> FileProblem:
         hint="Mount or restore it, or take it out of the definition.",
         is_retryable=True,
     )
-
-
-def _is_below(path: str, folders: Sequence[str]) -> bool:
-    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)

@@ -1,0 +1,63 @@
+"""OpenAI's dialect on a live server."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from tests.live import LiveServer
+
+
+def test_float_and_base64_are_the_same_vector(server: LiveServer) -> None:
+    body = {"model": "all-minilm", "input": ["one", "two"]}
+    plain = server.http.post("/v1/embeddings", json=body).json()
+    packed = server.http.post("/v1/embeddings", json={**body, "encoding_format": "base64"}).json()
+    for position, (one, other) in enumerate(zip(plain["data"], packed["data"], strict=True)):
+        decoded = np.frombuffer(base64.b64decode(other["embedding"]), dtype="<f4")
+        assert decoded.tobytes() == np.array(one["embedding"], dtype="<f4").tobytes()
+        assert one["index"] == other["index"] == position
+    assert plain["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+    assert (plain["object"], plain["model"]) == ("list", "all-minilm")
+
+
+def test_an_empty_string_is_a_text_here(server: LiveServer) -> None:
+    reply = server.http.post("/v1/embeddings", json={"model": "all-minilm", "input": ""}).json()
+    assert len(reply["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message", "kind"),
+    [
+        ({"model": "all-minilm"}, 400, "invalid input", "invalid_request_error"),
+        ({"model": "all-minilm", "input": []}, 400, "invalid input", "invalid_request_error"),
+        ({"model": "all-minilm", "input": [1]}, 400, "invalid input type", "invalid_request_error"),
+        ({"input": "a"}, 404, "model '' not found", "not_found_error"),
+        (
+            {"model": "nope", "input": "a"},
+            404,
+            'model "nope" not found, try pulling it first',
+            "not_found_error",
+        ),
+        (
+            {"model": "all-minilm", "input": "a", "encoding_format": "hex"},
+            400,
+            "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64'].",
+            "invalid_request_error",
+        ),
+    ],
+)
+def test_errors_come_in_the_envelope(
+    server: LiveServer, body: dict[str, object], status: int, message: str, kind: str
+) -> None:
+    reply = server.http.post("/v1/embeddings", json=body)
+    error = {"message": message, "type": kind, "param": None, "code": None}
+    assert (reply.status_code, reply.json()) == (status, {"error": error})
+
+
+def test_models_are_listed_and_found(server: LiveServer) -> None:
+    listed = server.http.get("/v1/models").json()
+    assert [model["id"] for model in listed["data"]] == ["all-minilm:latest"]
+    assert server.http.get("/v1/models/all-minilm").json()["id"] == "all-minilm"
+    unknown = server.http.get("/v1/models/org/nope")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["type"] == "not_found_error"
