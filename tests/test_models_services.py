@@ -50,7 +50,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def varied_texts(count: int) -> list[str]:
-    """Return texts of 2 to 250 words or so, cut from the reference texts at random."""
+    """Return texts of 4 to 430 tokens, so that some are too long for the model, cut from the reference texts at random."""
     words = " ".join(fidelity.reference_texts()).split(" ")
     generator = np.random.default_rng(7)
     lengths = generator.integers(2, 180, count)
@@ -94,7 +94,7 @@ def test_int8_stays_close_to_sentence_transformers(
     pulled_models: Path, true_vectors: Vectors
 ) -> None:
     found = cosines(pulled_models, true_vectors)
-    # Measured .9988 and .9960.
+    # Measured .9987 and .9964.
     assert found.mean() >= 0.998
     assert found.min() >= 0.985
 

@@ -19,8 +19,8 @@ from embedserve.models.checkpoint import TOKENIZER, read_facts
 from embedserve.models.graph import pool_and_normalize, save
 from embedserve.models.quantize import quantize
 
-# The highest that the exporter writes as plain LayerNormalization, Softmax and Erf; later sets
-# bring nothing that these graphs use.
+# Brings LayerNormalization as one operator, and ReduceMin and ReduceMax with their axes as an
+# input, which `quantize` writes.
 OPSET = 18
 
 

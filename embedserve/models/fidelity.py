@@ -36,8 +36,8 @@ class Gate:
     cosine_min: float
 
 
-# int8: ours reaches .998 / .996 on these texts; a broken one (a wrong zero point, one scale for a
-# whole tensor of an outlier-ridden model) falls below .99. fp32 leaves room for rounding only.
+# int8 on all-MiniLM-L6-v2 gives .9988 / .9953 on the reference texts; dynamic int8 with one scale
+# for a whole tensor gave .9925 / .9869 on similar ones. fp32 leaves room for rounding only.
 GATES = {"int8": Gate(0.995, 0.985), "fp32": Gate(0.99999, 0.99999)}
 
 
