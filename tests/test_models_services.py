@@ -50,7 +50,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def varied_texts(count: int) -> list[str]:
-    """Return texts of 4 to 430 tokens, so that some are too long for the model, cut from the reference texts at random."""
+    """Return texts of 4 to 430 tokens, cut from the reference texts; some exceed the model."""
     words = " ".join(fidelity.reference_texts()).split(" ")
     generator = np.random.default_rng(7)
     lengths = generator.integers(2, 180, count)
