@@ -128,7 +128,7 @@ def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:
 def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     document = hit["document"]
     where = document["path"] + (f", page {hit['page']}" if hit["page"] else "")
-    heading = " › ".join(hit["heading"]) or document["title"]
+    heading = " > ".join(hit["heading"]) or document["title"]
     head = Text.assemble(
         (f"{rank}. ", "bold"), (heading, "bold"), (f"  {hit['score']:.3f}", "green")
     )

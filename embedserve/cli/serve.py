@@ -51,9 +51,6 @@ def serve(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ingest the sources of every definition at start.")
     ] = False,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
-    ] = None,
 ) -> None:
     """Serve the API until interrupted. Every other setting is an EMBEDSERVE_* variable."""
     settings = read_settings(
@@ -62,7 +59,6 @@ def serve(
             "host": host,
             "port": port,
             "chroma_url": chroma_url,
-            "log_level": log_level,
         }
     )
     if allow:

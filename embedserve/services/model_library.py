@@ -85,7 +85,7 @@ class ModelLibrary:
         """Unload and delete a model; raise ModelNotFoundError."""
         installed = resolve(self._folder, name)
         self._encoders.forget(encoder_spec(installed).artefact)
-        remove(self._folder, name)
+        remove(self._folder, installed.name.display)
 
 
 def _report(model: InstalledModel) -> ModelReport:

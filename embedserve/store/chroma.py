@@ -71,6 +71,7 @@ class ChromaIndex:
         """Forget these ids; see `VectorIndex`."""
 
         def delete_pages(collection: Collection) -> None:
+            _read_before_write(collection)
             for start in range(0, len(ids), PAGE):
                 collection.delete(ids=[str(id_) for id_ in ids[start : start + PAGE]])
 
@@ -122,6 +123,7 @@ class ChromaIndex:
             self._disconnect()
 
     def _upsert(self, collection: Collection, ids: NDArray[np.int64], vectors: Vectors) -> None:
+        _read_before_write(collection)
         fits_body = MAX_BODY_BYTES // (vectors.shape[1] * BYTES_PER_FLOAT + 64)
         size = max(1, min(self._connected().get_max_batch_size(), fits_body))
         for start in range(0, len(ids), size):
@@ -196,6 +198,17 @@ class ChromaIndex:
                 f"Chroma at `{self._current_url()}` failed: {_reason(error)}. "
                 "Check that it runs and its log; search goes on exactly from the catalog."
             ) from error
+
+
+def _read_before_write(collection: Collection) -> None:
+    """Spare the server its slowest path: a whole replay into an index that is full already.
+
+    When the first call in a server's life is a write and reads follow, the next write inserts
+    every change since the last sync once more: 10 to 58 s for 5000 to 8000 rows, in which it
+    answers nothing (measured, chromadb 1.5.9). A read before the first write avoids it. We are
+    not told when the server was restarted, so each batch pays for one: about a millisecond.
+    """
+    collection.count()
 
 
 def _connect(url: str, timeout_s: float) -> FastAPI:

@@ -1,0 +1,172 @@
+"""The command line as people and scripts use it, with and without a running server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live import LiveServer, environment
+
+
+def run(*arguments: str, home: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "embedserve", *arguments, "--home", str(home)],
+        cwd=home,
+        env=environment(),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "guide.md").write_text(
+        "# Guide\n\n## Port\nChange the port with --port 11435.\n", encoding="utf-8"
+    )
+    return folder
+
+
+def test_ingest_and_query_without_a_server(home: Path, documents: Path) -> None:
+    done = run("ingest", str(documents), "--index", "notes", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "succeeded: 1 added; 1 chunks embedded" in done.stdout
+    asked = run("query", "How do I change the port?", "--index", "notes", home=home)
+    assert asked.returncode == 0, asked.stderr
+    assert "1. Guide > Port" in asked.stdout
+    assert "--port 11435" in asked.stdout
+    assert str(documents / "guide.md") in asked.stdout
+    again = run("ingest", str(documents), "--index", "notes", "--json", home=home)
+    assert json.loads(again.stdout)["counts"] == {"unchanged": 1}
+
+
+def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:
+    with LiveServer(home, allow=[documents]):
+        done = run("ingest", str(documents), "--index", "notes", "--json", home=home)
+        assert json.loads(done.stdout)["status"] == "succeeded"
+        asked = run("query", "the port?", "-i", "notes", "--json", home=home)
+        assert json.loads(asked.stdout)["hits"][0]["heading"] == ["Guide", "Port"]
+        refused = run("ingest", str(home), "--index", "notes", home=home)
+        assert refused.returncode == 1
+        assert "--allow" in refused.stderr
+        listed = run("index", "list", home=home)
+        assert "notes" in listed.stdout
+        shown = json.loads(run("index", "show", "notes", "--json", home=home).stdout)
+        assert shown["counts"]["reachable"] == 1
+        jobs = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
+        assert [job["status"] for job in jobs] == ["succeeded"]
+        details = run("jobs", "show", jobs[0]["id"], "--all", home=home)
+        assert "guide.md" in details.stdout
+
+
+def test_models_are_listed_shown_and_used(home: Path) -> None:
+    listed = run("list", home=home)
+    assert "all-minilm:latest" in listed.stdout
+    shown = run("show", "all-minilm", home=home)
+    assert "cosine mean" in shown.stdout
+    embedded = run("embed", "--json", home=home, stdin="one\ntwo\n")
+    assert len(json.loads(embedded.stdout)["embeddings"]) == 2
+
+
+def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> None:
+    (documents / "broken.docx").write_bytes(b"PK\x03\x04 not really")
+    done = run("ingest", str(documents), "-i", "notes", home=home)
+    assert done.returncode == 4
+    assert "corrupt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["query", "a", "-i", "nope"], 3, "Index `nope` does not exist"),
+        (["show", "nope"], 3, "model 'nope:latest' not found"),
+        (["rm", "nope"], 3, "model 'nope' not found"),
+        (["jobs", "show", "nope"], 3, "nope"),
+        (["pull", "no-such-model"], 1, "no-such-model"),
+        (["pull", "Bad Name"], 1, "invalid model name"),
+        (["ingest", "/no/such/folder", "-i", "x"], 3, "does not exist"),
+        (["index", "create", "bad name"], 1, "is not valid"),
+        (["frobnicate"], 2, "frobnicate"),
+        (["serve", "--port", "99999"], 1, "EMBEDSERVE_PORT"),
+    ],
+)
+def test_mistakes_give_one_sentence_and_a_code(
+    home: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = run(*arguments, home=home)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_setting_is_named_with_its_neighbour(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedserve", "list", "--home", str(home)],
+        env=environment(EMBEDSERVE_PROT="1"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Did you mean `EMBEDSERVE_PORT`?" in done.stderr
+
+
+def test_a_taken_port_is_explained(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port), home=home)
+    assert done.returncode == 1
+    assert f"Port {port} on 127.0.0.1 cannot be used" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_server_on_the_same_home_is_refused(home: Path) -> None:
+    with LiveServer(home) as first:
+        done = run("serve", "--port", "0", home=home)
+        assert done.returncode == 1
+        assert f"in use by process {first.pid}" in done.stderr
+        assert str(first.http.base_url).rstrip("/") in done.stderr
+
+
+def test_interrupting_a_server_ends_it_in_order(home: Path) -> None:
+    server = LiveServer(home)
+    os.kill(server.pid, signal.SIGINT)
+    assert server.process.wait(20) == 0
+    assert "Traceback" not in server.log()
+    server.http.close()
+
+
+def test_definitions_become_indexes_and_bad_ones_are_named(home: Path, documents: Path) -> None:
+    definitions = home.parent / "indexes"
+    definitions.mkdir()
+    (definitions / "manual.toml").write_text('[[sources]]\npath = "../documents"\n')
+    settings = {"EMBEDSERVE_DEFINITIONS": str(definitions)}
+    with LiveServer(home, settings=settings, arguments=["--refresh"]) as server:
+        reply = server.http.post("/indexes/manual/ingest")  # its sources are allowed roots
+        assert server.wait_for_job(reply.json()["id"])["counts"] == {"unchanged": 1}
+        assert "curl" in server.log()
+        assert len(server.query("manual", "port")) == 1
+    (definitions / "manual.toml").write_text("chunkign = 3\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Did you mean `chunking`?" in done.stderr
