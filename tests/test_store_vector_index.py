@@ -162,3 +162,17 @@ def test_a_vector_that_is_refused_is_translated(chroma_url: str) -> None:
         index.upsert(1, np.array([1]), np.full((1, 8), np.nan, np.float32))
     index.drop(1)
     index.close()
+
+
+def test_a_write_after_a_read_does_not_replay_every_change(chroma_url: str) -> None:
+    index = ChromaIndex(chroma_url, timeout_s=60)
+    vectors = unit_vectors(3000, dimensions=384)
+    for start in range(0, 3000, 500):
+        part = slice(start, start + 500)
+        index.upsert(2, np.arange(3000)[part], vectors[part])
+    index.search(2, vectors[0], count=1)
+    started = time.monotonic()
+    index.delete(2, [7])
+    assert time.monotonic() - started < 3  # 0.03 s; the replay takes 5 s and more
+    index.drop(2)
+    index.close()
