@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
 
 from embedserve.errors import CatalogError, ConflictError, IndexNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.types import FileProblem, Index, KnownFile
+from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
 
 House = tuple[Catalog, Index, str]
 

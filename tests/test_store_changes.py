@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_samples import catalog_with_index, document
 
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index
+from tests.store_samples import catalog_with_index, document
 
 House = tuple[Catalog, Index, str]
 

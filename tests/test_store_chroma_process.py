@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_samples import unit_vectors, wait_until
 
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess, ChromaState, RestartListener
 from embedserve.store.pid_file import write_pid_file
+from tests.store_samples import unit_vectors, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, as the server does")
 

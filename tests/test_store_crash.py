@@ -8,12 +8,12 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from store_samples import catalog_with_index, document, wait_until
 
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.repair import check, repair
+from tests.store_samples import catalog_with_index, document, wait_until
 
 DOCUMENTS, CHUNKS = 3, 200
 
@@ -21,7 +21,7 @@ DOCUMENTS, CHUNKS = 3, 200
 WRITER = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
-from store_samples import document
+from tests.store_samples import document
 from embedserve.store.catalog import Catalog
 catalog = Catalog(pathlib.Path(sys.argv[1]))
 index, job = catalog.indexes.get("notes"), catalog.jobs.latest(1)[0].id
@@ -40,7 +40,7 @@ while True:
 def test_a_writer_killed_at_work_leaves_whole_documents(tmp_path: Path, after_commits: int) -> None:
     with catalog_with_index(tmp_path):
         pass
-    arguments = [tmp_path / "catalog.sqlite3", Path(__file__).parent, DOCUMENTS, CHUNKS]
+    arguments = [tmp_path / "catalog.sqlite3", Path(__file__).parent.parent, DOCUMENTS, CHUNKS]
     command = [sys.executable, "-c", WRITER, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None

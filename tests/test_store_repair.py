@@ -3,14 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import MemoryVectorIndex
-from store_samples import catalog_with_index, document, unit_vectors
 
 from embedserve.errors import VectorStoreError
 from embedserve.store.catalog import Catalog
 from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index
+from tests.fakes import MemoryVectorIndex
+from tests.store_samples import catalog_with_index, document, unit_vectors
 
 House = tuple[Catalog, Index, MemoryVectorIndex]
 

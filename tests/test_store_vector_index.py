@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import MemoryVectorIndex
-from store_samples import unit_vectors
 
 from embedserve.errors import VectorStoreError
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+from tests.fakes import MemoryVectorIndex
+from tests.store_samples import unit_vectors
 
 COSINE_TOLERANCE = 1e-5  # both sides sum float32 products, in another order
 
