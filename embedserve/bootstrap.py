@@ -135,10 +135,12 @@ def _start_index(
     settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
 ) -> tuple[VectorIndex, IndexWorker]:
     """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
-    make_index = VECTOR_INDEXES.load("chroma")
+    worker: IndexWorker
     if settings.chroma_url:
-        vector_index = make_index(settings.chroma_url, timeout_s=settings.chroma_timeout_s)
-        worker = IndexWorker(catalog, vector_index)
+        address = settings.chroma_url
+
+        def url() -> str:
+            return address
     else:
         chroma = ChromaProcess(
             settings.home / "chroma",
@@ -146,10 +148,16 @@ def _start_index(
             timeout_s=settings.chroma_timeout_s,
             on_restart=lambda *, was_emptied: worker.wake(check=True),
         )
-        vector_index = make_index(lambda: chroma.url, timeout_s=settings.chroma_timeout_s)
-        worker = IndexWorker(catalog, vector_index)
+
+        def url() -> str:
+            return chroma.url
+
         chroma.start()
         stack.callback(chroma.stop)
+    vector_index = VECTOR_INDEXES.load("chroma")(
+        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
+    )
+    worker = IndexWorker(catalog, vector_index)
     stack.callback(vector_index.close)
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
@@ -199,7 +207,7 @@ def _services(
         models=engine.models,
         indexes=indexes,
         ingestion=ingestion,
-        search=SearchService(catalog, vector_index, engine.encoders),
+        search=SearchService(catalog, vector_index, worker, engine.encoders),
         health=HealthService(
             catalog, vector_index, engine.encoders, default_model=settings.default_model
         ),

@@ -17,33 +17,36 @@ class MemoryVectorIndex:
         self.is_down = False
 
     def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
-        self.heartbeat()
+        self._answer()
         pairs = zip(ids.tolist(), vectors, strict=True)
         self.rows.setdefault(key, {}).update((id_, vector.copy()) for id_, vector in pairs)
 
     def delete(self, key: int, ids: Sequence[int]) -> None:
-        self.heartbeat()
+        self._answer()
         for id_ in ids:
             self.rows.get(key, {}).pop(id_, None)
 
     def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
-        self.heartbeat()
+        self._answer()
         stored = self.rows.get(key, {}).items()
         hits = [ScoredId(id_, min(1.0, float(row @ vector))) for id_, row in stored]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:count]
 
     def count(self, key: int) -> int:
-        self.heartbeat()
+        self._answer()
         return len(self.rows.get(key, {}))
 
     def ids(self, key: int) -> NDArray[np.int64]:
-        self.heartbeat()
+        self._answer()
         return np.array(sorted(self.rows.get(key, {})), dtype=np.int64)
 
     def drop(self, key: int) -> None:
-        self.heartbeat()
+        self._answer()
         self.rows.pop(key, None)
 
-    def heartbeat(self) -> None:
+    def close(self) -> None:
+        """Keep everything: there is nothing to close."""
+
+    def _answer(self) -> None:
         if self.is_down:
             raise VectorStoreError("The vector index is down, as the test asked.")

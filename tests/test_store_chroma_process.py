@@ -64,7 +64,7 @@ def test_it_starts_and_stops_and_keeps_what_it_holds(tmp_path: Path) -> None:
         with running(tmp_path) as process:
             assert process.state == ChromaState("up")
             pid = process.pid
-            index = ChromaIndex(process.url, timeout_s=10)
+            index = ChromaIndex(lambda: process.url, timeout_s=10)
             index.upsert(1, np.array([1]), unit_vectors(1))
             assert index.count(1) == 1
             index.close()

@@ -34,7 +34,8 @@ def vector_index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
     if request.param == "memory":
         yield MemoryVectorIndex()
         return
-    chroma = ChromaIndex(request.getfixturevalue("chroma_url"), timeout_s=30)
+    url = request.getfixturevalue("chroma_url")
+    chroma = ChromaIndex(lambda: url, timeout_s=30)
     yield chroma
     for key in (1, 2):
         chroma.drop(key)
@@ -83,7 +84,6 @@ def test_a_key_that_holds_nothing_is_no_error(vector_index: VectorIndex) -> None
     assert vector_index.search(2, unit_vectors(1)[0], count=3) == []
     assert vector_index.ids(2).tolist() == []
     assert vector_index.count(2) == 0
-    vector_index.heartbeat()
 
 
 def test_a_dropped_key_is_empty_and_can_be_filled_again(vector_index: VectorIndex) -> None:
@@ -102,7 +102,7 @@ def test_ids_and_upserts_beyond_one_page_are_whole(vector_index: VectorIndex) ->
 
 
 def test_a_handle_survives_the_loss_of_its_collection(chroma_url: str) -> None:
-    mine, other = (ChromaIndex(chroma_url, timeout_s=30) for _ in range(2))
+    mine, other = (ChromaIndex(lambda: chroma_url, timeout_s=30) for _ in range(2))
     vectors = unit_vectors(2)
     mine.upsert(1, np.array([1]), vectors[:1])
     other.drop(1)
@@ -117,8 +117,8 @@ def test_a_handle_survives_the_loss_of_its_collection(chroma_url: str) -> None:
 
 
 def test_prefixes_keep_catalogs_apart(chroma_url: str) -> None:
-    mine = ChromaIndex(chroma_url, timeout_s=30)
-    theirs = ChromaIndex(chroma_url, timeout_s=30, prefix="theirs")
+    mine = ChromaIndex(lambda: chroma_url, timeout_s=30)
+    theirs = ChromaIndex(lambda: chroma_url, timeout_s=30, prefix="theirs")
     mine.upsert(1, np.array([1]), unit_vectors(1))
     assert theirs.count(1) == 0
     mine.drop(1)
@@ -130,7 +130,7 @@ def test_a_server_that_is_down_fails_fast_and_only_when_used() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    index = VECTOR_INDEXES.load("chroma")(url, timeout_s=30)
+    index = VECTOR_INDEXES.load("chroma")(lambda: url, timeout_s=30, prefix="test")
     started = time.monotonic()
     with pytest.raises(VectorStoreError, match="refused"):
         index.search(1, unit_vectors(1)[0], count=1)
@@ -141,23 +141,23 @@ def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        index = ChromaIndex(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
+        index = ChromaIndex(lambda: f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
         with pytest.raises(VectorStoreError, match="timed out"):
-            index.heartbeat()
+            index.count(1)
         index.close()
 
 
 def test_an_answer_that_is_not_chromas_is_translated(chroma_url: str, tmp_path: Path) -> None:
-    index = ChromaIndex(f"{chroma_url}/elsewhere", timeout_s=5)
+    index = ChromaIndex(lambda: f"{chroma_url}/elsewhere", timeout_s=5)
     with pytest.raises(VectorStoreError):
-        index.heartbeat()
+        index.count(1)
     index.close()
     with pytest.raises(VectorStoreError, match="no address"):
-        ChromaIndex("chroma:8000", timeout_s=5).heartbeat()
+        ChromaIndex(lambda: "chroma:8000", timeout_s=5).count(1)
 
 
 def test_a_vector_that_is_refused_is_translated(chroma_url: str) -> None:
-    index = ChromaIndex(chroma_url, timeout_s=5)
+    index = ChromaIndex(lambda: chroma_url, timeout_s=5)
     with pytest.raises(VectorStoreError):
         index.upsert(1, np.array([1]), np.full((1, 8), np.nan, np.float32))
     index.drop(1)
@@ -165,7 +165,7 @@ def test_a_vector_that_is_refused_is_translated(chroma_url: str) -> None:
 
 
 def test_a_write_after_a_read_does_not_replay_every_change(chroma_url: str) -> None:
-    index = ChromaIndex(chroma_url, timeout_s=60)
+    index = ChromaIndex(lambda: chroma_url, timeout_s=60)
     vectors = unit_vectors(3000, dimensions=384)
     for start in range(0, 3000, 500):
         part = slice(start, start + 500)

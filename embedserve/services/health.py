@@ -5,7 +5,7 @@ from collections.abc import Callable
 from embedserve.errors import EmbedserveError
 from embedserve.services.encoders import Encoders
 from embedserve.store.catalog import Catalog
-from embedserve.store.vector_index import VectorIndex
+from embedserve.store.vector_index import VectorIndex, probe
 
 
 class HealthService:
@@ -24,7 +24,7 @@ class HealthService:
         return {
             "model": _state(lambda: self._encoders.check_canary(self._default_model)),
             "catalog": _state(self._catalog.check),
-            "vector_index": _state(self._vector_index.heartbeat),
+            "vector_index": _state(lambda: probe(self._vector_index)),
         }
 
 

@@ -31,6 +31,7 @@ class IndexWorker:
         self._has_work = True
         self._is_check_due = False
         self._is_stopping = False
+        self._ready: set[int] = set()
         self._thread = Thread(target=self._run, name="index-worker", daemon=True)
 
     def start(self, *, check: bool) -> None:
@@ -49,8 +50,18 @@ class IndexWorker:
         """Tell that the catalog changed, or (`check`) that the index may have lost something."""
         with self._changed:
             self._has_work = True
-            self._is_check_due = self._is_check_due or check
+            if check:
+                self._is_check_due = True
+                self._ready.clear()
             self._changed.notify_all()
+
+    def is_ready(self, index_id: int) -> bool:
+        """Tell whether the vector index has answered for this index since it was (re)started.
+
+        Chroma replays its log on the first call, 5 s for 20,000 chunks (measured); until that
+        is over, queries are better served exactly from the catalog.
+        """
+        return index_id in self._ready
 
     def wait_until_applied(self, index_id: int, timeout_s: float) -> bool:
         """Wait until nothing is pending for an index; False when that takes too long."""
@@ -108,6 +119,9 @@ class IndexWorker:
 
     def _apply_one(self, index: Index) -> bool:
         """Apply one batch of an index; tell whether there was one."""
+        if index.id not in self._ready:
+            self._vector_index.count(index.id)
+            self._ready.add(index.id)
         changes = self._catalog.changes.pending(index, limit=BATCH)
         if changes is None:
             return False

@@ -13,6 +13,7 @@ from embedserve.engine.encoder import Encoder
 from embedserve.errors import ConflictError, InvalidRequestError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
+from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
@@ -47,9 +48,16 @@ class SearchResult:
 class SearchService:
     """Answer queries over one index."""
 
-    def __init__(self, catalog: Catalog, vector_index: VectorIndex, encoders: Encoders) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        vector_index: VectorIndex,
+        index_worker: IndexWorker,
+        encoders: Encoders,
+    ) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
+        self._index_worker = index_worker
         self._encoders = encoders
         self._exact = ExactSearch(catalog.chunks)
 
@@ -95,6 +103,8 @@ class SearchService:
         self, index: Index, vector: Vectors, k: int, warnings: list[str]
     ) -> tuple[list[ScoredId], bool]:
         """Merge the vector index's answer with an exact one over what it has not applied yet."""
+        if not self._index_worker.is_ready(index.id):
+            return self._exact.search(index, vector, count=k), True
         waiting = self._catalog.changes.pending_ids(index.id)
         try:
             # Chunks that were just deleted may still stand in the index: ask for that many more.

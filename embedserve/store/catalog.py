@@ -6,6 +6,7 @@ What Chroma holds is derived from it and can be thrown away; what is here cannot
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from embedserve.store.changes import Changes
 from embedserve.store.chunks import Chunks
@@ -36,6 +37,15 @@ class Catalog:
         """Return when the file can be read; raise CatalogError when it cannot."""
         with self._database.read() as connection:
             connection.execute("SELECT count(*) FROM indexes").fetchone()
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits that tell this catalog from every other one."""
+        known = self.get_meta("id")
+        if known is None:
+            known = uuid4().hex[:12]
+            self.set_meta("id", known)
+        return known
 
     def get_meta(self, key: str) -> str | None:
         """Read a mark that the owner left, such as that of a clean shutdown."""

@@ -47,14 +47,13 @@ T = TypeVar("T")
 class ChromaIndex:
     """A vector index in a Chroma server at `url`, which may be down when this is made.
 
-    `url` may be a function, for a server whose port changes when it is started again. `prefix`
-    keeps two catalogs apart that share one server.
+    `url` is a function because a child's port changes when it is started again.
     """
 
     def __init__(
-        self, url: str | Callable[[], str], *, timeout_s: float, prefix: str = "embedserve"
+        self, url: Callable[[], str], *, timeout_s: float, prefix: str = "embedserve"
     ) -> None:
-        self._current_url = url if callable(url) else lambda: url
+        self._current_url = url
         self._timeout_s = timeout_s
         self._prefix = prefix
         self._lock = Lock()
@@ -111,11 +110,6 @@ class ChromaIndex:
             with suppress(NotFoundError):
                 self._connected().delete_collection(self._name(key))
             self._forget(key)
-
-    def heartbeat(self) -> None:
-        """Ask the server whether it lives; see `VectorIndex`."""
-        with self._translated():
-            self._connected().heartbeat()
 
     def close(self) -> None:
         """Close the connections; the next call opens them again."""

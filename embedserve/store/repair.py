@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreError
 from embedserve.store.catalog import Catalog
-from embedserve.store.vector_index import VectorIndex
+from embedserve.store.vector_index import VectorIndex, probe
 from embedserve.types import Index
 
 SELF_SEARCH_COUNT = 5
@@ -35,7 +35,7 @@ class IndexHealth:
     lost: NDArray[np.int64]
     """Those that did not."""
     is_unreadable: bool = False
-    """It answers heartbeats but not questions about this index."""
+    """It answers, but not questions about this index."""
 
     @property
     def is_healthy(self) -> bool:
@@ -68,7 +68,7 @@ def check(
         drawn = _draw(present, sample)
         lost = _lost(catalog, vector_index, index, drawn)
     except VectorStoreError:
-        vector_index.heartbeat()
+        probe(vector_index)
         none = np.empty(0, dtype=np.int64)
         return IndexHealth(none, none, sampled=0, lost=none, is_unreadable=True)
     return IndexHealth(missing, extra, sampled=len(drawn), lost=lost)

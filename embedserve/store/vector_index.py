@@ -3,7 +3,7 @@
 It is derived from the catalog: it may lose anything at any time, and `repair` puts it right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -43,17 +43,26 @@ class VectorIndex(Protocol):
         """Forget everything under this key."""
         ...
 
-    def heartbeat(self) -> None:
-        """Return when the index answers; raise VectorStoreError when it does not."""
+    def close(self) -> None:
+        """Close connections; the next call opens them again."""
         ...
 
 
 class VectorIndexFactory(Protocol):
     """What the table holds: something that makes a vector index from an address."""
 
-    def __call__(self, url: str, *, timeout_s: float) -> VectorIndex:
-        """Make the index; must not fail because its server is down."""
+    def __call__(self, url: Callable[[], str], *, timeout_s: float, prefix: str) -> VectorIndex:
+        """Make the index; must not fail because its server is down.
+
+        `url` is asked again each time: a server that was restarted may have moved. `prefix`
+        keeps apart the catalogs that share one server.
+        """
         ...
+
+
+def probe(vector_index: VectorIndex) -> None:
+    """Return when the vector index answers; raise VectorStoreError when it does not."""
+    vector_index.count(0)  # no index has that id
 
 
 VECTOR_INDEXES: Registry[VectorIndexFactory] = Registry(
