@@ -147,6 +147,7 @@ def _start_index(
             settings.home / "chroma.log",
             timeout_s=settings.chroma_timeout_s,
             on_restart=lambda *, was_emptied: worker.wake(check=True),
+            on_lost=lambda: worker.wake(check=True),
         )
 
         def url() -> str:

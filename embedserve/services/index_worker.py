@@ -32,6 +32,7 @@ class IndexWorker:
         self._is_check_due = False
         self._is_stopping = False
         self._ready: set[int] = set()
+        self._losses = 0
         self._thread = Thread(target=self._run, name="index-worker", daemon=True)
 
     def start(self, *, check: bool) -> None:
@@ -52,6 +53,7 @@ class IndexWorker:
             self._has_work = True
             if check:
                 self._is_check_due = True
+                self._losses += 1
                 self._ready.clear()
             self._changed.notify_all()
 
@@ -108,6 +110,7 @@ class IndexWorker:
     def _check_if_due(self) -> None:
         if not self._is_check_due:
             return
+        losses = self._losses
         for index in self._catalog.indexes.all():
             health = check(self._catalog, self._vector_index, index)
             repaired = repair(self._catalog, self._vector_index, index, health)
@@ -115,13 +118,13 @@ class IndexWorker:
                 logger.warning(
                     "index %s: repaired %d entries of the vector index", index.name, repaired
                 )
-        self._is_check_due = False
+        with self._changed:
+            self._is_check_due = losses != self._losses
 
     def _apply_one(self, index: Index) -> bool:
         """Apply one batch of an index; tell whether there was one."""
         if index.id not in self._ready:
-            self._vector_index.count(index.id)
-            self._ready.add(index.id)
+            self._make_ready(index.id)
         changes = self._catalog.changes.pending(index, limit=BATCH)
         if changes is None:
             return False
@@ -133,6 +136,14 @@ class IndexWorker:
         with self._changed:
             self._changed.notify_all()
         return True
+
+    def _make_ready(self, index_id: int) -> None:
+        """Let the vector index load what it holds, unless it is lost while it does."""
+        losses = self._losses
+        self._vector_index.count(index_id)
+        with self._changed:
+            if losses == self._losses:
+                self._ready.add(index_id)
 
     def _wait_for_work(self) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
@@ -58,7 +59,8 @@ class ChromaProcess:
     """Keep one Chroma server running on a loopback port.
 
     The thread that starts the child also watches it until `stop`: the kernel binds the child's
-    life to that thread, so a short-lived one would take the child with it.
+    life to that thread, so a short-lived one would take the child with it. `on_lost` is called
+    on it when the child is gone, before another is started.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class ChromaProcess:
         *,
         timeout_s: float,
         on_restart: RestartListener | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._log_path = log_path
         self._pid_path = self._folder.with_name(self._folder.name + ".pid")
         self._timeout_s = timeout_s
         self._on_restart = on_restart
+        self._on_lost = on_lost
         self._lock = Lock()
         self._state = ChromaState("down", "not started")
         self._pid: int | None = None
@@ -139,6 +143,9 @@ class ChromaProcess:
             self._has_settled.set()
             if self._is_stopping:
                 return
+            # Before a new child can answer: it may hold less than the one that is gone.
+            if self._on_lost is not None:
+                self._on_lost()
             logger.warning("Chroma %s; starting it again (log: %s)", reason, self._log_path)
             failures = failures + 1 if monotonic() - started < STABLE_S else 1
             if self._is_reset_asked or failures >= FAILURES_BEFORE_EMPTY:
