@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from embedserve.cli.client import Client, Home, connect
@@ -14,7 +13,7 @@ from embedserve.cli.console import AsJson, errors, output, print_json
 from embedserve.errors import EmbedserveError, NotFoundError
 
 POLL_S = 0.2
-SHOWN_PROBLEMS = 20
+SHOWN_FILES = 4
 
 IndexName = Annotated[str, typer.Option("--index", "-i", help="Name of the index.")]
 
@@ -110,19 +109,26 @@ def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:
         f"{job['chunks_embedded']} chunks embedded",
         highlight=False,
     )
-    if not problems:
-        return
-    table = Table("FILE", "CODE", "REASON", box=None)
-    for problem in problems[:SHOWN_PROBLEMS]:
-        reason = f"{problem['message']} {problem['hint'] or ''}".strip()
-        table.add_row(Text(problem["path"]), Text(problem["code"]), Text(reason))
-    errors.print(table)
-    if len(problems) > SHOWN_PROBLEMS:
-        errors.print(
-            f"... and {len(problems) - SHOWN_PROBLEMS} more: "
-            f"`embedserve jobs show {job['id']}` lists them all.",
-            markup=False,
-        )
+    by_code: dict[str, list[dict[str, Any]]] = {}
+    for problem in problems:
+        by_code.setdefault(problem["code"], []).append(problem)
+    for code, files in sorted(by_code.items(), key=lambda item: -len(item[1])):
+        _report_code(code, files, job["path"])
+    if by_code:
+        errors.print(f"`embedserve jobs show {job['id']}` lists them all.", markup=False)
+
+
+def _report_code(code: str, files: list[dict[str, Any]], root: str | None) -> None:
+    """Print the files that share a reason: how many, why, what to do, and the first of them."""
+    first = files[0]
+    why = first["message"].removeprefix(f"Cannot read `{first['path']}`: ")
+    errors.print(Text.assemble((f"{code} ({len(files)})", "yellow"), f": {why} {first['hint']}"))
+    for file in files[:SHOWN_FILES]:
+        path = file["path"]
+        is_inside = root and path.startswith(root + "/")
+        errors.print(Text(f"    {path[len(root) + 1 :] if root and is_inside else path}"))
+    if len(files) > SHOWN_FILES:
+        errors.print(f"    and {len(files) - SHOWN_FILES} more", highlight=False)
 
 
 def _print_hit(rank: int, hit: dict[str, Any]) -> None:

@@ -27,7 +27,6 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA foreign_keys = ON;
 PRAGMA journal_size_limit = 67108864;
-PRAGMA mmap_size = 1073741824;
 """
 
 
