@@ -13,8 +13,6 @@
 
 FROM python:3.11-slim AS build
 ARG PIP_EXTRA_INDEX_URL
-# onnxruntime's own reports; it decides when it is imported, so the variable must be there first.
-ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY embedserve embedserve
@@ -38,7 +36,6 @@ ENV EMBEDSERVE_HOST=0.0.0.0 \
     EMBEDSERVE_HOME=/data \
     EMBEDSERVE_DEFINITIONS=/indexes \
     EMBEDSERVE_INGEST_ROOTS=/documents \
-    ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1
 
 USER 10001:10001

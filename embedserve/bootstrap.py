@@ -67,6 +67,9 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     """Start the part that embeds."""
     # Texts are tokenized on our own threads; the tokenizer's pool would fight them for cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # onnxruntime would write a device id under the home of its user and look up a collector.
+    # It reads this when it is first imported, which is when the first model is loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     _limit_malloc_arenas()
     folder = settings.home / "models"
     scheduler = Scheduler(
@@ -237,4 +240,4 @@ def _load_default_model(encoders: Encoders, name: str) -> None:
         encoders.get(name)
     except EmbedserveError as error:
         # The server starts all the same: it is how other models, or this one, get pulled.
-        logger.warning("default model: %s. /ready stays at 503 until it is there.", error)
+        logger.warning("no default model, so /ready stays at 503: %s", error)

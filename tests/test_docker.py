@@ -122,11 +122,6 @@ def test_server_runs_as_the_user_that_owns_its_home() -> None:
     assert only("STOPSIGNAL") == "SIGTERM"
 
 
-def test_engine_telemetry_is_off_in_both_stages() -> None:
-    assert environment(0)["ORT_DISABLE_TELEMETRY"] == "1"
-    assert environment(RUNTIME)["ORT_DISABLE_TELEMETRY"] == "1"
-
-
 def test_only_embedserve_is_published_and_on_loopback() -> None:
     services = compose()["services"]
     assert services["embedserve"]["ports"] == ["127.0.0.1:11434:11434"]

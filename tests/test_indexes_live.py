@@ -4,10 +4,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.live import LiveServer
@@ -128,10 +132,7 @@ def test_a_chroma_that_dies_is_replaced_and_search_never_stops(
     for _ in range(30):
         assert live.query("garden", "water tomatoes")[0]["heading"] == ["Gardening", "Watering"]
         time.sleep(0.1)
-    deadline = time.monotonic() + 20
-    while live.counts("garden")["reachable"] != 2:
-        assert time.monotonic() < deadline, live.log()
-        time.sleep(0.1)
+    wait_until_reachable(live, "garden", 2)
     assert live.http.get("/ready").status_code == 200
 
 
@@ -214,3 +215,72 @@ def test_a_job_can_be_cancelled(live: LiveServer, documents: Path) -> None:
     resumed = live.ingest("big", documents)
     assert sum(resumed["counts"].values()) == 150
     assert live.counts("big")["documents"] == 150
+
+
+def test_a_chroma_emptied_while_nothing_ran_is_noticed(
+    live: LiveServer, documents: Path, home: Path
+) -> None:
+    (documents / "guide.md").write_text(GUIDE, encoding="utf-8")
+    live.ingest("garden", documents)
+    assert live.stop() == 0
+    shutil.rmtree(home / "chroma")
+    with LiveServer(home, allow=[documents]) as again:
+        assert len(again.query("garden", "water tomatoes")) == 2
+        wait_until_reachable(again, "garden", 2)
+
+
+def test_a_foreign_chroma_that_comes_back_empty_is_filled_again(home: Path, tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "guide.md").write_text(GUIDE, encoding="utf-8")
+    chroma = ForeignChroma(tmp_path / "one")
+    with LiveServer(home, allow=[documents], arguments=["--chroma-url", chroma.url]) as server:
+        server.ingest("garden", documents)
+        assert server.counts("garden")["reachable"] == 2
+        chroma.kill()
+        reply = server.http.post("/indexes/garden/query", json={"query": "tomatoes"}).json()
+        assert (len(reply["hits"]), reply["exact"]) == (2, True)
+        assert "not available" in reply["warnings"][0]
+        assert "vector_index" in server.http.get("/ready").text
+        again = ForeignChroma(tmp_path / "two", port=chroma.port)
+        assert len(server.query("garden", "tomatoes")) == 2
+        wait_until_reachable(server, "garden", 2)
+        again.kill()
+
+
+class ForeignChroma:
+    """A Chroma server that is not the child of ours."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        if not port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        command = [str(Path(sys.executable).with_name("chroma")), "run", "--host", "127.0.0.1"]
+        self.process = subprocess.Popen(
+            [*command, "--path", str(folder), "--port", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{self.url}/api/v2/heartbeat", trust_env=False).raise_for_status()
+                return
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        self.kill()
+        raise TimeoutError("the foreign Chroma did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_until_reachable(server: LiveServer, index: str, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while server.counts(index)["reachable"] != count:
+        assert time.monotonic() < deadline, server.log()
+        time.sleep(0.1)

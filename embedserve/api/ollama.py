@@ -27,13 +27,15 @@ router = APIRouter(tags=["ollama"])
 OLLAMA_VERSION = "0.33.0"
 
 
-@router.api_route("/", methods=["GET", "HEAD"], response_class=PlainTextResponse)
+@router.head("/", include_in_schema=False)
+@router.get("/", response_class=PlainTextResponse)
 async def root() -> PlainTextResponse:
     """Answer the probe that clients send first."""
     return PlainTextResponse("Ollama is running")
 
 
-@router.api_route("/api/version", methods=["GET", "HEAD"])
+@router.head("/api/version", include_in_schema=False)
+@router.get("/api/version")
 async def version() -> Response:
     """Return the Ollama release that is spoken, and embedserve's own version."""
     return json_reply({"version": OLLAMA_VERSION, "embedserve": __version__})
@@ -83,7 +85,8 @@ async def embeddings(request: Request) -> Response:
     return json_reply({"embedding": vector}, truncated=result.truncated)
 
 
-@router.api_route("/api/tags", methods=["GET", "HEAD"])
+@router.head("/api/tags", include_in_schema=False)
+@router.get("/api/tags")
 def tags(request: Request) -> Response:
     """List the installed models, newest first."""
     reports = services(request).models.reports()

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from embedserve.cli.client import Home, connect
-from embedserve.cli.console import AsJson, errors, output, print_json
+from embedserve.cli.console import AsJson, errors, output, plain_table, print_json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -24,7 +23,7 @@ def list_indexes(home: Home = None, as_json: AsJson = False) -> None:
     if not indexes:
         errors.print("No index yet. `embedserve ingest FOLDER --index NAME` makes one.")
         return
-    table = Table("NAME", "MODEL", "DOCUMENTS", "CHUNKS", "REACHABLE", "UNREADABLE", box=None)
+    table = plain_table("NAME", "MODEL", "DOCUMENTS", "CHUNKS", "REACHABLE", "UNREADABLE")
     for index in indexes:
         counts = index["counts"]
         numbers = (counts[key] for key in ("documents", "chunks", "reachable", "unreadable"))
@@ -41,7 +40,7 @@ def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(index)
         return
-    table = Table(box=None, show_header=False)
+    table = plain_table()
     for key in ("name", "description", "model", "dimensions", "created_at", "problem"):
         if index[key]:
             table.add_row(key.replace("_", " "), str(index[key]))

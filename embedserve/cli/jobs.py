@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from embedserve.cli.client import Home, connect
-from embedserve.cli.console import AsJson, errors, output, print_json
+from embedserve.cli.console import AsJson, errors, output, plain_table, print_json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,7 +28,7 @@ def list_jobs(
     if not jobs:
         errors.print("No job yet.")
         return
-    table = Table("ID", "INDEX", "STATUS", "FILES", "CREATED", "PATH", box=None)
+    table = plain_table("ID", "INDEX", "STATUS", "FILES", "CREATED", "PATH")
     for job in jobs:
         progress = job["progress"]
         files = f"{progress['files_done']}/{progress['files_total'] or '?'}"
@@ -58,7 +57,7 @@ def show(
     output.print(f"{job['status']} on index {job['index']}: {counts}", highlight=False)
     if job["error"]:
         output.print(Text(job["error"], style="red"))
-    table = Table("OUTCOME", "CHUNKS", "FILE", "CODE", "REASON", box=None)
+    table = plain_table("OUTCOME", "CHUNKS", "FILE", "CODE", "REASON")
     for file in job["files"]:
         reason = f"{file['message'] or ''} {file['hint'] or ''}".strip()
         texts = [Text(file["path"]), Text(file["code"] or ""), Text(reason)]

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from embedserve.bootstrap import open_engine
 from embedserve.cli.client import Home, connect
-from embedserve.cli.console import AsJson, errors, output, print_json, size
+from embedserve.cli.console import AsJson, errors, output, plain_table, print_json, size
 from embedserve.errors import ModelError
 from embedserve.settings import read_settings
 from embedserve.store.home_lock import owner_of
@@ -70,7 +69,7 @@ def list_models(home: Home = None, as_json: AsJson = False) -> None:
     if not models:
         errors.print("No model is installed. Run `embedserve pull all-minilm`.", markup=False)
         return
-    table = Table("NAME", "SIZE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS", box=None)
+    table = plain_table("NAME", "SIZE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
     for model in models:
         details = model["details"]
         table.add_row(
@@ -91,7 +90,7 @@ def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(reply)
         return
-    table = Table(box=None, show_header=False)
+    table = plain_table()
     for key, value in reply["embedserve"].items():
         table.add_row(key.replace("_", " "), _shown(value))
     output.print(table)

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 """Changes in one call: Chroma's own guidance is 50 to 250, measured best here up to 1,000."""
 RETRY_S = (0.2, 0.5, 1, 2, 5)
+RECOUNT_S = 30
+"""How often an idle worker compares the numbers of vectors: one short call for each index."""
 
 
 class IndexWorker:
@@ -52,9 +54,13 @@ class IndexWorker:
         with self._changed:
             self._has_work = True
             if check:
-                self._is_check_due = True
-                self._losses += 1
-                self._ready.clear()
+                self._lose()
+            self._changed.notify_all()
+
+    def suspect(self) -> None:
+        """Tell that the vector index failed or answered too little: it may have lost something."""
+        with self._changed:
+            self._lose()
             self._changed.notify_all()
 
     def is_ready(self, index_id: int) -> bool:
@@ -86,6 +92,11 @@ class IndexWorker:
                 "vectors of the deleted index %d stay until a rebuild: %s", index_id, error
             )
 
+    def _lose(self) -> None:
+        self._is_check_due = True
+        self._losses += 1
+        self._ready.clear()
+
     def _run(self) -> None:
         failures = 0
         while not self._is_stopping:
@@ -94,7 +105,10 @@ class IndexWorker:
                 # One batch of each index in turn, so that a large one never starves the others.
                 applied = [self._apply_one(index) for index in self._catalog.indexes.all()]
                 failures = 0
+                if not any(applied):
+                    self._wait_for_work()
             except VectorStoreError as error:
+                self.suspect()
                 delay = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 failures += 1
                 logger.warning("vector index: %s Next try in %s s.", error, delay)
@@ -104,27 +118,28 @@ class IndexWorker:
                 logger.exception("the index worker could not read the catalog")
                 self._sleep(RETRY_S[-1])
                 continue
-            if not any(applied):
-                self._wait_for_work()
 
     def _check_if_due(self) -> None:
         if not self._is_check_due:
             return
         losses = self._losses
         for index in self._catalog.indexes.all():
-            health = check(self._catalog, self._vector_index, index)
-            repaired = repair(self._catalog, self._vector_index, index, health)
-            if repaired:
-                logger.warning(
-                    "index %s: repaired %d entries of the vector index", index.name, repaired
-                )
+            self._check(index)
         with self._changed:
             self._is_check_due = losses != self._losses
+
+    def _check(self, index: Index) -> None:
+        health = check(self._catalog, self._vector_index, index)
+        repaired = repair(self._catalog, self._vector_index, index, health)
+        if repaired:
+            logger.warning(
+                "index %s: repairing %d entries of the vector index", index.name, repaired
+            )
 
     def _apply_one(self, index: Index) -> bool:
         """Apply one batch of an index; tell whether there was one."""
         if index.id not in self._ready:
-            self._make_ready(index.id)
+            self._make_ready(index)
         changes = self._catalog.changes.pending(index, limit=BATCH)
         if changes is None:
             return False
@@ -137,19 +152,32 @@ class IndexWorker:
             self._changed.notify_all()
         return True
 
-    def _make_ready(self, index_id: int) -> None:
-        """Let the vector index load what it holds, unless it is lost while it does."""
+    def _make_ready(self, index: Index) -> None:
+        """Let the vector index load what it holds, and compare the number of it."""
         losses = self._losses
-        self._vector_index.count(index_id)
+        stored = self._vector_index.count(index.id)
+        waiting = len(self._catalog.changes.pending_ids(index.id))
+        if waiting or stored != self._catalog.chunks.count(index.id):
+            self._check(index)
         with self._changed:
             if losses == self._losses:
-                self._ready.add(index_id)
+                self._ready.add(index.id)
 
     def _wait_for_work(self) -> None:
         with self._changed:
-            while not (self._has_work or self._is_check_due or self._is_stopping):
-                self._changed.wait()
+            is_told = self._changed.wait_for(
+                lambda: self._has_work or self._is_check_due or self._is_stopping,
+                timeout=RECOUNT_S,
+            )
             self._has_work = False
+        if not is_told:
+            self._recount()
+
+    def _recount(self) -> None:
+        """Notice what nobody told: a Chroma of others that was emptied between two calls."""
+        for index in self._catalog.indexes.all():
+            if index.id in self._ready:
+                self._make_ready(index)
 
     def _sleep(self, seconds: float) -> None:
         with self._changed:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # A job ends once its vectors can be found; with the vector index down it ends all the same.
 APPLY_TIMEOUT_S = 60
+CATALOG_RETRY_S = 2
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,24 @@ class IngestionService:
 
     def _work(self) -> None:
         while not self._is_stopping:
-            job = self._catalog.jobs.claim_next(self._runner)
+            try:
+                job = self._catalog.jobs.claim_next(self._runner)
+            except EmbedserveError:
+                logger.exception("the catalog gives no job")
+                self._pause(CATALOG_RETRY_S)
+                continue
             if job:
                 self._run_job(job)
                 with self._changed:  # the index is free again: a waiting job may start
                     self._changed.notify_all()
-                continue
-            with self._changed:
+            else:
                 # `submit` notifies; the bound covers a job queued between claim and wait.
-                self._changed.wait_for(lambda: self._is_stopping, timeout=0.5)
+                self._pause(0.5)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            if not self._is_stopping:
+                self._changed.wait(seconds)
 
     def _run_job(self, job: Job) -> None:
         try:
@@ -144,8 +154,21 @@ class IngestionService:
         except Exception as failure:  # job runner: a job's failure is its own
             logger.exception("job %s", job.id)
             status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
-        self._catalog.jobs.finish(job.id, status, error=error)
-        logger.info("job %s on index %s: %s", job.id, job.index, status)
+        self._finish(job, status, error)
+
+    def _finish(self, job: Job, status: JobStatus, error: str | None) -> None:
+        """Note a job's end, as often as it takes: the disk that failed the job may be full."""
+        while True:
+            try:
+                self._catalog.jobs.finish(job.id, status, error=error)
+            except EmbedserveError:
+                if self._is_stopping:
+                    return  # the next start runs the job again
+                logger.exception("job %s: %s, but the catalog cannot note it", job.id, status)
+                self._pause(CATALOG_RETRY_S)
+                continue
+            logger.info("job %s on index %s: %s", job.id, job.index, status)
+            return
 
     def _carry_out(self, job: Job) -> tuple[JobStatus, str | None]:
         index = self._catalog.indexes.get(job.index)

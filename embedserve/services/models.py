@@ -149,7 +149,12 @@ def _export(source: Path, output: Path, recipe: str) -> None:
     command = [sys.executable, "-m", "embedserve.models.export"]
     command += [str(source), str(output), "--recipe", recipe]
     # The checkpoint is complete: whatever would reach for the network now should not.
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
     done = subprocess.run(
         command,
         env={**os.environ, **offline},

@@ -112,14 +112,24 @@ class SearchService:
             found = self._vector_index.search(index.id, vector, count=count)
         except VectorStoreError as error:
             logger.warning("vector index: %s", error)
+            self._index_worker.suspect()
             warnings.append(
                 "The vector index is not available; every vector was compared exactly instead."
             )
+            return self._exact.search(index, vector, count=k), True
+        if len(found) < count and self._is_short(index, len(found)):
+            # It has lost something; whatever it is, the catalog still has it.
+            self._index_worker.suspect()
             return self._exact.search(index, vector, count=k), True
         if not len(waiting):
             return found, False
         fresh = self._exact.search(index, vector, count=k, among=waiting.tolist())
         return _merge(found, fresh), False
+
+    def _is_short(self, index: Index, found: int) -> bool:
+        """Tell whether an answer that held everything there was held too little."""
+        counts = self._catalog.indexes.counts(index.id)
+        return found < counts.chunks - counts.pending
 
 
 def check_same_artefact(index: Index, encoder: Encoder) -> None:

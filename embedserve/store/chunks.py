@@ -35,6 +35,14 @@ class Chunks:
             )
             return {row[0]: _stored_chunk(row) for row in rows}
 
+    def count(self, index_id: int) -> int:
+        """Count the live chunks of an index."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM chunks WHERE index_id = ?", (index_id,)
+            ).fetchone()
+            return int(row[0])
+
     def ids(self, index_id: int) -> NDArray[np.int64]:
         """Return the ids of every live chunk, ascending: (count,) int64."""
         with self._database.read() as connection:
