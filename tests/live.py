@@ -80,6 +80,13 @@ class LiveServer:
             self.process.wait()
             raise
 
+    def wait_for_log(self, words: str) -> None:
+        """Wait until this run of the server has printed `words`."""
+        deadline = time.monotonic() + START_S
+        while words not in self.log():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+
     def ingest(self, index: str, path: Path) -> dict[str, Any]:
         """Ingest a folder, wait for the job and return it."""
         self.http.put(f"/indexes/{index}", json={}).raise_for_status()

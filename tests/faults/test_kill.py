@@ -84,9 +84,10 @@ def processes_of(home: Path) -> list[str]:
 def assert_every_chunk_finds_itself(home: Path) -> None:
     chroma = ChromaProcess(home / "chroma", home / "chroma.log", timeout_s=30)
     chroma.start()
-    index_of_vectors = ChromaIndex(lambda: chroma.url, timeout_s=30)
     try:
         with Catalog(home / "catalog.sqlite3") as catalog:
+            prefix = f"embedserve-{catalog.id}"
+            index_of_vectors = ChromaIndex(lambda: chroma.url, timeout_s=30, prefix=prefix)
             index = catalog.indexes.get("book")
             stored = index_of_vectors.ids(index.id)
             live = catalog.chunks.ids(index.id)
@@ -95,6 +96,6 @@ def assert_every_chunk_finds_itself(home: Path) -> None:
             for chunk_id, vector in zip(every.ids.tolist(), every.vectors, strict=True):
                 hits = index_of_vectors.search(index.id, vector, count=5)
                 assert hits[0].score >= SAME_VECTOR_SCORE, chunk_id
+            index_of_vectors.close()
     finally:
-        index_of_vectors.close()
         chroma.stop()
