@@ -58,6 +58,25 @@ def test_an_upsert_of_a_chunk_that_is_gone_is_left_out(house: House) -> None:
     assert len(rest.deletes) == 2
 
 
+def test_what_is_pending_can_be_asked_without_reading_it(house: House) -> None:
+    catalog, index, job = house
+    assert not catalog.changes.has_pending(index.id)
+    catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
+    assert catalog.changes.has_pending(index.id)
+    assert not catalog.changes.has_pending(index.id + 1)
+
+
+def test_a_deleted_index_is_named_until_its_drop_is_acknowledged(house: House) -> None:
+    catalog, index, _ = house
+    other = catalog.indexes.create("b", "{}", model="m", artefact=index.artefact, dimensions=8)
+    assert catalog.changes.dropped_indexes() == []
+    catalog.indexes.delete("notes")
+    catalog.indexes.delete("b")
+    assert catalog.changes.dropped_indexes() == [index.id, other.id]
+    catalog.changes.acknowledge_drop(index.id)
+    assert catalog.changes.dropped_indexes() == [other.id]
+
+
 def test_changes_of_another_index_are_not_seen(house: House) -> None:
     catalog, index, job = house
     other = catalog.indexes.create("b", "{}", model="m", artefact=index.artefact, dimensions=8)

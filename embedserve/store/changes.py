@@ -17,7 +17,7 @@ SELECT ?, value, ? FROM json_each(?) ORDER BY value
 
 
 class Changes:
-    """Read, acknowledge and add to the log of one index."""
+    """Read, acknowledge and add to the log of an index, and the list of deleted ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,7 +43,7 @@ class Changes:
             ).fetchall()
         return PendingChanges(
             up_to=log[-1][0],
-            upserts=chunk_vectors(rows, index.dimensions),
+            upserts=chunk_vectors(rows, index),
             deletes=tuple(sorted(chunk_id for chunk_id, op in last.items() if op == "delete")),
         )
 
@@ -56,12 +56,31 @@ class Changes:
             )
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
+    def has_pending(self, index_id: int) -> bool:
+        """Tell whether the log still names a chunk of this index."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM changes WHERE index_id = ?)", (index_id,)
+            ).fetchone()
+            return bool(row[0])
+
     def acknowledge(self, index_id: int, up_to: int) -> None:
         """Forget the changes that the vector index has applied."""
         with self._database.write() as connection:
             connection.execute(
                 "DELETE FROM changes WHERE index_id = ? AND seq <= ?", (index_id, up_to)
             )
+
+    def dropped_indexes(self) -> list[int]:
+        """List the ids of deleted indexes that the vector index may still hold."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT index_id FROM dropped_indexes ORDER BY index_id")
+            return [row[0] for row in rows]
+
+    def acknowledge_drop(self, index_id: int) -> None:
+        """Forget a deleted index that the vector index has dropped."""
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM dropped_indexes WHERE index_id = ?", (index_id,))
 
     def enqueue_upserts(self, index_id: int, ids: Iterable[int]) -> None:
         """Ask for these chunks to be upserted again."""

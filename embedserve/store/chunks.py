@@ -58,7 +58,7 @@ class Chunks:
                 LIVE_VECTORS + " AND c.id > ? ORDER BY c.id LIMIT ?",
                 (index.artefact, index.id, after_id, limit),
             ).fetchall()
-        return chunk_vectors(rows, index.dimensions)
+        return chunk_vectors(rows, index)
 
     def vectors_of(self, index: Index, ids: Iterable[int]) -> ChunkVectors:
         """Return the vectors of those ids that are live, in order of id."""
@@ -67,24 +67,22 @@ class Chunks:
                 LIVE_VECTORS + " AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id",
                 (index.artefact, index.id, id_list(ids)),
             ).fetchall()
-        return chunk_vectors(rows, index.dimensions)
-
-    def sample(self, index: Index, count: int, *, seed: int) -> ChunkVectors:
-        """Return up to `count` vectors drawn evenly; the same seed draws the same ones."""
-        ids = self.ids(index.id)
-        generator = np.random.default_rng(seed)
-        drawn = generator.choice(ids, size=min(count, len(ids)), replace=False)
-        return self.vectors_of(index, drawn.tolist())
+        return chunk_vectors(rows, index)
 
     def known_vectors(
         self, artefact: str, text_hashes: Collection[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Map text hash to its (dimensions,) vector, for texts that were embedded before."""
+        """Map text hash to its (dimensions,) vector, for texts that were embedded before.
+
+        A damaged vector counts as unknown, so that its text is embedded again.
+        """
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT text_hash, vector FROM vectors"
-                " WHERE artefact = ? AND text_hash IN (SELECT value FROM json_each(?))",
-                (artefact, json.dumps(list(text_hashes))),
+                " WHERE artefact = :artefact AND text_hash IN (SELECT value FROM json_each(:texts))"
+                " AND length(vector) ="
+                " (SELECT 4 * dimensions FROM indexes WHERE artefact = :artefact LIMIT 1)",
+                {"artefact": artefact, "texts": json.dumps(list(text_hashes))},
             )
             return {
                 row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32, copy=False)

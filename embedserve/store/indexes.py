@@ -4,6 +4,7 @@ import sqlite3
 
 from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
+from embedserve.store.jobs import cancel_jobs
 from embedserve.types import Index, IndexCounts
 
 INDEX_COLUMNS = "id, name, definition, model, artefact, dimensions, created_at"
@@ -55,10 +56,15 @@ class Indexes:
             return _by_name(connection, name)
 
     def delete(self, name: str) -> Index:
-        """Delete an index with all that it holds, except vectors and the history of its jobs."""
+        """Delete an index with all that it holds, except vectors and the history of its jobs.
+
+        The vector index drops it later, and no job of it ever runs on a new index of that name.
+        """
         with self._database.write() as connection:
             index = _by_name(connection, name)
             connection.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
+            connection.execute("INSERT INTO dropped_indexes (index_id) VALUES (?)", (index.id,))
+            cancel_jobs(connection, name, f"Index `{name}` was deleted before the job had ended.")
         return index
 
     def counts(self, index_id: int) -> IndexCounts:

@@ -19,6 +19,12 @@ JOB_COLUMNS = (
     " chunks_embedded"
 )
 
+KEPT_JOBS_WITH_FILES = 20
+"""Jobs of one index whose notes on each file are kept: nightly runs of some weeks. A job on
+100,000 files leaves as many rows."""
+KEPT_JOBS = 200
+"""Jobs of one index that stay in its history, with their counts: half a year of nightly runs."""
+
 # The oldest queued job whose index is idle: two jobs on one index would race on its files.
 CLAIM = """
 UPDATE jobs SET status = 'running', runner = ?, started_at = coalesce(started_at, ?)
@@ -31,16 +37,20 @@ RETURNING id
 """
 
 SAVE_RESULT = f"""
-INSERT INTO job_files (job_id, path, outcome, chunks, {PROBLEM_COLUMNS})
+INSERT OR REPLACE INTO job_files (job_id, path, outcome, chunks, {PROBLEM_COLUMNS})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (job_id, path) DO
 """
-REPLACE_RESULT = f"""{SAVE_RESULT} UPDATE SET outcome = excluded.outcome,
-  chunks = excluded.chunks, problem_code = excluded.problem_code,
-  problem_stage = excluded.problem_stage, problem_message = excluded.problem_message,
-  problem_hint = excluded.problem_hint, problem_is_retryable = excluded.problem_is_retryable
+
+ADD_TO_COUNT = """
+INSERT INTO job_counts (job_id, outcome, files) VALUES (?, ?, ?)
+ON CONFLICT (job_id, outcome) DO UPDATE SET files = files + excluded.files
 """
-KEEP_RESULT = f"{SAVE_RESULT} NOTHING"
+
+# Every ended job of an index but the newest so many.
+OLD_JOBS = """
+SELECT id FROM jobs WHERE index_name = ? AND status NOT IN ('queued', 'running')
+ORDER BY seq DESC LIMIT -1 OFFSET ?
+"""
 
 
 class Jobs:
@@ -150,14 +160,20 @@ class Jobs:
             ]
 
     def finish(self, job_id: str, status: JobStatus, *, error: str | None = None) -> Job:
-        """End a job; `error` says why when it failed as a whole."""
+        """End a job; `error` says why when it failed as a whole.
+
+        Deletes the oldest history of its index beyond KEPT_JOBS and KEPT_JOBS_WITH_FILES.
+        """
         with self._database.write() as connection:
+            # The deletion of its index has noted why the job ends; that stays.
             connection.execute(
-                "UPDATE jobs SET status = ?, error = ?, finished_at = ?, runner = NULL"
-                " WHERE id = ?",
+                "UPDATE jobs SET status = ?, error = coalesce(error, ?), finished_at = ?,"
+                " runner = NULL WHERE id = ?",
                 (status, error, now(), job_id),
             )
-            return _job(connection, job_id)
+            job = _job(connection, job_id)
+            _delete_history(connection, job.index)
+            return job
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel a queued job at once, or ask a running one to stop; an ended one stays."""
@@ -191,10 +207,42 @@ def write_file_result(
     only_if_absent: bool = False,
 ) -> None:
     """Note what a job did to one file, inside the caller's transaction."""
+    former = connection.execute(
+        "SELECT outcome FROM job_files WHERE job_id = ? AND path = ?", (job_id, result.path)
+    ).fetchone()
+    if former and only_if_absent:
+        return
     connection.execute(
-        KEEP_RESULT if only_if_absent else REPLACE_RESULT,
+        SAVE_RESULT,
         (job_id, result.path, result.outcome, result.chunks, *problem_row(result.problem)),
     )
+    if former:
+        connection.execute(ADD_TO_COUNT, (job_id, former[0], -1))
+    connection.execute(ADD_TO_COUNT, (job_id, result.outcome, 1))
+
+
+def cancel_jobs(connection: sqlite3.Connection, index: str, error: str) -> None:
+    """End the queued jobs of an index and ask its running one to stop, in the caller's transaction.
+
+    A running job that is cut off is cancelled by `requeue_orphans`, not run again.
+    """
+    connection.execute(
+        "UPDATE jobs SET is_cancel_requested = 1, error = ?"
+        " WHERE index_name = ? AND status IN ('queued', 'running')",
+        (error, index),
+    )
+    connection.execute(
+        "UPDATE jobs SET status = 'cancelled', finished_at = ?"
+        " WHERE index_name = ? AND status = 'queued'",
+        (now(), index),
+    )
+
+
+def _delete_history(connection: sqlite3.Connection, index: str) -> None:
+    connection.execute(
+        f"DELETE FROM job_files WHERE job_id IN ({OLD_JOBS})", (index, KEPT_JOBS_WITH_FILES)
+    )
+    connection.execute(f"DELETE FROM jobs WHERE id IN ({OLD_JOBS})", (index, KEPT_JOBS))
 
 
 def _job(connection: sqlite3.Connection, job_id: str) -> Job:
@@ -202,6 +250,6 @@ def _job(connection: sqlite3.Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFoundError(f"Job `{job_id}` does not exist. List the jobs to see their ids.")
     counts = connection.execute(
-        "SELECT outcome, count(*) FROM job_files WHERE job_id = ? GROUP BY outcome", (job_id,)
+        "SELECT outcome, files FROM job_counts WHERE job_id = ? AND files > 0", (job_id,)
     )
     return replace(Job(*row), counts=dict(counts.fetchall()))

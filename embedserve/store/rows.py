@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.types import ChunkVectors, FileProblem, Vectors
+from embedserve.errors import CatalogError
+from embedserve.types import ChunkVectors, FileProblem, Index
 
 PROBLEM_COLUMNS = "problem_code, problem_stage, problem_message, problem_hint, problem_is_retryable"
+
+BYTES_PER_FLOAT = 4
 
 Row = tuple[object, ...]
 
@@ -18,16 +21,20 @@ def to_blob(vector: NDArray[np.float32]) -> bytes:
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
-def from_blobs(blobs: Sequence[bytes], dimensions: int) -> Vectors:
-    """Unpack vectors into one (count, dimensions) float32 array."""
-    flat = np.frombuffer(b"".join(blobs), dtype="<f4").astype(np.float32, copy=False)
-    return flat.reshape(len(blobs), dimensions)
-
-
-def chunk_vectors(rows: Sequence[tuple[int, bytes]], dimensions: int) -> ChunkVectors:
-    """Turn rows of (chunk id, vector) into arrays."""
+def chunk_vectors(rows: Sequence[tuple[int, bytes]], index: Index) -> ChunkVectors:
+    """Turn rows of (chunk id, vector) into arrays; raise CatalogError for a damaged vector."""
+    size_bytes = index.dimensions * BYTES_PER_FLOAT
+    for chunk_id, blob in rows:
+        if len(blob) != size_bytes:
+            raise CatalogError(
+                f"Index `{index.name}` has a damaged vector in the catalog (chunk {chunk_id}: "
+                f"{len(blob)} bytes instead of {size_bytes}). Delete the index and ingest its "
+                "documents again, or restore the catalog from a backup."
+            )
     ids = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-    return ChunkVectors(ids, from_blobs([row[1] for row in rows], dimensions))
+    flat = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+    vectors = flat.astype(np.float32, copy=False).reshape(len(rows), index.dimensions)
+    return ChunkVectors(ids, vectors)
 
 
 def id_list(ids: Iterable[int]) -> str:

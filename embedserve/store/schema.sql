@@ -72,6 +72,11 @@ CREATE TABLE IF NOT EXISTS changes (
 
 CREATE INDEX IF NOT EXISTS changes_by_index ON changes (index_id, seq);
 
+-- Deleted indexes that the vector index has yet to forget. No reference: the index is gone.
+CREATE TABLE IF NOT EXISTS dropped_indexes (
+    index_id INTEGER PRIMARY KEY
+) STRICT;
+
 -- index_name is a word, not a reference: the history of a deleted index stays readable.
 CREATE TABLE IF NOT EXISTS jobs (
     seq                 INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -91,6 +96,15 @@ CREATE TABLE IF NOT EXISTS jobs (
 ) STRICT;
 
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_by_index ON jobs (index_name, seq);
+
+-- Files by outcome. Written with job_files, and kept when those rows of an old job are deleted.
+CREATE TABLE IF NOT EXISTS job_counts (
+    job_id  TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    outcome TEXT NOT NULL,
+    files   INTEGER NOT NULL,
+    PRIMARY KEY (job_id, outcome)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS job_files (
     job_id               TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
