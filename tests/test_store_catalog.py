@@ -1,6 +1,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from embedserve.errors import CatalogError, ConflictError, IndexNotFoundError
 from embedserve.store.catalog import Catalog
+from embedserve.store.database import Database
 from embedserve.store.exact import ExactSearch
 from embedserve.types import FileProblem, Index, KnownFile
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
@@ -111,15 +113,6 @@ def test_known_vectors_takes_more_hashes_than_sqlite_has_variables(house: House)
     assert catalog.chunks.known_vectors(ARTEFACT, [str(n) for n in range(100_000)]) == {}
 
 
-def test_unused_vectors_are_deleted_only_when_asked(house: House) -> None:
-    catalog, index, job = house
-    catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
-    catalog.documents.commit(index, document("/d/a", ["y"]), job_id=job, outcome="updated")
-    assert len(catalog.chunks.known_vectors(ARTEFACT, document("/", ["x", "y"]).text_hashes)) == 2
-    assert catalog.delete_unused_vectors() == 1
-    assert catalog.indexes.counts(index.id).vectors == 1
-
-
 def test_known_files_are_those_at_or_below_a_path(house: House) -> None:
     catalog, index, job = house
     paths = ["/d/%_/a", "/d/%_/b/c", "/d/%_", "/d/%_x", "/d/xx/a", "/d/%_0", "/d/%"]
@@ -181,7 +174,7 @@ def test_indexes_are_created_once_listed_and_deleted_with_all_they_hold(house: H
     assert catalog.indexes.counts(again.id).chunks == 0
 
 
-def test_vectors_are_scanned_in_pages_and_sampled_by_seed(house: House) -> None:
+def test_vectors_are_scanned_in_pages(house: House) -> None:
     catalog, index, job = house
     texts = [f"text {n}" for n in range(25)]
     catalog.documents.commit(index, document("/d/a", texts), job_id=job, outcome="added")
@@ -190,9 +183,6 @@ def test_vectors_are_scanned_in_pages_and_sampled_by_seed(house: House) -> None:
     assert np.array_equal(
         np.concatenate([first.vectors, second.vectors]), document("/d/a", texts).vectors
     )
-    sample = catalog.chunks.sample(index, 5, seed=1)
-    assert np.array_equal(sample.ids, catalog.chunks.sample(index, 5, seed=1).ids)
-    assert len(catalog.chunks.sample(index, 99, seed=1).ids) == 25
 
 
 def test_exact_search_ranks_like_a_full_product(house: House) -> None:
@@ -252,3 +242,64 @@ def test_vectors_of_the_wrong_size_are_refused(house: House) -> None:
     wrong = Index(**{**vars(index), "dimensions": DIMENSIONS + 1})
     with pytest.raises(ValueError, match="This is a bug"):
         catalog.documents.commit(wrong, document("/d/a", ["x"]), job_id=job, outcome="added")
+
+
+def test_a_full_disk_is_named_and_the_catalog_goes_on(tmp_path: Path) -> None:
+    database = Database(tmp_path / "c")
+    insert = "INSERT INTO meta (key, value) VALUES (?, ?)"
+    with database.write() as connection:
+        [pages] = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+    for _ in range(2):
+        with (
+            pytest.raises(CatalogError, match="database or disk is full"),
+            database.write() as connection,
+        ):
+            connection.execute(insert, ("large", "x" * 1_000_000))
+    with database.write() as connection:
+        connection.execute(insert, ("small", "x"))
+    database.close()
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    database = Database(tmp_path / "c")
+    orphan = "INSERT INTO job_counts (job_id, outcome, files) VALUES ('no', 'added', 1)"
+
+    def commit_an_orphan() -> None:
+        with database.write() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")  # so that COMMIT is what fails
+            connection.execute(orphan)
+
+    with pytest.raises(CatalogError, match="FOREIGN KEY"):
+        commit_an_orphan()
+    with database.write() as connection:
+        assert connection.execute("SELECT count(*) FROM job_counts").fetchone() == (0,)
+    database.close()
+
+
+@pytest.mark.parametrize("blob", [b"12345", b"", b"1234" * (DIMENSIONS + 1)])
+def test_a_damaged_vector_names_its_index_and_is_embedded_again(
+    tmp_path: Path, blob: bytes
+) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        version = document("/d/a", ["x", "y"])
+        catalog.documents.commit(index, version, job_id=job, outcome="added")
+        damage(tmp_path / "catalog.sqlite3", blob, version.text_hashes[0])
+        ids = catalog.chunks.ids(index.id).tolist()
+        for read in (
+            lambda: catalog.changes.pending(index),
+            lambda: catalog.chunks.vectors_of(index, ids),
+            lambda: catalog.chunks.vectors_after(index, 0, limit=9),
+        ):
+            with pytest.raises(CatalogError, match="Index `notes` has a damaged vector"):
+                read()
+        known = catalog.chunks.known_vectors(ARTEFACT, version.text_hashes)
+        assert list(known) == [version.text_hashes[1]]
+        catalog.documents.commit(index, version, job_id=job, outcome="updated")
+        healed = catalog.chunks.vectors_after(index, 0, limit=9).vectors
+        assert np.array_equal(healed, version.vectors)
+
+
+def damage(path: Path, blob: bytes, text_hash: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE vectors SET vector = ? WHERE text_hash = ?", (blob, text_hash))

@@ -62,15 +62,6 @@ class Catalog:
                 (key, value),
             )
 
-    def delete_unused_vectors(self) -> int:
-        """Delete vectors that no chunk uses under its index's artefact; return how many."""
-        with self._database.write() as connection:
-            return connection.execute(
-                "DELETE FROM vectors WHERE (artefact, text_hash) NOT IN"
-                " (SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i"
-                "  ON i.id = c.index_id)"
-            ).rowcount
-
     def close(self) -> None:
         """Close the file; what was committed is safe already."""
         self._database.close()

@@ -157,7 +157,9 @@ def _insert_vectors(connection: sqlite3.Connection, index: Index, document: NewD
     pairs = zip(document.text_hashes, document.vectors, strict=True)
     connection.executemany(
         "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
-        " ON CONFLICT (artefact, text_hash) DO NOTHING",
+        # The same text has the same vector, unless what is stored was damaged.
+        " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector"
+        " WHERE length(vector) != length(excluded.vector)",
         ((index.artefact, text_hash, to_blob(vector)) for text_hash, vector in pairs),
     )
 
