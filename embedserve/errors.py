@@ -17,6 +17,7 @@
     ├── ModelError                   a model that cannot be fetched, exported or trusted
     ├── ExtractionError              one file that could not be turned into text
     ├── VectorStoreError             Chroma is down or does not answer as it should
+    │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
     ├── CatalogError                 the catalog cannot be opened or written
     └── StartupError                 the server cannot start: settings, port, lock
 
@@ -113,6 +114,10 @@ class ExtractionError(EmbedserveError):
 
 class VectorStoreError(EmbedserveError):
     """The vector index cannot answer; the catalog still can."""
+
+
+class VectorStoreUnreachableError(VectorStoreError):
+    """No answer came: the vector index is down, starting, or slower than the caller waits."""
 
 
 class CatalogError(EmbedserveError):

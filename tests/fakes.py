@@ -5,48 +5,54 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreUnreachableError
 from embedserve.types import ScoredId, Vectors
 
 
 class MemoryVectorIndex:
-    """A VectorIndex in a dictionary, exact; `is_down` makes every call fail."""
+    """A VectorIndex in a dictionary, exact; `is_down` makes every call fail.
+
+    `failures` holds what the calls for one key are to raise.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[int, dict[int, NDArray[np.float32]]] = {}
         self.is_down = False
+        self.failures: dict[int, Exception] = {}
 
     def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
-        self._answer()
+        self._answer(key)
         pairs = zip(ids.tolist(), vectors, strict=True)
         self.rows.setdefault(key, {}).update((id_, vector.copy()) for id_, vector in pairs)
 
     def delete(self, key: int, ids: Sequence[int]) -> None:
-        self._answer()
+        self._answer(key)
         for id_ in ids:
             self.rows.get(key, {}).pop(id_, None)
 
     def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
-        self._answer()
+        self._answer(key)
         stored = self.rows.get(key, {}).items()
         hits = [ScoredId(id_, min(1.0, float(row @ vector))) for id_, row in stored]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:count]
 
     def count(self, key: int) -> int:
-        self._answer()
+        self._answer(key)
         return len(self.rows.get(key, {}))
 
     def ids(self, key: int) -> NDArray[np.int64]:
-        self._answer()
+        self._answer(key)
         return np.array(sorted(self.rows.get(key, {})), dtype=np.int64)
 
     def drop(self, key: int) -> None:
-        self._answer()
+        self._answer(key)
         self.rows.pop(key, None)
 
     def close(self) -> None:
         """Keep everything: there is nothing to close."""
 
-    def _answer(self) -> None:
+    def _answer(self, key: int) -> None:
         if self.is_down:
-            raise VectorStoreError("The vector index is down, as the test asked.")
+            raise VectorStoreUnreachableError("The vector index is down, as the test asked.")
+        if key in self.failures:
+            raise self.failures[key]

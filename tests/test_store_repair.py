@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.store.catalog import Catalog
 from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex
@@ -36,15 +37,22 @@ def drain(catalog: Catalog, vector_index: VectorIndex, index: Index) -> None:
 def put_right(catalog: Catalog, vector_index: VectorIndex, index: Index) -> int:
     changes = repair(catalog, vector_index, index, check(catalog, vector_index, index))
     drain(catalog, vector_index, index)
-    assert check(catalog, vector_index, index).is_healthy
+    assert find(catalog, vector_index, index) == []
     return changes
+
+
+def find(catalog: Catalog, vector_index: VectorIndex, index: Index) -> list[int]:
+    """List the ids that differ."""
+    health = check(catalog, vector_index, index, sample=200)
+    assert not health.is_unreadable
+    return [*health.missing.tolist(), *health.extra.tolist(), *health.lost.tolist()]
 
 
 def test_what_agrees_is_healthy(house: House) -> None:
     catalog, index, vector_index = house
     health = check(catalog, vector_index, index, sample=16)
-    assert health.is_healthy
     assert health.sampled == 16
+    assert find(catalog, vector_index, index) == []
     assert repair(catalog, vector_index, index, health) == 0
 
 
@@ -62,7 +70,7 @@ def test_changes_that_still_wait_are_not_reported(house: House) -> None:
     job = catalog.jobs.create("notes", "/d").id
     catalog.documents.commit(index, document("/d/b", ["b"]), job_id=job, outcome="added")
     catalog.documents.delete(index, "/d/a", job_id=job)
-    assert check(catalog, vector_index, index).is_healthy
+    assert find(catalog, vector_index, index) == []
 
 
 def test_one_lost_chunk_is_upserted_again_and_many_mean_a_rebuild(house: House) -> None:
@@ -82,7 +90,7 @@ def test_equal_texts_may_find_each_other(house: House) -> None:
     job = catalog.jobs.create("notes", "/d").id
     catalog.documents.commit(index, document("/d/b", ["same"] * 30), job_id=job, outcome="added")
     drain(catalog, vector_index, index)
-    assert check(catalog, vector_index, index, sample=200).is_healthy
+    assert find(catalog, vector_index, index) == []
 
 
 def test_an_index_that_is_down_is_an_error_and_no_verdict(house: House) -> None:
@@ -92,9 +100,19 @@ def test_an_index_that_is_down_is_an_error_and_no_verdict(house: House) -> None:
         check(catalog, vector_index, index)
 
 
+def test_a_slow_index_is_not_thrown_away(house: House) -> None:
+    class Slow(MemoryVectorIndex):
+        def ids(self, key: int) -> NDArray[np.int64]:
+            raise VectorStoreUnreachableError("timed out")
+
+    catalog, index, _ = house
+    with pytest.raises(VectorStoreUnreachableError):
+        check(catalog, Slow(), index)
+
+
 def test_an_index_that_lives_but_cannot_be_read_is_rebuilt(house: House) -> None:
     class Unreadable(MemoryVectorIndex):
-        def ids(self, key: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        def ids(self, key: int) -> NDArray[np.int64]:
             raise VectorStoreError("failed to apply logs")
 
     catalog, index, _ = house

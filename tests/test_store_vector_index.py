@@ -3,15 +3,20 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
+from typing import cast
 
 import numpy as np
 import pytest
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+from embedserve.types import Vectors
 from tests.fakes import MemoryVectorIndex
 from tests.store_samples import unit_vectors
 
@@ -132,7 +137,7 @@ def test_a_server_that_is_down_fails_fast_and_only_when_used() -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     index = VECTOR_INDEXES.load("chroma")(lambda: url, timeout_s=30, prefix="test")
     started = time.monotonic()
-    with pytest.raises(VectorStoreError, match="refused"):
+    with pytest.raises(VectorStoreUnreachableError, match="refused"):
         index.search(1, unit_vectors(1)[0], count=1)
     assert time.monotonic() - started < 5
 
@@ -142,7 +147,7 @@ def test_a_server_that_does_not_answer_is_given_up_on() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         index = ChromaIndex(lambda: f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
-        with pytest.raises(VectorStoreError, match="timed out"):
+        with pytest.raises(VectorStoreUnreachableError, match="timed out"):
             index.count(1)
         index.close()
 
@@ -152,14 +157,67 @@ def test_an_answer_that_is_not_chromas_is_translated(chroma_url: str, tmp_path: 
     with pytest.raises(VectorStoreError):
         index.count(1)
     index.close()
-    with pytest.raises(VectorStoreError, match="no address"):
-        ChromaIndex(lambda: "chroma:8000", timeout_s=5).count(1)
+    for wrong in ("chroma:8000", "http://127.0.0.1:99999", "http://127.0.0.1:x"):
+        with pytest.raises(VectorStoreError, match="no address"):
+            ChromaIndex(lambda url=wrong: url, timeout_s=5).count(1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_unreachable"),
+    [(503, b"busy", True), (502, b"<html>", True), (500, b"broken", False), (200, b"<html>", False),
+     (200, b"[]", False), (200, b"{}", False), (200, b"7", False)],
+)  # fmt: skip
+def test_only_a_missing_answer_is_unreachable(
+    status: int, body: bytes, is_unreachable: bool
+) -> None:
+    with serving(status, body) as url:
+        index = ChromaIndex(lambda: url, timeout_s=5)
+        with pytest.raises(VectorStoreError) as caught:
+            index.count(1)
+        index.close()
+    assert isinstance(caught.value, VectorStoreUnreachableError) is is_unreachable
+
+
+def test_a_mistake_of_ours_is_not_chromas_failure(chroma_url: str) -> None:
+    index = ChromaIndex(lambda: chroma_url, timeout_s=5)
+    index.upsert(1, np.array([1]), unit_vectors(1))
+    with pytest.raises(TypeError):
+        index.search(1, unit_vectors(1)[0], count=0)
+    with pytest.raises(AttributeError):
+        index.upsert(1, np.array([1]), cast(Vectors, "no vectors"))
+    index.drop(1)
+    index.close()
+
+
+def test_a_call_whose_connection_is_closed_for_a_new_address_is_unreachable() -> None:
+    urls = ["http://127.0.0.1:1"]
+    with hanging() as (url, has_called):
+        urls.append(url)
+        index = ChromaIndex(lambda: urls[-1], timeout_s=5)
+        failures: list[Exception] = []
+
+        def call() -> None:
+            try:
+                index.count(1)
+            except Exception as error:
+                failures.append(error)
+
+        thread = Thread(target=call)
+        thread.start()
+        assert has_called.wait(5)
+        urls.append("http://127.0.0.1:1")
+        with pytest.raises(VectorStoreUnreachableError):
+            index.count(1)
+        thread.join()
+        index.close()
+    assert [type(failure) for failure in failures] == [VectorStoreUnreachableError]
 
 
 def test_a_vector_that_is_refused_is_translated(chroma_url: str) -> None:
     index = ChromaIndex(lambda: chroma_url, timeout_s=5)
-    with pytest.raises(VectorStoreError):
+    with pytest.raises(VectorStoreError) as caught:
         index.upsert(1, np.array([1]), np.full((1, 8), np.nan, np.float32))
+    assert not isinstance(caught.value, VectorStoreUnreachableError)
     index.drop(1)
     index.close()
 
@@ -176,3 +234,43 @@ def test_a_write_after_a_read_does_not_replay_every_change(chroma_url: str) -> N
     assert time.monotonic() - started < 3  # 0.03 s; the replay takes 5 s and more
     index.drop(2)
     index.close()
+
+
+@contextmanager
+def serving(status: int, body: bytes) -> Iterator[str]:
+    """Answer every request with the same bytes."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@contextmanager
+def hanging() -> Iterator[tuple[str, Event]]:
+    """Take one connection and say nothing; the event tells that a call has come."""
+    has_called = Event()
+    taken: list[socket.socket] = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def accept() -> None:
+            taken.append(listener.accept()[0])
+            taken[0].recv(10)
+            has_called.set()
+
+        Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", has_called
+        for connection in taken:
+            connection.close()

@@ -4,11 +4,12 @@ Here alone a `collection` is what holds one index: named after `Index.id`, one r
 with the chunk id as the row's id and nothing but the vector in it. Texts stay in the catalog.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import numpy as np
@@ -16,10 +17,10 @@ from chromadb.api.collection_configuration import CreateCollectionConfiguration
 from chromadb.api.fastapi import FastAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.config import Settings, System
-from chromadb.errors import NotFoundError
+from chromadb.errors import ChromaError, NotFoundError
 from numpy.typing import NDArray
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.types import ScoredId, Vectors
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -27,6 +28,7 @@ CONNECT_TIMEOUT_S = 3.0
 MAX_BODY_BYTES = 40 * 1024 * 1024  # Chroma's own cap on a request
 BYTES_PER_FLOAT = 24  # a float32 as JSON text never takes more, comma included
 PAGE = 5000
+NO_ANSWER_STATUSES = (429, 502, 503, 504)  # of a proxy, or of a server too busy to look
 
 # ef_search: 100 lost 4 % of the true top 100 on real vectors, 300 lost 0.4 % (measured).
 # sync_threshold: every that many changes Chroma writes its graph in place, and a kill in that
@@ -106,9 +108,9 @@ class ChromaIndex:
 
     def drop(self, key: int) -> None:
         """Delete the whole collection; see `VectorIndex`."""
-        with self._translated():
+        with self._translated() as server:
             with suppress(NotFoundError):
-                self._connected().delete_collection(self._name(key))
+                server.delete_collection(self._name(key))
             self._forget(key)
 
     def close(self) -> None:
@@ -128,10 +130,10 @@ class ChromaIndex:
 
     def _use(self, key: int, use: Callable[[Collection], T], *, create: bool = False) -> T | None:
         """Apply `use` to the collection; None when there is none and it is not to be created."""
-        with self._translated():
+        with self._translated() as server:
             for _ in range(2):  # a handle may outlive its collection: the folder was emptied
                 try:
-                    return use(self._collection(key, create=create))
+                    return use(self._collection(server, key, create=create))
                 except NotFoundError:
                     self._forget(key)
         if create:
@@ -141,21 +143,27 @@ class ChromaIndex:
             )
         return None
 
-    def _collection(self, key: int, *, create: bool) -> Collection:
-        server = self._connected()
+    def _collection(self, server: FastAPI, key: int, *, create: bool) -> Collection:
         with self._lock:
             known = self._collections.get(key)
         if known is not None:
             return known
         name = self._name(key)
-        if create:
-            model = server.get_or_create_collection(name, configuration=CONFIGURATION)
-        else:
-            model = server.get_collection(name)
+        try:
+            if create:
+                model = server.get_or_create_collection(name, configuration=CONFIGURATION)
+            else:
+                model = server.get_collection(name)
+        except (KeyError, TypeError, ValueError) as error:  # the client decodes what it is sent
+            raise VectorStoreError(
+                f"`{self._url}` answers, but not as Chroma does: {_reason(error)}. "
+                "Check the address."
+            ) from error
         # embedding_function=None: the default one would fetch a model of its own.
         collection = Collection(client=server, model=model, embedding_function=None)
         with self._lock:
-            self._collections[key] = collection
+            if server is self._server:
+                self._collections[key] = collection
         return collection
 
     def _forget(self, key: int) -> None:
@@ -180,18 +188,35 @@ class ChromaIndex:
         self._server = None
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[FastAPI]:
+        server = self._connected()
         try:
-            yield
-        except VectorStoreError:
-            raise
-        # The client raises a bare Exception for answers it cannot name, besides httpx's errors
-        # and ValueError for an answer that is no JSON; there is no narrower class.
+            yield server
         except Exception as error:
-            raise VectorStoreError(
-                f"Chroma at `{self._current_url()}` failed: {_reason(error)}. "
+            kind = _translation(error, was_closed=server._session.is_closed)
+            if kind is None:
+                raise
+            raise kind(
+                f"Chroma at `{self._url}` failed: {_reason(error)}. "
                 "Check that it runs and its log; search goes on exactly from the catalog."
             ) from error
+
+
+def _translation(error: Exception, *, was_closed: bool) -> type[VectorStoreError] | None:
+    """Return what a failure of the client means; None for one of ours, which goes through."""
+    if isinstance(error, VectorStoreError):
+        return None
+    # Closed under this call, because another one found the server at a new address.
+    if was_closed or isinstance(error, httpx.TransportError):
+        return VectorStoreUnreachableError
+    if type(error) is Exception:  # the client's class for every answer that it cannot name
+        answer = error.__context__
+        if isinstance(answer, httpx.HTTPStatusError):
+            status = answer.response.status_code
+            return VectorStoreUnreachableError if status in NO_ANSWER_STATUSES else VectorStoreError
+        return VectorStoreError
+    is_of_the_client = isinstance(error, (ChromaError, httpx.HTTPError, json.JSONDecodeError))
+    return VectorStoreError if is_of_the_client else None
 
 
 def _read_before_write(collection: Collection) -> None:
@@ -212,7 +237,7 @@ def _connect(url: str, timeout_s: float) -> FastAPI:
     timeout, and takes the environment's proxy even for this very machine; none of it can be set.
     """
     address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    if not _is_address(address):
         raise VectorStoreError(f"`{url}` is no address of Chroma. Use one like http://host:8000.")
     settings = Settings(
         # Given an address, the client takes host, port and path from it and ignores the port
@@ -232,6 +257,13 @@ def _connect(url: str, timeout_s: float) -> FastAPI:
     server._session.close()
     server._session = session
     return server
+
+
+def _is_address(address: SplitResult) -> bool:
+    try:
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, or too large
+        return False
 
 
 def _reason(error: Exception) -> str:

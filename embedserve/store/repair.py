@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex, probe
 from embedserve.types import Index
@@ -38,11 +38,6 @@ class IndexHealth:
     """It answers, but not questions about this index."""
 
     @property
-    def is_healthy(self) -> bool:
-        """Tell whether nothing has to be done."""
-        return not (len(self.missing) or len(self.extra) or len(self.lost) or self.is_unreadable)
-
-    @property
     def is_damaged(self) -> bool:
         """Tell whether only a rebuild helps."""
         return self.is_unreadable or len(self.lost) > LOST_SHARE_OF_DAMAGE * self.sampled
@@ -53,7 +48,8 @@ def check(
 ) -> IndexHealth:
     """Compare ids, and let sampled chunks search for themselves.
 
-    Raises VectorStoreError when the vector index is down, since then nothing is known.
+    Raises VectorStoreError when the vector index is down or too slow to answer, since then nothing
+    is known: a large index may be busy with its own log for longer than a call waits.
     """
     try:
         # Read before the catalog: an id seen here that the catalog then does not have is gone for
@@ -67,6 +63,8 @@ def check(
         present = np.intersect1d(settled, stored, assume_unique=True)
         drawn = _draw(present, sample)
         lost = _lost(catalog, vector_index, index, drawn)
+    except VectorStoreUnreachableError:
+        raise
     except VectorStoreError:
         probe(vector_index)
         none = np.empty(0, dtype=np.int64)

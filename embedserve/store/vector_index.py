@@ -16,7 +16,8 @@ from embedserve.types import ScoredId, Vectors
 class VectorIndex(Protocol):
     """Nearest vectors by cosine. `key` is `Index.id`; every method raises VectorStoreError.
 
-    Safe to call from many threads. A method on a key that holds nothing is not an error.
+    For want of any answer that is VectorStoreUnreachableError: it is no sign of damage. Safe to
+    call from many threads. A method on a key that holds nothing is not an error.
     """
 
     def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
