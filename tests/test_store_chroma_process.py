@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,16 +165,68 @@ def test_a_folder_it_cannot_start_from_is_moved_aside(tmp_path: Path) -> None:
     assert (aside / "chroma.sqlite3").read_bytes().startswith(b"damaged")
 
 
-def test_its_owner_can_ask_for_an_empty_start(tmp_path: Path) -> None:
-    told: list[bool] = []
+@pytest.mark.parametrize("event", ["lost", "restart"])
+def test_a_listener_that_fails_ends_nothing(tmp_path: Path, event: str) -> None:
+    def fail(*, was_emptied: bool = False) -> None:
+        raise RuntimeError("the listener is broken")
 
-    def listen(*, was_emptied: bool) -> None:
-        told.append(was_emptied)
+    process = ChromaProcess(
+        tmp_path / "chroma",
+        tmp_path / "log",
+        timeout_s=30,
+        on_lost=fail if event == "lost" else None,
+        on_restart=fail if event == "restart" else None,
+    )
+    try:
+        process.start()
+        for _ in range(2):
+            former = kill(process)
+            wait_until(lambda former=former: is_up_as_another(process, former), within_s=15)  # type: ignore[misc]
+    finally:
+        process.stop()
 
-    with running(tmp_path, on_restart=listen) as process:
-        index = ChromaIndex(lambda: process.url, timeout_s=10)
-        index.upsert(1, np.array([1]), unit_vectors(1))
-        process.reset()
-        wait_until(lambda: told == [True], within_s=15)
-        assert index.count(1) == 0
-        index.close()
+
+def test_a_child_whose_note_cannot_be_written_is_not_left_running(tmp_path: Path) -> None:
+    note = tmp_path / "chroma.pid"
+    note.mkdir()
+    process = ChromaProcess(tmp_path / "chroma", tmp_path / "log", timeout_s=30)
+    try:
+        state = process.start()
+        assert state.status == "down"
+        assert "chroma.pid" in state.reason
+        assert process.pid is None
+        assert children_on(tmp_path / "chroma") == []
+        note.rmdir()
+        wait_until(lambda: process.state.status == "up", within_s=30)
+        assert len(children_on(tmp_path / "chroma")) == 1
+    finally:
+        process.stop()
+
+
+def test_a_folder_that_cannot_be_moved_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / ("c" * 240)  # a name that takes no suffix
+    folder.mkdir()
+    (folder / "chroma.sqlite3").write_bytes(b"damaged" * 1000)
+    process = ChromaProcess(folder, tmp_path / "log", timeout_s=30)
+    try:
+        assert process.start().status == "down"
+        wait_until(lambda: "cannot be moved" in caplog.text, within_s=30)
+        shutil.rmtree(folder)
+        wait_until(lambda: process.state.status == "up", within_s=30)
+    finally:
+        process.stop()
+
+
+def children_on(folder: Path) -> list[int]:
+    """List the processes that have the folder on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(folder) in arguments:
+            found.append(int(path.parent.name))
+    return found

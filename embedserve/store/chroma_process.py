@@ -9,22 +9,22 @@ import glob
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPConnection, HTTPException
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Literal, Protocol
 
 from embedserve.errors import VectorStoreError
+from embedserve.store.loopback import HOST, answers, free_port
 from embedserve.store.pid_file import end_left_over, write_pid_file
 
-HOST = "127.0.0.1"
 READY_POLL_S = 0.05
 HEARTBEAT_EVERY_S = 0.5
 STABLE_S = 60.0  # a child that lived that long did not die of its folder
@@ -85,7 +85,7 @@ class ChromaProcess:
         self._has_settled = Event()  # the first start has succeeded or failed
         self._wake = Event()
         self._is_stopping = False
-        self._is_reset_asked = False
+        self._early_ends = 0  # children in a row that did not live long
         self._was_emptied = False  # and no child has come up since
         self._has_been_up = False
         self._thread: Thread | None = None
@@ -127,53 +127,58 @@ class ChromaProcess:
         if self._thread is not None:
             self._thread.join()
 
-    def reset(self) -> None:
-        """Restart the child with an empty folder: for damage that only the owner can see."""
-        self._is_reset_asked = True
-        self._wake.set()
-
     def _supervise(self) -> None:
-        if (pid := end_left_over(self._pid_path, str(self._folder))) is not None:
-            logger.warning("killed Chroma process %d, left over from an earlier run", pid)
         failures = 0
         while not self._is_stopping:
             started = monotonic()
-            reason = self._run_child()
-            self._set_state("down", reason)
+            try:
+                self._keep_one_child()
+            except Exception:  # without this thread nobody would start Chroma again
+                logger.exception("the supervision of Chroma failed; it goes on")
+                self._set_state("down", "its supervision failed; see the server's log")
             self._has_settled.set()
-            if self._is_stopping:
-                return
-            # Before a new child can answer: it may hold less than the one that is gone.
-            if self._on_lost is not None:
-                self._on_lost()
-            logger.warning("Chroma %s; starting it again (log: %s)", reason, self._log_path)
-            failures = failures + 1 if monotonic() - started < STABLE_S else 1
-            if self._is_reset_asked or failures >= FAILURES_BEFORE_EMPTY:
-                failures, self._is_reset_asked = 0, False
-                self._wake.clear()
-                self._set_aside()
-            self._pause(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**failures))
+            failures = failures + 1 if monotonic() - started < STABLE_S else 0
+            # The exponent has a bound because a float has one.
+            self._pause(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures, 16)))
+
+    def _keep_one_child(self) -> None:
+        started = monotonic()
+        try:
+            reason = self._run_child()
+            self._early_ends = self._early_ends + 1 if monotonic() - started < STABLE_S else 1
+        except OSError as error:  # no fault of the folder: no memory, no space, no port
+            reason = f"could not be started: {error}"
+        self._set_state("down", reason)
+        self._has_settled.set()
+        if self._is_stopping:
+            return
+        # Before a new child can answer: it may hold less than the one that is gone.
+        if self._on_lost is not None:
+            self._tell(self._on_lost)
+        logger.warning("Chroma %s; starting it again (log: %s)", reason, self._log_path)
+        if self._early_ends >= FAILURES_BEFORE_EMPTY:
+            self._set_aside()
 
     def _run_child(self) -> str:
         """Run one child from its start to its end and return why it ended."""
         self._set_state("starting", "waiting for the first heartbeat")
+        if (pid := end_left_over(self._pid_path, str(self._folder))) is not None:
+            logger.warning("killed Chroma process %d, left over from an earlier run", pid)
+        process = self._spawn()
         try:
-            process = self._spawn()
-        except OSError as error:
-            return f"could not be started: {error}"
-        try:
+            write_pid_file(self._pid_path, process.pid)
             failure = self._wait_until_ready(process)
             if failure is not None:
                 return failure
             self._set_state("up")
             self._has_settled.set()
-            self._tell()
+            self._tell_restart()
             return self._watch(process)
         finally:
             self._end(process)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        port = _free_port(self._port)
+        port = free_port(self._port)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         launcher = Path(__file__).with_name("chroma_launcher.py")
@@ -190,14 +195,13 @@ class ChromaProcess:
             )
         with self._lock:
             self._pid, self._port = process.pid, port
-        write_pid_file(self._pid_path, process.pid)
         return process
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> str | None:
         """Return None once the child answers, else what went wrong."""
         deadline = monotonic() + self._timeout_s
         while monotonic() < deadline:
-            if _answers(self._port, READY_POLL_S * 10):
+            if answers(self._port, READY_POLL_S * 10):
                 return None
             if process.poll() is not None:
                 return _end_of(process)
@@ -212,7 +216,7 @@ class ChromaProcess:
             if process.poll() is not None:
                 return _end_of(process)
             # A busy child may be slow to answer; silence for the whole timeout is a hang.
-            if _answers(self._port, self._timeout_s):
+            if answers(self._port, self._timeout_s):
                 answered = monotonic()
             elif monotonic() - answered > self._timeout_s:
                 process.kill()  # it would not hear SIGTERM either
@@ -228,20 +232,24 @@ class ChromaProcess:
             process.wait()
         with self._lock:
             self._pid = None
-        self._pid_path.unlink(missing_ok=True)
+        with suppress(OSError):  # the process it names has ended, so it names none
+            self._pid_path.unlink(missing_ok=True)
 
-    def _tell(self) -> None:
+    def _tell_restart(self) -> None:
         was_emptied, is_restart = self._was_emptied, self._has_been_up
         self._was_emptied, self._has_been_up = False, True
-        if self._on_restart is None or not (is_restart or was_emptied):
-            return
+        if self._on_restart is not None and (is_restart or was_emptied):
+            self._tell(partial(self._on_restart, was_emptied=was_emptied))
+
+    def _tell(self, listener: Callable[[], None]) -> None:
         try:
-            self._on_restart(was_emptied=was_emptied)
+            listener()
         except Exception:  # the listener's failure must not end the child's supervision
-            logger.exception("a listener failed after Chroma's restart")
+            logger.exception("a listener failed after Chroma ended or was started again")
 
     def _set_aside(self) -> None:
         """Rename the folder, keeping only this one; an empty one that never came up stays."""
+        self._early_ends = 0
         if self._was_emptied or not self._folder.exists():
             return
         pattern = f"{glob.escape(str(self._folder))}.damaged-*"
@@ -249,44 +257,22 @@ class ChromaProcess:
             shutil.rmtree(older, ignore_errors=True)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._folder.with_name(f"{self._folder.name}.damaged-{stamp}")
-        self._folder.rename(target)
+        try:
+            self._folder.rename(target)
+        except OSError as error:
+            logger.error("Chroma does not run from its folder, which cannot be moved: %s", error)
+            return
         self._was_emptied = True
         logger.error("Chroma does not run from its folder; moved it to %s", target)
 
     def _pause(self, seconds: float) -> bool:
         """Wait unless the child is to end; tell whether it is."""
-        if not (self._is_stopping or self._is_reset_asked):
-            self._wake.wait(seconds)
-        return self._is_stopping or self._is_reset_asked
+        self._wake.wait(seconds)
+        return self._is_stopping
 
     def _set_state(self, status: ChromaStatus, reason: str = "") -> None:
         with self._lock:
             self._state = ChromaState(status, reason)
-
-
-def _free_port(preferred: int) -> int:
-    """Return `preferred` if it can still be had, so that the address stays, else a free port."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            free: int = probe.getsockname()[1]
-            return free
-    raise OSError("no free port on the loopback address")
-
-
-def _answers(port: int, timeout_s: float) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=timeout_s)
-    try:
-        connection.request("GET", "/api/v2/heartbeat")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _log_mode(path: Path) -> Literal["ab", "wb"]:
