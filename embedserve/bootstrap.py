@@ -155,13 +155,17 @@ def _start_index(
     settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
 ) -> tuple[VectorIndex, IndexWorker]:
     """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
-    worker: IndexWorker
-    if settings.chroma_url:
-        address = settings.chroma_url
+    chroma: ChromaProcess | None = None
 
-        def url() -> str:
-            return address
-    else:
+    def url() -> str:
+        return chroma.url if chroma else str(settings.chroma_url)
+
+    vector_index = VECTOR_INDEXES.load("chroma")(
+        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
+    )
+    # Before Chroma is started, which may tell the worker at once that it was lost.
+    worker = IndexWorker(catalog, vector_index)
+    if not settings.chroma_url:
         chroma = ChromaProcess(
             settings.home / "chroma",
             settings.home / "chroma.log",
@@ -169,16 +173,8 @@ def _start_index(
             on_restart=lambda *, was_emptied: worker.wake(check=True),
             on_lost=lambda: worker.wake(check=True),
         )
-
-        def url() -> str:
-            return chroma.url
-
-        chroma.start()
         stack.callback(chroma.stop)
-    vector_index = VECTOR_INDEXES.load("chroma")(
-        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
-    )
-    worker = IndexWorker(catalog, vector_index)
+        chroma.start()
     stack.callback(vector_index.close)
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
