@@ -1,5 +1,10 @@
 """Ollama's contract on a live server: inputs, errors, truncation, the shapes of answers."""
 
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,6 +191,91 @@ def test_pull_of_an_unknown_model_says_so_in_the_stream(server: LiveServer) -> N
     lines = server.http.post("/api/pull", json={"model": "no-such-model"}).text.splitlines()
     assert "error" in lines[-1]
     assert "no-such-model" in lines[-1]
+
+
+def test_pull_that_fails_on_the_disk_ends_with_an_error_line(tmp_path: Path) -> None:
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    (tmp_path / "home" / "models" / ".locks").write_text("no folder")
+    with LiveServer(tmp_path / "home") as live:
+        lines = live.http.post("/api/pull", json={"model": "all-minilm"}).text.splitlines()
+        assert "could not be installed" in json.loads(lines[-1])["error"]
+        whole = live.http.post("/api/pull", json={"model": "all-minilm", "stream": False})
+        assert whole.status_code == 500
+        assert "could not be installed" in whole.json()["error"]
+
+
+def test_pulls_whose_clients_left_hold_up_neither_requests_nor_the_end(tmp_path: Path) -> None:
+    # Without the model in its home the server exports it, which takes many seconds.
+    with LiveServer(tmp_path / "home") as live:
+        for _ in range(12):
+            with live.http.stream("POST", "/api/pull", json={"model": "all-minilm"}) as reply:
+                steps = (json.loads(line)["status"] for line in reply.iter_lines())
+                assert "exporting" in steps
+        started = time.monotonic()
+        for _ in range(3):
+            # Answered by a thread of the pool that pulls once filled.
+            shown = live.http.post("/api/show", json={"model": "nope"}, timeout=5)
+            assert shown.status_code == 404
+        refused = live.http.request(
+            "DELETE", "/api/delete", json={"model": "all-minilm"}, timeout=5
+        )
+        assert refused.status_code == 409
+        assert live.stop() == 0
+        assert time.monotonic() - started < 8
+        assert "Traceback" not in live.log()
+
+
+def test_removal_disturbs_no_request_and_takes_no_alias(model_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_home / "models", tmp_path / "home" / "models")
+    body = {"model": "all-minilm", "input": [f"text number {n} " * 20 for n in range(2000)]}
+    with LiveServer(tmp_path / "home") as live, ThreadPoolExecutor() as pool:
+        alias = {"model": "hf.co/sentence-transformers/all-MiniLM-L6-v2"}
+        assert live.http.post("/api/show", json=alias).status_code == 200
+        assert live.http.request("DELETE", "/api/delete", json=alias).status_code == 404
+        embedding = pool.submit(live.http.post, "/api/embed", json=body)
+        time.sleep(0.5)  # some of it is embedded, most of it waits
+        assert not embedding.done()
+        gone = live.http.request("DELETE", "/api/delete", json={"model": "all-minilm"})
+        assert gone.status_code == 200
+        assert not embedding.done()
+        assert live.http.post("/api/embed", json={**body, "input": "a"}).status_code == 404
+        reply = embedding.result(60)
+        assert reply.status_code == 200, reply.text
+        assert len(reply.json()["embeddings"]) == 2000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "all-minilm", "input": "\\ud800"}',
+        b'{"model": "all-minilm", "input": "\xff\xfe"}',
+        b'{"model": "all-minilm", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"model": "all-minilm", "input": "a", "options": {"num_ctx": 1e400}}',
+        b'{"model": "all-minilm", "input": "a", "dimensions": 1e400}',
+        b'{"model": "all-minilm", "input": "a", "dimensions": 100000000000000000000000}',
+        b'{"model": "all\\u0000minilm", "input": "a"}',
+    ],
+    ids=["surrogate", "not-utf-8", "nesting", "num_ctx", "dimensions", "too-big", "nul-name"],
+)
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+def test_hostile_bodies_are_the_callers_fault(server: LiveServer, path: str, body: bytes) -> None:
+    reply = server.http.post(path, content=body)
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["error"]
+
+
+def test_odd_texts_are_embedded(server: LiveServer) -> None:
+    odd = [
+        "\x00",
+        "a\x00b",
+        "\x1b[31m",
+        "\ufeff",
+        "\U0010ffff",
+        "\u202e" * 50,
+        "e" + "\u0301" * 5000,
+    ]
+    vectors = np.array(embed(server, input=odd, options={"num_ctx": 1e300})["embeddings"])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_unknown_routes_and_methods_answer_as_ollama_does(server: LiveServer) -> None:

@@ -54,6 +54,27 @@ def test_errors_come_in_the_envelope(
     assert (reply.status_code, reply.json()) == (status, {"error": error})
 
 
+@pytest.mark.parametrize("dimensions", [-1, 0, 385, 10**6])
+def test_dimensions_that_the_model_cannot_give_are_refused(
+    server: LiveServer, dimensions: int
+) -> None:
+    body = {"model": "all-minilm", "input": "a", "dimensions": dimensions}
+    reply = server.http.post("/v1/embeddings", json=body)
+    assert reply.status_code == 400
+    assert "384" in reply.json()["error"]["message"]
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+    # Ollama's own route takes the same number for "all".
+    other = server.http.post("/api/embed", json=body)
+    assert len(other.json()["embeddings"][0]) == 384
+
+
+@pytest.mark.parametrize("dimensions", [1, 100, 384])
+def test_dimensions_that_the_model_can_give_are_given(server: LiveServer, dimensions: int) -> None:
+    body = {"model": "all-minilm", "input": "a", "dimensions": dimensions}
+    [one] = server.http.post("/v1/embeddings", json=body).json()["data"]
+    assert len(one["embedding"]) == dimensions
+
+
 def test_models_are_listed_and_found(server: LiveServer) -> None:
     listed = server.http.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["all-minilm:latest"]

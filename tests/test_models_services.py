@@ -14,9 +14,11 @@ from embedserve.engine.onnxruntime_backend import OnnxRuntimeBackend
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import ModelError
 from embedserve.models import fidelity, installed, manifest
+from embedserve.models.exporter import Exporter
 from embedserve.models.fidelity import FidelityCard
 from embedserve.models.installed import InstalledModel
-from embedserve.services.models import encoder_spec, pull_model
+from embedserve.services.models import Encode, Progress, PullRequest, encoder_spec, ignore_progress
+from embedserve.services.models import pull_model as pull_request
 from embedserve.types import EncoderSpec, Vectors
 from tests.hub_double import tiny_checkpoint
 
@@ -27,6 +29,24 @@ def encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
     backend = OnnxRuntimeBackend.load(spec.onnx_path, device="cpu")
     rows = [backend.run(tokenizer.tokenize(text, spec.max_tokens).ids[None]) for text in texts]
     return np.concatenate(rows)
+
+
+def pull_model(
+    name: str,
+    *,
+    models_folder: Path,
+    encode: Encode,
+    source: Path | None = None,
+    recipe: str = "int8",
+    progress: Progress = ignore_progress,
+) -> InstalledModel:
+    return pull_request(
+        PullRequest(name, source, recipe),
+        models_folder=models_folder,
+        encode=encode,
+        exporter=Exporter(),
+        progress=progress,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,15 +15,17 @@ from embedserve import __version__
 from embedserve.api.body import Fields, read_object
 from embedserve.api.replies import json_reply, services
 from embedserve.errors import (
-    EmbedserveError,
     InvalidRequestError,
     ModelNotFoundError,
     NotFoundError,
 )
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_library import ModelReport
+from embedserve.services.models import PullRequest
 
 router = APIRouter(tags=["ollama"])
+
+Step = dict[str, str | int]
 
 # Clients compare this with Ollama's releases and switch features off below some of them; the
 # number is the release whose embeddings contract this server follows.
@@ -96,15 +101,7 @@ def tags(request: Request) -> Response:
 @router.post("/api/show")
 async def show(request: Request) -> Response:
     """Describe one model: `{"model"}`."""
-    fields = Fields(await read_object(request))
-    name = fields.text("model") or fields.text("name")
-    if not name.strip():
-        raise InvalidRequestError("model is required")
-    try:
-        report = await asyncio.to_thread(services(request).models.report, name)
-    except ModelNotFoundError:
-        shown = services(request).models.display(name)
-        raise NotFoundError(f"model '{shown}' not found") from None
+    report = await report_of(request, _model_name(Fields(await read_object(request))))
     return json_reply(
         {
             "license": report.licence,
@@ -120,11 +117,8 @@ async def show(request: Request) -> Response:
 
 @router.delete("/api/delete")
 async def delete(request: Request) -> Response:
-    """Remove one model: `{"model"}`; it is unloaded first."""
-    fields = Fields(await read_object(request))
-    name = fields.text("model") or fields.text("name")
-    if not name.strip():
-        raise InvalidRequestError("model is required")
+    """Remove one model: `{"model"}`, by its own name; what uses it now goes on to its end."""
+    name = _model_name(Fields(await read_object(request)))
     try:
         await asyncio.to_thread(services(request).models.remove, name)
     except ModelNotFoundError:
@@ -134,46 +128,67 @@ async def delete(request: Request) -> Response:
 
 @router.post("/api/pull")
 async def pull(request: Request) -> Response:
-    """Fetch, export and verify a model: `{"model", "stream"}`; progress as lines of JSON."""
+    """Fetch, export and verify a model: `{"model", "stream"}`; progress as lines of JSON.
+
+    The model is installed even when the client leaves before that.
+    """
     fields = Fields(await read_object(request))
-    name = fields.text("model") or fields.text("name")
-    services(request).models.display(name)  # refuses a name outside the grammar
-    lines = _pull_lines(request, name)
-    if fields.flag("stream", default=True):
-        return StreamingResponse(lines, media_type="application/x-ndjson")
-    last: dict[str, Any] = {}
-    async for line in lines:
-        last = orjson.loads(line)
-    if "error" in last:
-        raise EmbedserveError(str(last["error"]))
-    return json_reply({"status": "success"})
-
-
-async def _pull_lines(request: Request, name: str) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    steps: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-    def put(step: dict[str, Any] | None) -> None:
-        loop.call_soon_threadsafe(steps.put_nowait, step)
+    wanted = PullRequest(_model_name(fields))
+    library = services(request).models
+    if not fields.flag("stream", default=True):
+        await asyncio.wrap_future(library.start_pull(wanted))
+        return json_reply({"status": "success"})
+    steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    put = partial(_put, asyncio.get_running_loop(), steps)
 
     def progress(stage: str, done: int | None, total: int | None) -> None:
         numbers = {"completed": done, "total": total}
         put({"status": stage, **{k: v for k, v in numbers.items() if v is not None}})
 
-    def work() -> None:
-        try:
-            services(request).models.pull(name, progress=progress)
-            put({"status": "success"})
-        except EmbedserveError as error:
-            put({"error": error.message})
-        finally:
-            put(None)
+    pull = library.start_pull(wanted, progress)
+    pull.add_done_callback(lambda _: put(None))
+    return StreamingResponse(_pull_lines(pull, steps), media_type="application/x-ndjson")
 
-    task = asyncio.create_task(asyncio.to_thread(work))
-    yield orjson.dumps({"status": "pulling manifest"}) + b"\n"
-    while step := await steps.get():
-        yield orjson.dumps(step) + b"\n"
-    await task
+
+async def _pull_lines(
+    pull: Future[Any], steps: "asyncio.Queue[Step | None]"
+) -> AsyncIterator[bytes]:
+    try:
+        yield _line({"status": "pulling manifest"})
+        while step := await steps.get():
+            yield _line(step)
+        error = pull.exception()
+        yield _line({"error": str(error)} if error else {"status": "success"})
+    finally:
+        pull.cancel()  # the client has left, perhaps early: nobody listens any more
+
+
+def _put(
+    loop: asyncio.AbstractEventLoop, steps: "asyncio.Queue[Step | None]", step: Step | None
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the server has stopped
+        loop.call_soon_threadsafe(steps.put_nowait, step)
+
+
+def _line(step: Step) -> bytes:
+    return orjson.dumps(step) + b"\n"
+
+
+async def report_of(request: Request, name: str) -> ModelReport:
+    """Describe a model, or say in Ollama's words that there is none of that name."""
+    library = services(request).models
+    try:
+        return await asyncio.to_thread(library.report, name)
+    except ModelNotFoundError:
+        raise NotFoundError(f"model '{library.display(name)}' not found") from None
+
+
+def _model_name(fields: Fields) -> str:
+    """Return the model that is named, in the new spelling of the field or the old."""
+    name = fields.text("model") or fields.text("name")
+    if not name.strip():
+        raise InvalidRequestError("model is required")
+    return name
 
 
 def texts_of(value: object) -> list[str]:

@@ -1,6 +1,5 @@
 """OpenAI's dialect: embeddings and the list of models. Shapes: docs/api.md."""
 
-import asyncio
 import base64
 from typing import Any
 
@@ -8,9 +7,9 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import Fields, read_object
-from embedserve.api.ollama import texts_of
+from embedserve.api.ollama import report_of, texts_of
 from embedserve.api.replies import json_reply, services
-from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
+from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_library import ModelReport
 from embedserve.types import Vectors
@@ -36,13 +35,12 @@ async def embeddings(request: Request) -> Response:
     model = fields.text("model")
     if not model.strip():
         raise NotFoundError("model '' not found")
+    dimensions = fields.whole("dimensions")
+    texts = [""] if value == "" else texts_of(value)
     result = await services(request).embedding.embed(
-        EmbedRequest(
-            model=model,
-            texts=[""] if value == "" else texts_of(value),
-            dimensions=fields.whole("dimensions"),
-        )
+        EmbedRequest(model=model, texts=texts, dimensions=dimensions)
     )
+    _check_dimensions(dimensions, result.vectors)
     return json_reply(
         {
             "object": "list",
@@ -69,12 +67,17 @@ def models(request: Request) -> Response:
 @router.get("/models/{name:path}")
 async def model(request: Request, name: str) -> Response:
     """Describe one model; ids may hold slashes."""
-    library = services(request).models
-    try:
-        report = await asyncio.to_thread(library.report, name)
-    except ModelNotFoundError:
-        raise NotFoundError(f"model '{library.display(name)}' not found") from None
-    return json_reply(_model(report, name), media_type=MEDIA_TYPE)
+    return json_reply(_model(await report_of(request, name), name), media_type=MEDIA_TYPE)
+
+
+def _check_dimensions(wanted: int | None, vectors: Vectors) -> None:
+    # A number that the model cannot give has left its vectors whole, so they tell its own.
+    found = vectors.shape[1]
+    if wanted is not None and wanted != found:
+        raise InvalidRequestError(
+            f"Invalid value for 'dimensions' = {wanted}. This model gives {found}; ask for 1 to "
+            f"{found}, or leave it out."
+        )
 
 
 def _encoded(row: Vectors, encoding: str) -> Vectors | str:

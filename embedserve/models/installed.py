@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedserve.errors import InvalidNameError, ModelError, ModelNotFoundError
+from embedserve.errors import ConflictError, InvalidNameError, ModelError, ModelNotFoundError
 from embedserve.models import manifest as manifests
 from embedserve.models.library import find_known, spellings
 from embedserve.models.manifest import MANIFEST_FILE, Manifest
@@ -65,9 +65,12 @@ def resolve(models_folder: Path, name: str) -> InstalledModel:
 
 
 def remove(models_folder: Path, name: str) -> None:
-    """Delete the model of exactly that name (no alias); raise ModelNotFoundError without one."""
+    """Delete the model of exactly that name (no alias).
+
+    Raises ModelNotFoundError, and ConflictError while somebody installs it.
+    """
     wanted = parse_name(name)
-    with lock(models_folder, wanted):
+    with lock(models_folder, wanted, is_patient=False):
         folder = folder_of(models_folder, wanted)
         if not (folder / MANIFEST_FILE).is_file():
             raise ModelNotFoundError(name)
@@ -88,12 +91,20 @@ def folder_of(models_folder: Path, name: ModelName) -> Path:
 
 
 @contextmanager
-def lock(models_folder: Path, name: ModelName) -> Iterator[None]:
-    """Wait until nobody else installs or removes `name`, in this process or another."""
+def lock(models_folder: Path, name: ModelName, *, is_patient: bool = True) -> Iterator[None]:
+    """Wait until nobody else installs or removes `name`, in this process or another.
+
+    Without patience, raise ConflictError instead of waiting.
+    """
     path = models_folder / _LOCKS / _flat(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if is_patient else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ConflictError(
+                f"Model `{name.display}` is being pulled or removed; try again when that is done."
+            ) from None
         yield
 
 

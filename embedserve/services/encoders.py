@@ -1,4 +1,8 @@
-"""The models that are in memory: loaded on first use, verified before they serve."""
+"""The models that are in memory: loaded on first use, verified before they serve.
+
+Nothing is closed here. Whoever embeds holds its Encoder, and the graph is freed with the last
+holder, so a model that is removed or replaced serves what is under way to its end.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -10,8 +14,9 @@ import numpy as np
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError
-from embedserve.models.installed import InstalledModel, resolve
+from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
+from embedserve.models.names import parse_name
 from embedserve.services.models import encoder_spec
 from embedserve.types import EncoderSpec, Vectors
 
@@ -20,6 +25,8 @@ logger = logging.getLogger(__name__)
 # The last bits of a vector may differ between CPU types (wider registers sum in another order);
 # measured differences stay above this cosine, damaged weights fall far below it.
 CANARY_COSINE = 0.9999
+
+_NameKey = tuple[str, str, str, str]  # `ModelName.key`
 
 
 class Encoders:
@@ -30,8 +37,9 @@ class Encoders:
         self._scheduler = scheduler
         self._device = device
         self._by_artefact: dict[str, Encoder] = {}
-        self._by_name: dict[str, Encoder] = {}
+        self._by_name: dict[_NameKey, Encoder] = {}
         self._loading: dict[str, Lock] = {}
+        self._refreshes = 0
         self._lock = Lock()
 
     def get(self, name: str) -> Encoder:
@@ -40,54 +48,53 @@ class Encoders:
         Raises InvalidNameError, ModelNotFoundError, or ModelError when its files cannot be
         trusted.
         """
-        key = name.strip().lower()
+        key = parse_name(name).key
         # Reading a dict is atomic; the hot path takes no lock and touches no file.
         if encoder := self._by_name.get(key):
             return encoder
         with self._lock:
-            loading = self._loading.setdefault(key, Lock())
-        with loading:
-            if key not in self._by_name:
-                encoder = self._load(resolve(self._models_folder, name))
-                with self._lock:
-                    self._by_name[key] = encoder
-            return self._by_name[key]
+            seen = self._refreshes
+        installed = resolve(self._models_folder, name)
+        artefact = installed.manifest.artefact
+        with self._lock:
+            loading = self._loading.setdefault(artefact, Lock())
+        with loading:  # another name of the same model may be loading it, or has
+            encoder = self._by_artefact.get(artefact) or self._load(installed)
+            with self._lock:
+                # Else the model came or went meanwhile: served this once, looked up next time.
+                if seen == self._refreshes:
+                    self._by_name[key] = self._by_artefact[artefact] = encoder
+        return encoder
 
     def is_loaded(self, name: str) -> bool:
-        """Tell whether `get` would return at once."""
-        return name.strip().lower() in self._by_name
+        """Tell whether `get` would return at once; raise InvalidNameError."""
+        return parse_name(name).key in self._by_name
 
     def encode_with(self, spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
         """Embed texts with a graph that is not installed yet, to measure it."""
-        encoder = Encoder(spec, self._scheduler, device=self._device)
-        try:
-            return encoder.encode(texts)
-        finally:
-            encoder.close()
+        return Encoder(spec, self._scheduler, device=self._device).encode(texts)
 
-    def forget(self, artefact: str) -> None:
-        """Unload a model that is being removed or replaced."""
+    def refresh(self) -> None:
+        """Look at the models folder anew: a model was installed, replaced or removed there.
+
+        Every name is looked up again on its next use, and models that are installed under no name
+        any more are let go. Those who use one keep it until they are done.
+        """
         with self._lock:
-            encoder = self._by_artefact.pop(artefact, None)
-            self._by_name = {k: v for k, v in self._by_name.items() if v is not encoder}
-        if encoder:
-            encoder.close()
+            self._refreshes += 1
+            self._by_name = {}
+            installed = {model.manifest.artefact for model in list_installed(self._models_folder)}
+            self._by_artefact = {k: v for k, v in self._by_artefact.items() if k in installed}
+            self._loading = {k: v for k, v in self._loading.items() if k in installed}
 
     def check_canary(self, name: str) -> None:
         """Embed the model's canary text; raise ModelError unless its stored vector comes out."""
         _check_canary(self.get(name), resolve(self._models_folder, name))
 
     def _load(self, installed: InstalledModel) -> Encoder:
-        spec = encoder_spec(installed)
-        with self._lock:
-            known = self._by_artefact.get(spec.artefact)
-        if known:  # another name of a model that is loaded
-            return known
         verify(installed.folder, installed.manifest)
-        encoder = Encoder(spec, self._scheduler, device=self._device)
+        encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
         _check_canary(encoder, installed)
-        with self._lock:
-            self._by_artefact[spec.artefact] = encoder
         logger.info("loaded model %s", installed.name.display)
         return encoder
 

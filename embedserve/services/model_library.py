@@ -1,15 +1,18 @@
 """Models as users see them: listed, described, pulled, removed."""
 
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from embedserve.models.exporter import Exporter
 from embedserve.models.installed import InstalledModel, list_installed, remove, resolve
 from embedserve.models.manifest import Manifest
 from embedserve.models.names import parse_name
 from embedserve.services.encoders import Encoders
-from embedserve.services.models import Progress, encoder_spec, ignore_progress, pull_model
+from embedserve.services.models import Progress, PullRequest, ignore_progress, pull_model
+from embedserve.services.pulls import PullQueue
 
 POOLING_TYPES = {"mean": 1, "cls": 2, "lasttoken": 3}
 """Numbers that Ollama's `model_info` uses."""
@@ -46,6 +49,8 @@ class ModelLibrary:
     def __init__(self, folder: Path, encoders: Encoders) -> None:
         self._folder = folder
         self._encoders = encoders
+        self._exporter = Exporter()
+        self._pulls = PullQueue(self._pull)
 
     def reports(self) -> list[ModelReport]:
         """Describe every installed model, newest first."""
@@ -60,32 +65,39 @@ class ModelLibrary:
         """Return the name with its tag; raise InvalidNameError."""
         return parse_name(name).display
 
-    def pull(
-        self,
-        name: str,
-        *,
-        source: Path | None = None,
-        recipe: str = "int8",
-        is_forced: bool = False,
-        progress: Progress = ignore_progress,
-    ) -> ModelReport:
+    def start_pull(
+        self, request: PullRequest, progress: Progress = ignore_progress
+    ) -> Future[InstalledModel]:
+        """Begin to install a model, or join the pull in progress; see `PullQueue.submit`."""
+        return self._pulls.submit(request, progress)
+
+    def pull(self, request: PullRequest, progress: Progress = ignore_progress) -> ModelReport:
         """Install a model and return it; see `services.models.pull_model`."""
-        installed = pull_model(
-            name,
-            models_folder=self._folder,
-            encode=self._encoders.encode_with,
-            source=source,
-            recipe=recipe,
-            is_forced=is_forced,
-            progress=progress,
-        )
-        return _report(installed)
+        return _report(self.start_pull(request, progress).result())
 
     def remove(self, name: str) -> None:
-        """Unload and delete a model; raise ModelNotFoundError."""
-        installed = resolve(self._folder, name)
-        self._encoders.forget(encoder_spec(installed).artefact)
-        remove(self._folder, installed.name.display)
+        """Delete the model of exactly that name; what uses it now goes on to its end.
+
+        Raises InvalidNameError, ModelNotFoundError, and ConflictError while it is being pulled.
+        """
+        remove(self._folder, name)
+        self._encoders.refresh()
+
+    def close(self) -> None:
+        """End the pull in progress."""
+        self._exporter.close()
+        self._pulls.close()
+
+    def _pull(self, request: PullRequest, progress: Progress) -> InstalledModel:
+        installed = pull_model(
+            request,
+            models_folder=self._folder,
+            encode=self._encoders.encode_with,
+            exporter=self._exporter,
+            progress=progress,
+        )
+        self._encoders.refresh()
+        return installed
 
 
 def _report(model: InstalledModel) -> ModelReport:

@@ -4,10 +4,6 @@ Export runs in its own process, so that no training stack enters this one; vecto
 measurement come from the engine, given from outside.
 """
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +13,7 @@ from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import fidelity, installed
 from embedserve.models import manifest as manifests
 from embedserve.models.checkpoint import Facts, read_facts, weights_sha256
+from embedserve.models.exporter import Exporter
 from embedserve.models.fidelity import FidelityCard
 from embedserve.models.installed import InstalledModel
 from embedserve.models.library import find_known
@@ -35,7 +32,18 @@ RECIPES = tuple(fidelity.GATES)
 CANARY_TEXT = "The canary sings one song: 3 notes, no more. ¿Qué tal? 你好"
 
 _REFERENCE_FILE = "reference.onnx"
-_ERROR_LINES = 5
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """What is to be installed."""
+
+    name: str
+    source: Path | None = None
+    """Folder of a checkpoint; None: from where the library knows it."""
+    recipe: str = "int8"
+    is_forced: bool = False
+    """Whether an intact model is exported again."""
 
 
 @dataclass(frozen=True)
@@ -57,34 +65,32 @@ def ignore_progress(stage: str, done: int | None, total: int | None) -> None:
     """Take progress and do nothing with it."""
 
 
-def pull_model(  # noqa: PLR0913 one over: a dataclass for its one caller would say no more
-    name: str,
+def pull_model(
+    request: PullRequest,
     *,
     models_folder: Path,
     encode: Encode,
-    source: Path | None = None,
-    recipe: str = "int8",
-    is_forced: bool = False,
+    exporter: Exporter,
     progress: Progress = ignore_progress,
 ) -> InstalledModel:
-    """Install `name` by `recipe`, from the folder `source` or from where the library knows it.
+    """Install a model and return it.
 
     An installed, intact model of the same recipe and weights is returned as it is, unless forced.
     Of several pulls of one name, in any process, one works and the others wait for it. Raises
     InvalidNameError and ModelError; whatever was installed before is then still there.
     """
-    wanted = parse_name(name)
+    wanted, source, recipe = parse_name(request.name), request.source, request.recipe
     if recipe not in RECIPES:
         raise ModelError(f"Unknown recipe `{recipe}`. Known: {', '.join(RECIPES)}.")
     with installed.lock(models_folder, wanted):
         present = _intact(models_folder, wanted, source, recipe)
-        if present and not is_forced:
+        if present and not request.is_forced:
             return present
         with installed.staging(models_folder, wanted) as staged:
             progress("locating checkpoint", None, None)
             found = _find(wanted, source)
             progress("exporting", None, None)
-            _export(found.checkpoint.folder, staged, recipe)
+            exporter.export(found.checkpoint.folder, staged, recipe)
             progress("measuring fidelity", None, None)
             measured = _measure(staged, found.facts, encode)
             fidelity.gate(measured.card, recipe)
@@ -143,46 +149,6 @@ def _find(name: ModelName, source: Path | None) -> _Found:
         document_prompt=row.document_prompt,
     )
     return _Found(checkpoint, facts, row.licence)
-
-
-def _export(source: Path, output: Path, recipe: str) -> None:
-    command = [sys.executable, "-m", "embedserve.models.export"]
-    command += [str(source), str(output), "--recipe", recipe]
-    # The checkpoint is complete: whatever would reach for the network now should not.
-    offline = {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-    done = subprocess.run(
-        command,
-        env={**os.environ, **offline},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ModelError(_why_export_failed(source, done.returncode, done.stderr))
-
-
-def _why_export_failed(source: Path, returncode: int, stderr: str) -> str:
-    lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
-    if missing := re.match(r"ModuleNotFoundError: No module named '([^']+)'", last):
-        return (
-            f"Export needs the package `{missing[1]}`, which is not installed. "
-            "Install it with `pip install 'embedserve[export]'`."
-        )
-    if returncode < 0:
-        return (
-            f"Export of `{source}` was killed by signal {-returncode}. "
-            "If that is 9, memory ran out: free some and pull again."
-        )
-    tail = "\n".join(lines[-_ERROR_LINES:])
-    return f"Export of `{source}` failed with status {returncode}. Its last words:\n{tail}"
 
 
 def _measure(staged: Path, facts: Facts, encode: Encode) -> _Measured:

@@ -1,0 +1,164 @@
+"""Models in memory: who holds one keeps it, whatever happens to its files."""
+
+import gc
+import shutil
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import ConflictError, ModelNotFoundError
+from embedserve.models import installed
+from embedserve.models.exporter import Exporter
+from embedserve.models.names import parse_name
+from embedserve.services.encoders import Encoders
+from embedserve.services.model_library import ModelLibrary
+from embedserve.services.models import PullRequest, pull_model
+from tests.hub_double import tiny_checkpoint
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    yield scheduler
+    scheduler.close()
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with `one`, made once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("exported")
+    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=1_000_000)
+    pull_model(
+        PullRequest("one", tiny_checkpoint(folder / "checkpoint")),
+        models_folder=folder / "models",
+        encode=Encoders(folder / "models", scheduler, device="cpu").encode_with,
+        exporter=Exporter(),
+    )
+    scheduler.close()
+    return folder / "models"
+
+
+@pytest.fixture
+def models(exported: Path, tmp_path: Path) -> Path:
+    """A models folder with one artefact under the names `one` and `two`."""
+    folder = tmp_path / "models"
+    shutil.copytree(exported, folder)
+    library = folder / "registry.ollama.ai" / "library"
+    shutil.copytree(library / "one", library / "two")
+    return folder
+
+
+@pytest.fixture
+def encoders(models: Path, scheduler: Scheduler) -> Encoders:
+    return Encoders(models, scheduler, device="cpu")
+
+
+@pytest.fixture
+def library(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
+    library = ModelLibrary(models, encoders)
+    yield library
+    library.close()
+
+
+def test_removed_model_serves_those_who_hold_it_and_nobody_else(
+    encoders: Encoders, library: ModelLibrary
+) -> None:
+    library.remove("two")
+    held = encoders.get("one")
+    before = held.encode(["a text"])
+    library.remove("one")
+    assert np.array_equal(held.encode(["a text"]), before)
+    with pytest.raises(ModelNotFoundError):
+        encoders.get("one")
+
+
+def test_removed_model_is_freed_by_its_last_holder(
+    encoders: Encoders, library: ModelLibrary
+) -> None:
+    held = encoders.get("one")
+    trace = weakref.ref(held)
+    library.remove("one")
+    library.remove("two")
+    gc.collect()
+    assert trace() is held
+    del held
+    gc.collect()
+    assert trace() is None
+
+
+def test_removing_one_name_of_an_artefact_leaves_the_other_loaded(
+    encoders: Encoders, library: ModelLibrary
+) -> None:
+    held = encoders.get("one")
+    assert encoders.get("two") is held
+    library.remove("two")
+    assert encoders.get("one") is held
+
+
+def test_only_the_exact_name_is_removed(models: Path, library: ModelLibrary) -> None:
+    place = models / "registry.ollama.ai" / "library"
+    (place / "one").rename(place / "all-minilm")
+    alias = "hf.co/sentence-transformers/all-MiniLM-L6-v2"
+    assert library.report(alias).name == "all-minilm:latest"
+    with pytest.raises(ModelNotFoundError):
+        library.remove(alias)
+    assert library.report("all-minilm").name == "all-minilm:latest"
+
+
+def test_removal_does_not_wait_for_a_pull(models: Path, library: ModelLibrary) -> None:
+    with (
+        installed.lock(models, parse_name("one")),
+        pytest.raises(ConflictError, match="being pulled"),
+    ):
+        library.remove("one")
+    assert library.report("one").name == "one:latest"
+
+
+def test_pull_that_replaces_a_loaded_model_is_served_at_once(
+    encoders: Encoders, library: ModelLibrary, tmp_path: Path
+) -> None:
+    held = encoders.get("one")
+    before = held.encode(["a text"])
+    library.pull(PullRequest("one", tiny_checkpoint(tmp_path / "checkpoint", seed=1)))
+    fresh = encoders.get("one")
+    assert fresh.spec.artefact != held.spec.artefact
+    assert not np.array_equal(fresh.encode(["a text"]), before)
+    assert np.array_equal(held.encode(["a text"]), before)
+    assert encoders.get("two") is held
+
+
+class RemovingScheduler(Scheduler):
+    """Runs `during` while the first text (a canary) is being embedded."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  the base's own signature
+        action, self.during = self.during, lambda: None
+        action()
+        return super().submit(*args, **kwargs)
+
+    during = staticmethod(lambda: None)
+
+
+def test_model_that_vanishes_while_it_loads_is_not_remembered(models: Path) -> None:
+    scheduler = RemovingScheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    encoders = Encoders(models, scheduler, device="cpu")
+    library = ModelLibrary(models, encoders)
+    scheduler.during = lambda: library.remove("one")
+    encoders.get("one")
+    assert not encoders.is_loaded("one")
+    with pytest.raises(ModelNotFoundError):
+        encoders.get("one")
+    scheduler.close()
+
+
+def test_names_that_do_not_exist_leave_nothing_behind(encoders: Encoders) -> None:
+    for number in range(10):
+        with pytest.raises(ModelNotFoundError):
+            encoders.get(f"no-{number}")
+    assert encoders.get("one") is encoders.get("  ONE:latest ")
+    sizes = [len(value) for value in vars(encoders).values() if isinstance(value, dict)]
+    assert sizes == [1, 1, 1]
