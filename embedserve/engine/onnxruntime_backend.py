@@ -6,12 +6,22 @@ from typing import Self
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from embedserve.errors import ModelError
 from embedserve.types import TokenIds, Vectors
 
 OUTPUT = "sentence_embedding"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# Its errors share no base but Exception, and releases add some: every one that it exports. Beside
+# them RuntimeError and MemoryError are what C++ errors become, ValueError is a wrong input name.
+ERRORS: tuple[type[Exception], ...] = (
+    *(k for k in vars(ort_errors).values() if isinstance(k, type) and issubclass(k, Exception)),
+    RuntimeError,
+    MemoryError,
+    ValueError,
+)
 
 
 class OnnxRuntimeBackend:
@@ -29,7 +39,7 @@ class OnnxRuntimeBackend:
             raise ModelError(_missing_device(device))
         try:
             session = ort.InferenceSession(str(onnx_path), _options(), providers=[provider])
-        except Exception as error:  # onnxruntime exports no error type that covers loading
+        except ERRORS as error:
             raise ModelError(f"Graph `{onnx_path}` cannot be loaded: {error}") from error
         if provider not in session.get_providers():
             raise ModelError(_missing_device(device))
@@ -44,7 +54,7 @@ class OnnxRuntimeBackend:
             feeds["token_type_ids"] = np.zeros_like(token_ids)
         try:
             rows: Vectors = self._session.run([OUTPUT], feeds)[0]
-        except Exception as error:  # the same: no common error type
+        except ERRORS as error:
             raise ModelError(
                 f"The engine failed on a batch of {token_ids.shape}: {error}"
             ) from error

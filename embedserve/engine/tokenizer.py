@@ -38,7 +38,7 @@ class ModelTokenizer:
     def __init__(self, path: Path) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
+        except Exception as error:  # narrower is not possible: it raises Exception itself
             raise ModelError(f"Tokenizer `{path}` cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
