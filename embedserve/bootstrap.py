@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedserve.api.app import App, create_app
+from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.engine.cores import available_cores
 from embedserve.engine.scheduler import Scheduler
@@ -25,8 +25,8 @@ from embedserve.services.embedding import EmbeddingService
 from embedserve.services.encoders import Encoders
 from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.indexes import IndexService
-from embedserve.services.ingestion import IngestionService, IngestLimits
+from embedserve.services.indexes import IndexService, IndexTools
+from embedserve.services.ingestion import IngestionService, IngestTools
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
@@ -77,16 +77,21 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         micro_batch_tokens=settings.micro_batch_tokens,
         queue_tokens=settings.queue_tokens,
     )
+    encoders = Encoders(folder, scheduler, device=settings.device)
+    models = ModelLibrary(folder, encoders)
     try:
-        encoders = Encoders(folder, scheduler, device=settings.device)
-        yield Engine(scheduler, encoders, ModelLibrary(folder, encoders))
+        yield Engine(scheduler, encoders, models)
     finally:
+        models.close()
         scheduler.close()
 
 
 @contextmanager
-def open_house(settings: Settings) -> Iterator[House]:
-    """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError."""
+def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]:
+    """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError.
+
+    A house that runs no jobs leaves unfinished ones as they are.
+    """
     with ExitStack() as stack:
         lock = stack.enter_context(HomeLock(settings.home))
         engine = stack.enter_context(open_engine(settings))
@@ -96,9 +101,10 @@ def open_house(settings: Settings) -> Iterator[House]:
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         _load_default_model(engine.encoders, settings.default_model)
         services = _services(settings, engine, catalog, index, stack)
-        services.ingestion.start()
+        if runs_jobs:
+            services.ingestion.start()
         stack.callback(services.ingestion.stop)
-        app = create_app(services, max_request_bytes=settings.max_request_bytes)
+        app = create_app(services, _limits(settings))
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
         services.ingestion.stop()
@@ -192,6 +198,39 @@ def _services(
     vector_index, worker = index
     definitions = read_definitions(settings.definitions) if settings.definitions else {}
     sources = [Path(item.path) for one in definitions.values() for item in one.sources]
+    roots = AllowedRoots([*settings.ingest_roots, *sources])
+    indexes = IndexService(
+        catalog,
+        vector_index,
+        engine.encoders,
+        IndexTools(worker, roots, default_model=settings.default_model),
+    )
+    indexes.apply(definitions)
+    tools = IngestTools(
+        _extractors(settings, stack),
+        worker,
+        roots,
+        jobs=settings.ingest_jobs,
+        # More files than extractors: the engine stays busy while the next ones are read.
+        files_at_once=settings.extract_workers + 2,
+    )
+    return Services(
+        embedding=EmbeddingService(
+            engine.encoders,
+            small_request_tokens=settings.small_request_tokens,
+            max_texts=settings.max_request_texts,
+        ),
+        models=engine.models,
+        indexes=indexes,
+        ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
+        search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
+        health=HealthService(
+            catalog, vector_index, engine.encoders, default_model=settings.default_model
+        ),
+    )
+
+
+def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
     extractors = ExtractorPool(
         settings.extract_workers,
         ExtractLimits(
@@ -202,32 +241,14 @@ def _services(
         ),
     )
     stack.callback(extractors.close)
-    ingestion = IngestionService(
-        catalog,
-        engine.encoders,
-        extractors,
-        worker,
-        AllowedRoots([*settings.ingest_roots, *sources]),
-        # One file more than there are extractors keeps the engine busy while they read.
-        limits=IngestLimits(settings.ingest_jobs, settings.extract_workers + 2),
-    )
-    indexes = IndexService(
-        catalog, vector_index, engine.encoders, worker, default_model=settings.default_model
-    )
-    indexes.apply(definitions)
-    return Services(
-        embedding=EmbeddingService(
-            engine.encoders,
-            small_request_tokens=settings.small_request_tokens,
-            max_texts=settings.max_request_texts,
-        ),
-        models=engine.models,
-        indexes=indexes,
-        ingestion=ingestion,
-        search=SearchService(catalog, vector_index, worker, engine.encoders),
-        health=HealthService(
-            catalog, vector_index, engine.encoders, default_model=settings.default_model
-        ),
+    return extractors
+
+
+def _limits(settings: Settings) -> AppLimits:
+    return AppLimits(
+        max_request_bytes=settings.max_request_bytes,
+        allowed_origins=settings.allowed_origins,
+        is_loopback=settings.host in ("127.0.0.1", "::1", "localhost"),
     )
 
 

@@ -55,11 +55,14 @@ class Settings(BaseSettings):
     small_request_tokens: int = Field(default=512, ge=1)
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""
     queue_tokens: int = Field(default=4_000_000, ge=1)
-    """Tokens that may wait for the engine; beyond it requests are refused with 503."""
+    """Tokens that may wait in each lane; beyond it requests are refused with 503."""
     max_request_bytes: int = Field(default=64 * MIB, ge=1)
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)
     """Texts in one embedding request."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages that may call besides those of this machine, separated by commas, such as
+    `https://chat.example`; `*` is any."""
     ingest_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders that may be ingested, separated like PATH; sources in definitions are added."""
     ingest_jobs: int = Field(default=2, ge=1)
@@ -86,6 +89,13 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("home", "definitions", mode="after")

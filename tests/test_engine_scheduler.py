@@ -167,3 +167,56 @@ def test_no_texts_give_no_rows_without_a_worker() -> None:
     empty = engine.submit(SumBackend(), [], dimensions=DIMENSIONS, lane="small")
     assert empty.result(0).shape == (0, DIMENSIONS)
     engine.close()
+
+
+def test_a_patient_caller_waits_for_room_and_the_other_lane_is_not_concerned() -> None:
+    backend, engine = SumBackend(), scheduler(queue_tokens=100)
+    backend.gate.clear()
+    futures = [engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk")]
+    assert backend.has_started.wait(5)
+    futures.append(engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk"))
+    waiting = threading.Thread(
+        target=lambda: futures.append(
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+        )
+    )
+    waiting.start()
+    futures.append(engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="small"))
+    assert len(futures) == 3, "the patient one still waits"
+    backend.gate.set()
+    waiting.join(5)
+    assert [future.result(5).shape for future in futures] == [(1, DIMENSIONS)] * 4
+    engine.close()
+
+
+def test_a_patient_caller_is_let_go_when_the_engine_closes() -> None:
+    backend, engine = SumBackend(), scheduler(queue_tokens=100)
+    backend.gate.clear()
+    engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk")
+    errors: list[OverloadedError] = []
+
+    def wait() -> None:
+        try:
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+        except OverloadedError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    engine.close(timeout_s=0.2)
+    waiting.join(5)
+    assert len(errors) == 1
+    backend.gate.set()
+
+
+def test_a_model_of_other_dimensions_fails_its_requests_and_no_worker() -> None:
+    backend, engine = SumBackend(), scheduler(workers=2)
+    for _ in range(3):
+        wrong = engine.submit(backend, [text(3), text(3)], dimensions=5, lane="small")
+        with pytest.raises(ModelError, match="does not fit its graph"):
+            wrong.result(5)
+    right = engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")
+    assert right.result(5).tolist() == [[3, 3]]
+    engine.close()

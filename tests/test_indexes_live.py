@@ -156,7 +156,13 @@ def test_a_chroma_that_dies_is_replaced_and_search_never_stops(
         ("POST", "/indexes/known/query", {"query": "a", "k": 0}, 400, "between 1 and 1000"),
         ("POST", "/indexes/known/query", {"query": "a", "top": 3}, 400, "`query`, `k`"),
         ("POST", "/indexes/known/ingest", {}, 400, "no sources"),
-        ("POST", "/indexes/known/ingest", {"path": "docs"}, 404, "relative path"),
+        ("POST", "/indexes/known/ingest", {"path": "docs"}, 400, "not an absolute path"),
+        ("POST", "/indexes/known/ingest", {"path": "~x/docs"}, 400, "not an absolute path"),
+        ("POST", "/indexes/known/ingest", {"path": "/a\0b"}, 400, "not an absolute path"),
+        ("POST", "/indexes/known/ingest", {"path": "/" + "x" * 300}, 403, "--allow"),
+        ("PUT", "/indexes/x", {"sources": [{"path": "/etc"}]}, 403, "--allow /etc"),
+        ("PUT", "/indexes/x", {"sources": [{"path": "docs"}]}, 400, "not an absolute path"),
+        ("GET", "/jobs/nope?offset=99999999999999999999", None, 400, "offset"),
         ("POST", "/indexes/known/ingest", {"path": "/etc"}, 403, "--allow /etc"),
         ("POST", "/indexes/known/ingest", {"path": "/no/such"}, 403, "EMBEDSERVE_INGEST_ROOTS"),
         ("POST", "/indexes/known/ingest", {"path": 5}, 400, "`path`"),
@@ -176,7 +182,7 @@ def test_a_path_that_does_not_exist_inside_a_root(server: LiveServer) -> None:
     root = server.home.parent / "documents"
     reply = server.http.post("/indexes/known/ingest", json={"path": str(root / "missing")})
     assert reply.status_code == 404
-    assert "does not exist" in reply.json()["error"]
+    assert "No such file" in reply.json()["error"]
 
 
 def test_a_link_that_leads_out_of_the_root_is_refused(live: LiveServer, documents: Path) -> None:
@@ -199,7 +205,7 @@ def test_an_index_is_changed_listed_and_deleted(live: LiveServer, documents: Pat
     assert refused.status_code == 409
     assert [index["name"] for index in live.http.get("/indexes").json()["indexes"]] == ["x"]
     assert live.http.delete("/indexes/x").status_code == 200
-    assert live.http.get("/indexes").json() == {"indexes": []}
+    assert live.http.get("/indexes").json() == {"indexes": [], "problems": {}}
     assert live.ingest("x", documents)["chunks_embedded"] == 0, "vectors are kept by text"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedserve.errors import PathNotFoundError
-from embedserve.ingest.scan import ScanRules, plan, scan, sha256_file
+from embedserve.ingest.scan import ScanRules, plan, scan
 from embedserve.types import FileProblem, FoundFile, KnownFile
 
 
@@ -154,8 +154,3 @@ def test_plan_deletes_nothing_below_a_folder_that_could_not_be_read() -> None:
     result = plan([], {file.path: file for file in before}, unseen=["/r/closed"])
     assert [file.path for file in result.unchanged] == ["/r/closed/a"]
     assert result.delete == ("/r/closed-not/b",)
-
-
-def test_sha256_of_a_file(tmp_path: Path) -> None:
-    write(tmp_path, "a", text="abc")
-    assert sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")

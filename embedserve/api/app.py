@@ -1,16 +1,31 @@
 """The ASGI application: routers of every dialect over one set of services."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from fastapi import FastAPI
 
 from embedserve import __version__
 from embedserve.api import errors, health, indexes, ollama, openai
+from embedserve.api.guard import BrowserGuard
 from embedserve.api.replies import Services
 
 App = FastAPI
 """What `create_app` returns, for those who may not import the framework."""
 
 
-def create_app(services: Services, *, max_request_bytes: int) -> App:
+@dataclass(frozen=True)
+class AppLimits:
+    """What the application accepts."""
+
+    max_request_bytes: int
+    allowed_origins: Sequence[str]
+    """Origins of web pages that may call, besides those of this machine; `*` is any."""
+    is_loopback: bool
+    """Whether only this machine can connect, so that no other host name is meant."""
+
+
+def create_app(services: Services, limits: AppLimits) -> App:
     """Return the application; starting and stopping the services is the caller's part."""
     app = FastAPI(
         title="embedserve",
@@ -19,7 +34,8 @@ def create_app(services: Services, *, max_request_bytes: int) -> App:
         "of document folders, and queries that cite their sources.",
     )
     app.state.services = services
-    app.state.max_request_bytes = max_request_bytes
+    app.state.max_request_bytes = limits.max_request_bytes
+    app.add_middleware(BrowserGuard, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
     errors.install(app)
     for module in (ollama, openai, indexes, health):
         app.include_router(module.router)

@@ -42,7 +42,9 @@ def list_indexes(request: Request) -> Response:
     """List the indexes with their counts."""
     found = services(request).indexes
     reports = [found.describe(name) for name in found.names()]
-    return json_reply({"indexes": [_index(report) for report in reports]})
+    return json_reply(
+        {"indexes": [_index(report) for report in reports], "problems": found.problems}
+    )
 
 
 @router.get("/indexes/{name}")
@@ -53,7 +55,7 @@ def get_index(request: Request, name: str) -> Response:
 
 @router.put("/indexes/{name}", openapi_extra=describe_body(IndexDefinition, is_required=False))
 async def put_index(request: Request, name: str) -> Response:
-    """Create an index (201) or change its definition (200); an empty body takes the defaults."""
+    """Create an index (201) or replace its definition (200); an empty body takes the defaults."""
     is_empty = not (await read_body(request)).strip()
     value = {} if is_empty else await read_object(request)
     definition = parse_definition(value, origin="The definition")
@@ -64,7 +66,7 @@ async def put_index(request: Request, name: str) -> Response:
 
 @router.delete("/indexes/{name}")
 def delete_index(request: Request, name: str) -> Response:
-    """Remove an index with everything in it; the documents themselves stay where they are."""
+    """Remove an index; the documents themselves stay where they are."""
     services(request).indexes.delete(name)
     return json_reply({"deleted": name})
 
@@ -116,13 +118,16 @@ def get_job(
     job_id: str,
     outcome: Annotated[list[Outcome] | None, Query()] = None,
     limit: Annotated[int, Query(ge=0, le=10_000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
 ) -> Response:
     """Describe one job, with a page of what it did to each file (`outcome` filters them)."""
     ingestion = services(request).ingestion
     job = ingestion.job(job_id)
-    files = ingestion.files(job_id, limit=limit, offset=offset, outcomes=outcome)
-    return json_reply({**job_reply(job), "files": [_file(result) for result in files]})
+    # One more than asked for tells whether there is a next page.
+    files = ingestion.files(job_id, limit=limit + 1, offset=offset, outcomes=outcome)
+    next_offset = offset + limit if len(files) > limit else None
+    page = [_file(result) for result in files[:limit]]
+    return json_reply({**job_reply(job), "files": page, "next_offset": next_offset})
 
 
 @router.post("/jobs/{job_id}/cancel")

@@ -1,11 +1,12 @@
 """What every dialect needs to answer: the services, and JSON written straight from arrays."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 
 from embedserve.services.embedding import EmbeddingService
 from embedserve.services.health import HealthService
@@ -13,6 +14,8 @@ from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.search import SearchService
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,21 @@ def services(request: Request) -> Services:
     """Return the services of the app that serves this request."""
     found: Services = request.app.state.services
     return found
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, whose request has been read whole; drop it when the client leaves first."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            # nginx's number; nobody reads it, but the log of a proxy may.
+            raise HTTPException(499, "request canceled")
+        return task.result()
+    finally:
+        leaving.cancel()
+        task.cancel()
 
 
 def json_reply(

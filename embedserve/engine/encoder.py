@@ -34,17 +34,30 @@ class Encoder:
         limit = max(limit, self._tokenizer.special_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
-    def submit(self, texts: Sequence[TokenizedText], *, lane: Lane) -> Future[Vectors]:
-        """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order."""
-        ids = [text.ids for text in texts]
+    def submit(
+        self, texts: Sequence[TokenizedText], *, lane: Lane, is_patient: bool = False
+    ) -> Future[Vectors]:
+        """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order.
+
+        Raises OverloadedError when the lane is full, unless the caller is patient.
+        """
         return self._scheduler.submit(
-            self._backend, ids, dimensions=self.spec.dimensions, lane=lane
+            self._backend,
+            [text.ids for text in texts],
+            dimensions=self.spec.dimensions,
+            lane=lane,
+            is_patient=is_patient,
         )
 
     def encode(self, texts: Sequence[str], *, lane: Lane = "bulk") -> Vectors:
-        """Embed texts and wait for them; text beyond the model's length is cut off."""
+        """Embed texts and wait for them, also for room in the queue.
+
+        Text beyond the model's length is cut off.
+        """
         parts = [
-            self.submit(self.tokenize(texts[first : first + SLICE]), lane=lane).result()
+            self.submit(
+                self.tokenize(texts[first : first + SLICE]), lane=lane, is_patient=True
+            ).result()
             for first in range(0, len(texts), SLICE)
         ]
         empty = np.empty((0, self.spec.dimensions), dtype=np.float32)

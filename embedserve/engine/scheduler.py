@@ -33,6 +33,7 @@ class _Request:
     def __init__(self, backend: Backend, rows: Vectors) -> None:
         self.backend = backend
         self.future: Future[Vectors] = Future()
+        self.dimensions = rows.shape[1]
         self._rows = rows
         self._remaining = len(rows)
         self._lock = Lock()
@@ -95,7 +96,7 @@ class Scheduler:
     def __init__(self, *, workers: int, micro_batch_tokens: int, queue_tokens: int) -> None:
         self._micro_batch_tokens = micro_batch_tokens
         self._limit_tokens = queue_tokens
-        self._queued_tokens = 0
+        self._queued_tokens: dict[Lane, int] = {"small": 0, "bulk": 0}
         self._order = 0
         self._small_turns = 0
         self._is_closed = False
@@ -111,15 +112,21 @@ class Scheduler:
     @property
     def queued_tokens(self) -> int:
         """Tokens that wait for a worker now."""
-        return self._queued_tokens
+        return sum(self._queued_tokens.values())
 
     def submit(
-        self, backend: Backend, texts: Sequence[TokenIds], *, dimensions: int, lane: Lane
+        self,
+        backend: Backend,
+        texts: Sequence[TokenIds],
+        *,
+        dimensions: int,
+        lane: Lane,
+        is_patient: bool = False,
     ) -> Future[Vectors]:
         """Queue all texts or none; the future gives (len(texts), dimensions) float32 in order.
 
-        Cancel the future to drop what has not run yet. Raises OverloadedError when the queue
-        holds more tokens than it may.
+        Cancel the future to drop what has not run yet. When the lane is full a patient caller
+        waits for room; for others OverloadedError is raised.
         """
         rows: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
         request = _Request(backend, rows)
@@ -128,17 +135,24 @@ class Scheduler:
             return request.future
         tokens = sum(len(ids) for ids in texts)
         with self._changed:
+            while self._is_full(lane, tokens) and is_patient and not self._is_closed:
+                self._changed.wait()
             if self._is_closed:
                 raise OverloadedError("The server is stopping; send the request again later.")
-            # A request larger than the whole queue is let in when nothing else waits.
-            if self._queued_tokens and self._queued_tokens + tokens > self._limit_tokens:
+            if self._is_full(lane, tokens):
                 raise OverloadedError(BUSY)
             for row, ids in enumerate(texts):
                 self._lanes[lane].add(_Entry(self._order, request, row, ids))
                 self._order += 1
-            self._queued_tokens += tokens
-            self._changed.notify(min(len(texts), len(self._threads)))
+            self._queued_tokens[lane] += tokens
+            # All of them: workers and patient callers wait on the same condition.
+            self._changed.notify_all()
         return request.future
+
+    def _is_full(self, lane: Lane, tokens: int) -> bool:
+        """Tell whether a lane has no room; a request larger than all of it waits for none."""
+        queued = self._queued_tokens[lane]
+        return queued > 0 and queued + tokens > self._limit_tokens
 
     def close(self, timeout_s: float = 10) -> None:
         """Refuse new work, finish what is queued within `timeout_s`, fail the rest."""
@@ -166,25 +180,33 @@ class Scheduler:
                     if self._is_closed:
                         return []
                     self._changed.wait()
-                taken = self._next_lane().take(self._micro_batch_tokens)
-                self._queued_tokens -= sum(len(entry.ids) for entry in taken)
+                lane = self._next_lane()
+                taken = self._lanes[lane].take(self._micro_batch_tokens)
+                self._queued_tokens[lane] -= sum(len(entry.ids) for entry in taken)
+                self._changed.notify_all()  # there is room for a patient caller
                 # Dropped before it costs compute: nobody waits for these any more.
                 if live := [entry for entry in taken if not entry.request.future.done()]:
                     return live
 
-    def _next_lane(self) -> _Queue:
+    def _next_lane(self) -> Lane:
         small, bulk = self._lanes["small"], self._lanes["bulk"]
         if small and (not bulk or self._small_turns < BULK_TURN):
             self._small_turns += 1
-            return small
+            return "small"
         self._small_turns = 0
-        return bulk
+        return "bulk"
 
 
 def _run(batch: list[_Entry]) -> None:
     """Run one micro-batch; when it fails, run its members alone so that only the bad one fails."""
+    request = batch[0].request
     try:
-        rows = batch[0].request.backend.run(np.stack([entry.ids for entry in batch]))
+        rows = request.backend.run(np.stack([entry.ids for entry in batch]))
+        if rows.shape != (len(batch), request.dimensions):
+            raise ModelError(
+                f"The model gave {rows.shape} numbers for {len(batch)} texts of "
+                f"{request.dimensions} dimensions; its manifest does not fit its graph."
+            )
     except Exception as error:
         if len(batch) > 1:
             for entry in batch:

@@ -5,7 +5,6 @@ A name that begins with a dot is skipped, folder or file: such files hold settin
 seldom documents.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -78,12 +77,6 @@ def plan(
     return Plan(tuple(add), tuple(update), tuple(missing), tuple(unchanged))
 
 
-def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes, 64 hex digits; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_same(file: FoundFile, before: KnownFile) -> bool:
     if before.problem is not None and before.problem.is_retryable:
         return False
@@ -103,7 +96,7 @@ class _Ignore:
 
     def verdict(self, path: str, *, is_folder: bool) -> bool | None:
         """Return True for ignored, False for expressly kept, None for not mentioned."""
-        relative = path[len(self.folder) + 1 :].replace(os.sep, "/")
+        relative = path[len(self.folder.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
         return self.spec.check_file(relative + "/" if is_folder else relative).include
 
 
@@ -137,7 +130,7 @@ class _Walk:
                 continue
             self.seen.add(folder)
             entries = self.entries(folder)
-            ignores = (*_ignore_files(folder, entries), *ignores)
+            ignores = (*_ignore_files(folder, entries, self.on_problem), *ignores)
             folders = []
             for entry in entries:
                 if self.is_skipped(entry, ignores):
@@ -230,7 +223,9 @@ _HINTS = {
 }
 
 
-def _ignore_files(folder: str, entries: list[os.DirEntry[str]]) -> Iterator[_Ignore]:
+def _ignore_files(
+    folder: str, entries: list[os.DirEntry[str]], on_problem: OnProblem
+) -> Iterator[_Ignore]:
     lines: list[str] = []
     for entry in entries:
         if entry.name not in IGNORE_FILES or not entry.is_file(follow_symlinks=False):
@@ -238,7 +233,14 @@ def _ignore_files(folder: str, entries: list[os.DirEntry[str]]) -> Iterator[_Ign
         try:
             with open(entry.path, encoding="utf-8", errors="replace") as file:
                 lines += file.read(MAX_IGNORE_FILE_BYTES).splitlines()
-        except OSError:
-            continue  # unreadable rules: better to index too much than to lose files silently
+        except OSError as error:
+            # Better to index too much than to lose files silently; but it is said.
+            message = f"Its rules are not applied, for it cannot be read: {error.strerror}."
+            hint = "Give the user that runs embedserve the right to read it."
+            on_problem(
+                FileProblem(
+                    entry.path, "permission_denied", "scan", message, hint, is_retryable=True
+                )
+            )
     if lines:
         yield _Ignore(folder, pathspec.GitIgnoreSpec.from_lines(lines))

@@ -1,14 +1,16 @@
 """Indexes as users see them: created, described, counted, deleted."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from embedserve.engine.encoder import Encoder
 from embedserve.errors import ConflictError, EmbedserveError, IndexNotFoundError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition, check_index_name
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.ingestion import chunk_budget
+from embedserve.services.roots import AllowedRoots
+from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
@@ -29,6 +31,15 @@ class IndexReport:
     """What keeps its definition file from taking effect."""
 
 
+@dataclass(frozen=True)
+class IndexTools:
+    """What indexes are checked against and kept in step with."""
+
+    index_worker: IndexWorker
+    roots: AllowedRoots
+    default_model: str
+
+
 class IndexService:
     """Keep indexes in step with their definitions."""
 
@@ -37,24 +48,45 @@ class IndexService:
         catalog: Catalog,
         vector_index: VectorIndex,
         encoders: Encoders,
-        index_worker: IndexWorker,
-        *,
-        default_model: str,
+        tools: IndexTools,
     ) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
         self._encoders = encoders
-        self._index_worker = index_worker
-        self._default_model = default_model
+        self._tools = tools
+        # Definition files that are not in effect, tried again whenever their index is asked for:
+        # a model that was missing at start may have been pulled since.
+        self._waiting: dict[str, IndexDefinition] = {}
         self._problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Return why definition files are not in effect, by index."""
+        return dict(self._problems)
 
     def names(self) -> list[str]:
         """List the indexes by name."""
+        self._apply_waiting(list(self._waiting))
         return sorted(index.name for index in self._catalog.indexes.all())
 
+    def find(self, name: str) -> Index:
+        """Return an index.
+
+        Raises IndexNotFoundError, or ConflictError when it is defined but cannot be built.
+        """
+        self._apply_waiting([name] if name in self._waiting else [])
+        try:
+            return self._catalog.indexes.get(name)
+        except IndexNotFoundError:
+            if name in self._problems:
+                raise ConflictError(
+                    f"Index `{name}` is defined but not in effect: {self._problems[name]}"
+                ) from None
+            raise
+
     def describe(self, name: str) -> IndexReport:
-        """Return definition and counts of one index; raise IndexNotFoundError."""
-        index = self._catalog.indexes.get(name)
+        """Return definition and counts of one index; raises as `find` does."""
+        index = self.find(name)
         try:
             reachable = self._vector_index.count(index.id)
         except VectorStoreError:
@@ -68,20 +100,29 @@ class IndexService:
         )
 
     def put(self, name: str, definition: IndexDefinition) -> bool:
-        """Create the index or change its definition; tell whether it was created.
+        """Create the index or replace its definition; tell whether it was created.
 
-        Raises InvalidNameError, DefinitionError, ModelNotFoundError, and ConflictError for a
-        change that the stored vectors do not allow.
+        Raises InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the
+        allowed roots, ModelNotFoundError, and ConflictError for a change that the stored vectors
+        do not allow.
         """
         check_index_name(name)
-        model = definition.model or self._default_model
+        sources = tuple(
+            source.model_copy(update={"path": str(self._tools.roots.allow(source.path))})
+            for source in definition.sources
+        )
+        definition = definition.model_copy(update={"sources": sources})
+        model = definition.model or self._tools.default_model
         encoder = self._encoders.get(model)
         chunk_budget(encoder, definition)  # refuses chunks that the model cannot take
         existing = self._existing(name)
         if existing and existing.artefact != encoder.spec.artefact:
             self._give_up_vectors(existing)
             existing = None
-        if existing is None:
+        if existing:
+            self._refuse_other_chunks(existing, definition)
+            self._catalog.indexes.set_definition(name, definition.model_dump_json())
+        else:
             self._catalog.indexes.create(
                 name,
                 definition.model_dump_json(),
@@ -89,33 +130,37 @@ class IndexService:
                 artefact=encoder.spec.artefact,
                 dimensions=encoder.spec.dimensions,
             )
-            return True
-        self._refuse_other_chunks(existing, definition)
-        self._catalog.indexes.set_definition(name, definition.model_dump_json())
+        self._waiting.pop(name, None)
         self._problems.pop(name, None)
-        return False
+        return existing is None
 
     def delete(self, name: str) -> None:
-        """Remove an index with its documents, vectors and jobs; raise IndexNotFoundError."""
-        index = self._catalog.indexes.delete(name)
-        self._index_worker.drop(index.id)
+        """Remove an index with its documents; raise IndexNotFoundError.
+
+        Vectors stay by the hash of their text, so that building it again embeds nothing.
+        """
+        self._catalog.indexes.delete(name)
+        self._problems.pop(name, None)
+        self._tools.index_worker.wake()
 
     def apply(self, definitions: Mapping[str, IndexDefinition]) -> None:
         """Create or change indexes as their definition files say, at start.
 
-        One that cannot be applied keeps its former state, and `describe` says why.
+        One that cannot be applied keeps its former state, and its problem is told.
         """
-        for name, definition in definitions.items():
-            try:
-                self.put(name, definition)
-            except EmbedserveError as error:
-                self._problems[name] = error.message
-                logger.warning("index %s: its definition is not in effect: %s", name, error)
+        self._waiting = dict(definitions)
+        self._apply_waiting(list(definitions))
 
-    @property
-    def problems(self) -> dict[str, str]:
-        """Definition files that are not in effect, with the reason."""
-        return dict(self._problems)
+    def _apply_waiting(self, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                self.put(name, self._waiting[name])
+            except KeyError:  # another request has just applied it
+                continue
+            except EmbedserveError as error:
+                if self._problems.get(name) != error.message:
+                    logger.warning("index %s: its definition is not in effect: %s", name, error)
+                self._problems[name] = error.message
 
     def _existing(self, name: str) -> Index | None:
         try:
@@ -141,3 +186,13 @@ class IndexService:
                 f"Index `{existing.name}` holds chunks cut with another `chunking`; change it "
                 f"after `embedserve index delete {existing.name}`, or choose a new name."
             )
+
+
+def check_same_artefact(index: Index, encoder: Encoder) -> None:
+    """Raise ConflictError when the installed model is not the one that filled the index."""
+    if encoder.spec.artefact != index.artefact:
+        raise ConflictError(
+            f"Index `{index.name}` holds vectors of another build of `{index.model}` than the "
+            "installed one; the two are never mixed. Install the former build again, or delete "
+            f"the index (`embedserve index delete {index.name}`) and ingest its documents anew."
+        )

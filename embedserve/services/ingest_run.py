@@ -6,19 +6,25 @@ few files at a time. A file that fails is a row with its reason; the others go o
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from embedserve.engine.encoder import Encoder
-from embedserve.errors import CatalogError, DefinitionError, EmbedserveError, ExtractionError
+from embedserve.errors import (
+    CatalogError,
+    ExtractionError,
+    OverloadedError,
+)
 from embedserve.ingest.chunk import chunk, prefix
 from embedserve.ingest.extract import ExtractorPool
-from embedserve.ingest.scan import ScanRules, plan, scan, sha256_file
-from embedserve.services.definitions import DEFAULT_CHUNK_TOKENS, Source
+from embedserve.ingest.scan import ScanRules, plan, scan
+from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
+from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
     Chunk,
@@ -30,7 +36,6 @@ from embedserve.types import (
     Job,
     KnownFile,
     NewDocument,
-    Outcome,
     Plan,
     Vectors,
 )
@@ -40,6 +45,22 @@ logger = logging.getLogger(__name__)
 
 class JobInterruptedError(Exception):
     """The job was cancelled, or the server is stopping."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder or file to walk, under its rules, and the part of it that a job is about."""
+
+    root: Path
+    rules: ScanRules
+    below: Path
+    """`root` itself, or a path inside it."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    file: FoundFile
+    root: Path
 
 
 @dataclass(frozen=True)
@@ -54,33 +75,6 @@ class Tools:
     files_at_once: int
 
 
-@dataclass(frozen=True)
-class TokenBudget:
-    """How the model's length is shared out; together it is never exceeded."""
-
-    prefix: int
-    """Tokens of title and headings in front of a chunk."""
-    chunk: int
-    """Tokens of the chunk itself."""
-
-
-# Special tokens, and the few by which a text's count changes when it stands alone.
-SPARE_TOKENS = 10
-
-
-def token_budget(model_tokens: int, prompt_tokens: int, wanted: int | None) -> TokenBudget:
-    """Share out a model's length; raise DefinitionError when `wanted` does not fit."""
-    room = model_tokens - prompt_tokens - SPARE_TOKENS
-    prefix_tokens = min(100, room // 3)
-    largest = room - prefix_tokens
-    if wanted and wanted > largest:
-        raise DefinitionError(
-            f"`chunking.max_tokens` is {wanted}, but the index's model takes {model_tokens} "
-            f"tokens, of which a chunk may use {largest}. Lower it, or choose a longer model."
-        )
-    return TokenBudget(prefix_tokens, wanted or min(DEFAULT_CHUNK_TOKENS, largest))
-
-
 class IngestRun:
     """Bring one index in step with one folder or file."""
 
@@ -91,50 +85,55 @@ class IngestRun:
         self._job = job
         self._index = index
         self._budget = budget
-        self._noted = 0
 
-    def run(self, sources: Sequence[Source]) -> None:
-        """Ingest every source; raise JobInterruptedError when told to stop."""
-        known = [
-            self._catalog.documents.known_files(self._index.id, source.path) for source in sources
-        ]
-        plans = [self._plan(source, files) for source, files in zip(sources, known, strict=True)]
-        # A resumed job has deleted and noted some already; they are no longer in the plan.
-        total = self._noted + self._job.counts.get("deleted", 0)
-        total += sum(
-            len(work.add) + len(work.update) + len(work.delete) + len(work.unchanged)
-            for work in plans
-        )
-        self._catalog.jobs.set_files_total(self._job.id, total)
-        for source, files, work in zip(sources, known, plans, strict=True):
-            self._carry_out(work, files, root=Path(source.path))
-
-    def _plan(self, source: Source, known: dict[str, KnownFile]) -> Plan:
-        root = Path(source.path)
-        problems: list[FileProblem] = []
-        if root.exists():
-            rules = ScanRules(include=source.include, exclude=source.exclude)
-            found = list(scan(root, rules, problems.append))
-        else:
-            # A source that is gone may be a disk that is not mounted: nothing is deleted for it.
-            found = []
-            problems.append(_missing_source(source.path))
+    def run(self, targets: Sequence[Target]) -> None:
+        """Ingest every target; raise JobInterruptedError when told to stop."""
+        known = self._known(targets)
+        found, problems = self._found(targets)
         results = [
-            FileResult(problem.path, _outcome_of(problem), problem=problem) for problem in problems
+            FileResult(problem.path, outcome_of(problem), problem=problem) for problem in problems
         ]
         self._catalog.jobs.record_files(self._job.id, results)
-        self._noted += len(results)
         # What lies below something that could not be read is not known to be gone.
-        return plan(found, known, unseen=[problem.path for problem in problems])
+        files = [item.file for item in found.values()]
+        work = plan(files, known, unseen=[problem.path for problem in problems])
+        sizes = map(len, (work.add, work.update, work.delete, work.unchanged, results))
+        # A resumed job has deleted some already; they are no longer in the plan.
+        total = sum(sizes) + self._job.counts.get("deleted", 0)
+        self._catalog.jobs.set_files_total(self._job.id, total)
+        self._carry_out(work, known, found)
 
-    def _carry_out(self, work: Plan, known: dict[str, KnownFile], *, root: Path) -> None:
+    def _known(self, targets: Sequence[Target]) -> dict[str, KnownFile]:
+        known: dict[str, KnownFile] = {}
+        for target in targets:
+            known |= self._catalog.documents.known_files(self._index.id, str(target.below))
+        return known
+
+    def _found(self, targets: Sequence[Target]) -> tuple[dict[str, _Found], list[FileProblem]]:
+        """Scan every target; a file that several of them hold is taken once, for the first."""
+        found: dict[str, _Found] = {}
+        problems: list[FileProblem] = []
+        for target in targets:
+            self._stop_if_interrupted()
+            if not target.root.exists():
+                # It may be a disk that is not mounted: nothing is deleted for it.
+                problems.append(missing_source(str(target.root)))
+                continue
+            for file in scan(target.root, target.rules, problems.append):
+                if Path(file.path).is_relative_to(target.below):
+                    found.setdefault(file.path, _Found(file, target.root))
+        return found, problems
+
+    def _carry_out(
+        self, work: Plan, known: Mapping[str, KnownFile], found: Mapping[str, _Found]
+    ) -> None:
         self._record_unchanged(work.unchanged)
         for path in work.delete:
             self._stop_if_interrupted()
             self._catalog.documents.delete(self._index, path, job_id=self._job.id)
             self._tools.wake_index()
         self._in_parallel(
-            (lambda file=file: self._ingest(file, known.get(file.path), root))  # type: ignore[misc]
+            partial(self._ingest, found[file.path], known.get(file.path))
             for file in (*work.add, *work.update)
         )
 
@@ -143,7 +142,7 @@ class IngestRun:
         results = [
             FileResult(
                 file.path,
-                _outcome_of(file.problem) if file.problem else "unchanged",
+                outcome_of(file.problem) if file.problem else "unchanged",
                 problem=file.problem,
             )
             for file in files
@@ -172,26 +171,25 @@ class IngestRun:
 
     # -- one file -----------------------------------------------------------------------------
 
-    def _ingest(self, file: FoundFile, known: KnownFile | None, root: Path) -> None:
+    def _ingest(self, found: _Found, known: KnownFile | None) -> None:
         if self._tools.is_interrupted():
             return
+        file = found.file
         try:
-            if known and not known.problem and sha256_file(Path(file.path)) == known.sha256:
-                self._catalog.documents.touch(
-                    self._index, file.path, mtime_ns=file.mtime_ns, size_bytes=file.size_bytes
-                )
-                self._record_unchanged([known])
+            extraction = self._tools.extractors.extract(Path(file.path), found.root)
+            if known and not known.problem and extraction.sha256 == known.sha256:
+                self._note_same_bytes(file, known)
                 return
-            extraction = self._tools.extractors.extract(Path(file.path), root)
             document = self._document(file, extraction)
         except ExtractionError as error:
-            self._give_up(file, _problem(file.path, error))
+            if error.code != "shutting_down":  # then the next start does it again
+                self._give_up(file, problem_of(file.path, error))
             return
-        except CatalogError:
-            raise
+        except (CatalogError, OverloadedError):
+            raise  # nothing is wrong with the file
         except Exception as error:  # per-file ingest: one file's failure is one row
             logger.exception("ingesting %s", file.path)
-            self._give_up(file, _unexpected(file.path, error))
+            self._give_up(file, unexpected(file.path, error))
             return
         self._catalog.documents.commit(
             self._index,
@@ -201,13 +199,19 @@ class IngestRun:
         )
         self._tools.wake_index()
 
+    def _note_same_bytes(self, file: FoundFile, known: KnownFile) -> None:
+        self._catalog.documents.touch(
+            self._index, file.path, mtime_ns=file.mtime_ns, size_bytes=file.size_bytes
+        )
+        self._record_unchanged([known])
+
     def _give_up(self, file: FoundFile, problem: FileProblem) -> None:
         # What may succeed on the next run keeps its former version until then.
         self._catalog.documents.commit_problem(
             self._index,
             KnownFile(file.path, file.size_bytes, file.mtime_ns, sha256="", problem=problem),
             job_id=self._job.id,
-            outcome=_outcome_of(problem),
+            outcome=outcome_of(problem),
             keep_previous=problem.is_retryable,
         )
         self._tools.wake_index()
@@ -260,38 +264,3 @@ class IngestRun:
             by_hash |= dict(zip(missing, computed, strict=True))
             self._catalog.jobs.add_chunks_embedded(self._job.id, len(missing))
         return np.stack([by_hash[key] for key in hashes])
-
-
-def _outcome_of(problem: FileProblem) -> Outcome:
-    """Nothing to index is `skipped`; something wrong with the file is `failed`."""
-    return "skipped" if problem.code in SKIPPED_CODES else "failed"
-
-
-SKIPPED_CODES = frozenset({"empty_file", "no_text", "unsupported"})
-
-
-def _problem(path: str, error: ExtractionError) -> FileProblem:
-    return FileProblem(path, error.code, error.stage, error.message, error.hint, error.is_retryable)
-
-
-def _unexpected(path: str, error: Exception) -> FileProblem:
-    message = error.message if isinstance(error, EmbedserveError) else type(error).__name__
-    return FileProblem(
-        path,
-        "internal_error",
-        "ingest",
-        f"Unexpected failure: {message}",
-        hint="The server's log has the details; the next run tries again.",
-        is_retryable=True,
-    )
-
-
-def _missing_source(path: str) -> FileProblem:
-    return FileProblem(
-        path,
-        "missing_source",
-        "scan",
-        "This source does not exist; its documents are kept as they are.",
-        hint="Mount or restore it, or take it out of the definition.",
-        is_retryable=True,
-    )

@@ -3,25 +3,19 @@
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from threading import Condition, Thread
 
-from embedserve.engine.encoder import Encoder
 from embedserve.errors import EmbedserveError, InvalidRequestError
 from embedserve.ingest.extract import ExtractorPool
-from embedserve.services.definitions import IndexDefinition, Source
+from embedserve.ingest.scan import ScanRules
+from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.ingest_run import (
-    IngestRun,
-    JobInterruptedError,
-    TokenBudget,
-    Tools,
-    token_budget,
-)
+from embedserve.services.indexes import IndexService, check_same_artefact
+from embedserve.services.ingest_run import IngestRun, JobInterruptedError, Target, Tools
 from embedserve.services.roots import AllowedRoots
-from embedserve.services.search import check_same_artefact
+from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
@@ -33,9 +27,12 @@ CATALOG_RETRY_S = 2
 
 
 @dataclass(frozen=True)
-class IngestLimits:
-    """How much runs at once."""
+class IngestTools:
+    """What jobs work with, and how much of it runs at once."""
 
+    extractors: ExtractorPool
+    index_worker: IndexWorker
+    roots: AllowedRoots
     jobs: int
     files_at_once: int
 
@@ -44,21 +41,12 @@ class IngestionService:
     """Accept jobs and carry them out; the rows in the catalog are the queue."""
 
     def __init__(
-        self,
-        catalog: Catalog,
-        encoders: Encoders,
-        extractors: ExtractorPool,
-        index_worker: IndexWorker,
-        roots: AllowedRoots,
-        *,
-        limits: IngestLimits,
+        self, catalog: Catalog, indexes: IndexService, encoders: Encoders, tools: IngestTools
     ) -> None:
         self._catalog = catalog
+        self._indexes = indexes
         self._encoders = encoders
-        self._extractors = extractors
-        self._index_worker = index_worker
-        self._roots = roots
-        self._limits = limits
+        self._tools = tools
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._is_stopping = False
@@ -69,7 +57,7 @@ class IngestionService:
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
-        for number in range(self._limits.jobs):
+        for number in range(self._tools.jobs):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -87,13 +75,13 @@ class IngestionService:
 
         Raises IndexNotFoundError, PathNotAllowedError, PathNotFoundError, InvalidRequestError.
         """
-        index = self._catalog.indexes.get(index_name)
+        index = self._indexes.find(index_name)
         if path is None and not _definition(index).sources:
             raise InvalidRequestError(
-                f"Index `{index_name}` has no sources in its definition: send the folder or file "
-                'to ingest, {"path": "/absolute/path"}.'
+                f"Index `{index_name}` has no sources in its definition: name the folder or file "
+                "to ingest by its absolute path, as `path`."
             )
-        target = str(self._roots.check(path)) if path is not None else ""
+        target = str(self._tools.roots.check(path)) if path is not None else ""
         job = self._catalog.jobs.create(index.name, target)
         with self._changed:
             self._changed.notify()
@@ -143,17 +131,20 @@ class IngestionService:
                 self._changed.wait(seconds)
 
     def _run_job(self, job: Job) -> None:
+        status: JobStatus
+        error: str | None
+        error = None
         try:
-            status, error = self._carry_out(job)
+            status = self._carry_out(job)
         except JobInterruptedError:
-            if self._is_stopping:
-                return  # stays as it is; the next start resumes it
-            status, error = "cancelled", None
+            status = "cancelled"
         except EmbedserveError as failure:
             status, error = "failed", failure.message
         except Exception as failure:  # job runner: a job's failure is its own
             logger.exception("job %s", job.id)
             status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
+        if self._is_stopping and status in ("cancelled", "failed"):
+            return  # stays as it is; the next start resumes it
         self._finish(job, status, error)
 
     def _finish(self, job: Job, status: JobStatus, error: str | None) -> None:
@@ -170,47 +161,51 @@ class IngestionService:
             logger.info("job %s on index %s: %s", job.id, job.index, status)
             return
 
-    def _carry_out(self, job: Job) -> tuple[JobStatus, str | None]:
+    def _carry_out(self, job: Job) -> JobStatus:
         index = self._catalog.indexes.get(job.index)
         encoder = self._encoders.get(index.model)
         check_same_artefact(index, encoder)
         definition = _definition(index)
         tools = Tools(
             catalog=self._catalog,
-            extractors=self._extractors,
+            extractors=self._tools.extractors,
             encoder=encoder,
-            wake_index=self._index_worker.wake,
+            wake_index=self._tools.index_worker.wake,
             is_interrupted=lambda: (
                 self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
             ),
-            files_at_once=self._limits.files_at_once,
+            files_at_once=self._tools.files_at_once,
         )
-        budget = chunk_budget(encoder, definition)
-        run = IngestRun(tools, job, index, budget=budget)
-        run.run(_targets(job, definition))
-        self._index_worker.wait_until_applied(index.id, APPLY_TIMEOUT_S)
+        run = IngestRun(tools, job, index, budget=chunk_budget(encoder, definition))
+        run.run(self._targets(job, definition))
         if tools.is_interrupted():
             raise JobInterruptedError
+        # All is committed; from here on the job has succeeded, whatever the vector index does.
+        self._tools.index_worker.wait_until_applied(
+            index.id, APPLY_TIMEOUT_S, is_interrupted=tools.is_interrupted
+        )
         failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
-        return ("succeeded_with_errors" if failed else "succeeded"), None
+        return "succeeded_with_errors" if failed else "succeeded"
 
+    def _targets(self, job: Job, definition: IndexDefinition) -> list[Target]:
+        """Return what a job walks: its own path under its source's rules, or every source.
 
-def chunk_budget(encoder: Encoder, definition: IndexDefinition) -> TokenBudget:
-    """Return the token budget of an index; raise DefinitionError when its chunks do not fit."""
-    [prompt] = encoder.offsets([encoder.spec.document_prompt])
-    return token_budget(encoder.spec.max_tokens, len(prompt), definition.chunking.max_tokens)
+        The roots are asked again: since the job was queued a link may have been put in the way,
+        or the server started with other roots.
+        """
+        targets = []
+        for source in definition.sources:
+            root = self._tools.roots.allow(source.path)
+            rules = ScanRules(include=source.include, exclude=source.exclude)
+            targets.append(Target(root, rules, below=root))
+        if not job.path:
+            return targets
+        below = self._tools.roots.check(job.path)
+        for target in targets:
+            if below.is_relative_to(target.root):
+                return [replace(target, below=below)]
+        return [Target(below, ScanRules(), below)]
 
 
 def _definition(index: Index) -> IndexDefinition:
     return IndexDefinition.model_validate_json(index.definition)
-
-
-def _targets(job: Job, definition: IndexDefinition) -> list[Source]:
-    """Return what a job walks: its own path under its source's rules, or every source."""
-    if not job.path:
-        return list(definition.sources)
-    for source in definition.sources:
-        # Globs count from the source's own folder, so they hold for that folder only.
-        if Path(job.path) == Path(source.path):
-            return [source]
-    return [Source(path=job.path)]

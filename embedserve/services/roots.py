@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from embedserve.errors import PathNotAllowedError, PathNotFoundError
+from embedserve.errors import InvalidRequestError, PathNotAllowedError, PathNotFoundError
 
 
 class AllowedRoots:
@@ -12,11 +12,11 @@ class AllowedRoots:
     def __init__(self, roots: Iterable[Path]) -> None:
         self._roots = tuple(sorted({root.expanduser().resolve() for root in roots}))
 
-    def check(self, path: str) -> Path:
-        """Return `path` with symlinks resolved.
+    def allow(self, path: str) -> Path:
+        """Return `path` with symlinks resolved, whether or not there is anything.
 
-        Raises PathNotAllowedError before anything tells whether it exists, then
-        PathNotFoundError.
+        Raises InvalidRequestError for what is no absolute path, PathNotAllowedError outside
+        the roots.
         """
         wanted = _resolve(path)
         if not any(wanted.is_relative_to(root) for root in self._roots):
@@ -24,23 +24,32 @@ class AllowedRoots:
                 f"`{path}` is outside the folders that may be ingested. Allow it where the server "
                 f"is started: `embedserve serve --allow {wanted}`, or EMBEDSERVE_INGEST_ROOTS."
             )
-        if not wanted.exists():
+        return wanted
+
+    def check(self, path: str) -> Path:
+        """Return `path` with symlinks resolved; it exists.
+
+        Raises as `allow` does, before anything tells whether it exists, then PathNotFoundError.
+        """
+        wanted = self.allow(path)
+        try:
+            wanted.stat()
+        except OSError as error:
             raise PathNotFoundError(
-                f"`{path}` does not exist on the server's machine. Check the spelling; to drop "
-                "the documents of a folder that was removed, ingest its parent folder."
-            )
+                f"`{path}` cannot be opened on the server's machine: {error.strerror}. Check the "
+                "spelling and the rights of the user that runs the server; to drop the documents "
+                "of a folder that was removed, ingest its parent folder."
+            ) from error
         return wanted
 
 
 def _resolve(path: str) -> Path:
-    if not path or "\0" in path:
-        raise PathNotFoundError("`path` is empty or holds a NUL character; send a folder or file.")
-    plain = Path(path).expanduser()
-    if not plain.is_absolute():
-        raise PathNotFoundError(
-            f"`{path}` is a relative path; send an absolute one, such as `{Path.cwd() / path}`."
+    # No `~`: it would be the server's home, which is not what a caller elsewhere means.
+    if "\0" in path or not Path(path).is_absolute():
+        raise InvalidRequestError(
+            f"`{path[:200]}` is not an absolute path, such as `/home/me/docs`."
         )
     try:
-        return plain.resolve()
-    except OSError as error:  # loops of symlinks, names that are too long
-        raise PathNotFoundError(f"`{path[:200]}` cannot be read: {error.strerror}.") from error
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # names that are too long, circles of links
+        raise PathNotFoundError(f"`{path[:200]}` cannot be resolved: {error}.") from error

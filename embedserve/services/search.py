@@ -9,11 +9,11 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from embedserve.engine.encoder import Encoder
-from embedserve.errors import ConflictError, InvalidRequestError, VectorStoreError
+from embedserve.errors import InvalidRequestError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
+from embedserve.services.indexes import IndexService, check_same_artefact
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
@@ -22,6 +22,7 @@ from embedserve.types import Index, ScoredId, StoredChunk, Vectors
 logger = logging.getLogger(__name__)
 
 MAX_K = 1000
+EXACTLY = "every vector was compared exactly instead."
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class SearchService:
     def __init__(
         self,
         catalog: Catalog,
+        indexes: IndexService,
         vector_index: VectorIndex,
         index_worker: IndexWorker,
         encoders: Encoders,
     ) -> None:
         self._catalog = catalog
+        self._indexes = indexes
         self._vector_index = vector_index
         self._index_worker = index_worker
         self._encoders = encoders
@@ -69,7 +72,7 @@ class SearchService:
         return await asyncio.to_thread(self._query, index_name, text, k)
 
     def _query(self, index_name: str, text: str, k: int | None) -> SearchResult:
-        index = self._catalog.indexes.get(index_name)
+        index = self._indexes.find(index_name)
         if k is None:
             k = IndexDefinition.model_validate_json(index.definition).search.k
         _check(text, k)
@@ -82,29 +85,27 @@ class SearchService:
         warnings: list[str] = []
         if tokenized.is_truncated:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
-        scored, is_exact = self._nearest(index, vector, k, warnings)
-        searched = time.perf_counter()
-        live = self._catalog.chunks.by_id(index.id, [item.id for item in scored])
-        hits = [Hit(live[item.id], item.score) for item in scored if item.id in live]
+        hits, is_exact = self._nearest(index, vector, k, warnings)
         return SearchResult(
-            hits=hits[:k],
+            hits=hits,
             model=index.model,
             is_query_truncated=tokenized.is_truncated,
             is_exact=is_exact,
             warnings=warnings,
             timings_ms={
                 "embed": _ms(started, embedded),
-                "search": _ms(embedded, searched),
-                "join": _ms(searched, time.perf_counter()),
+                "search": _ms(embedded, time.perf_counter()),
             },
         )
 
     def _nearest(
         self, index: Index, vector: Vectors, k: int, warnings: list[str]
-    ) -> tuple[list[ScoredId], bool]:
-        """Merge the vector index's answer with an exact one over what it has not applied yet."""
+    ) -> tuple[list[Hit], bool]:
+        """Return live hits by the vector index, or exactly where it cannot be relied on."""
         if not self._index_worker.is_ready(index.id):
-            return self._exact.search(index, vector, count=k), True
+            if self._catalog.chunks.count(index.id):
+                warnings.append(f"The vector index is being loaded or repaired; {EXACTLY}")
+            return self._exactly(index, vector, k), True
         waiting = self._catalog.changes.pending_ids(index.id)
         try:
             # Chunks that were just deleted may still stand in the index: ask for that many more.
@@ -112,34 +113,28 @@ class SearchService:
             found = self._vector_index.search(index.id, vector, count=count)
         except VectorStoreError as error:
             logger.warning("vector index: %s", error)
-            self._index_worker.suspect()
-            warnings.append(
-                "The vector index is not available; every vector was compared exactly instead."
+            self._index_worker.suspect(index.id)
+            warnings.append(f"The vector index is not available; {EXACTLY}")
+            return self._exactly(index, vector, k), True
+        if len(waiting):
+            found = _merge(
+                found, self._exact.search(index, vector, count=k, among=waiting.tolist())
             )
-            return self._exact.search(index, vector, count=k), True
-        if len(found) < count and self._is_short(index, len(found)):
-            # It has lost something; whatever it is, the catalog still has it.
-            self._index_worker.suspect()
-            return self._exact.search(index, vector, count=k), True
+        hits = self._live(index, found)[:k]
+        if len(hits) == k or len(hits) == self._catalog.chunks.count(index.id):
+            return hits, False
+        # Fewer than there are: deleted chunks crowded the answer, or the index has lost some.
         if not len(waiting):
-            return found, False
-        fresh = self._exact.search(index, vector, count=k, among=waiting.tolist())
-        return _merge(found, fresh), False
+            self._index_worker.suspect(index.id)
+        return self._exactly(index, vector, k), True
 
-    def _is_short(self, index: Index, found: int) -> bool:
-        """Tell whether an answer that held everything there was held too little."""
-        counts = self._catalog.indexes.counts(index.id)
-        return found < counts.chunks - counts.pending
+    def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:
+        return self._live(index, self._exact.search(index, vector, count=k))
 
-
-def check_same_artefact(index: Index, encoder: Encoder) -> None:
-    """Raise ConflictError when the installed model is not the one that filled the index."""
-    if encoder.spec.artefact != index.artefact:
-        raise ConflictError(
-            f"Index `{index.name}` holds vectors of another build of `{index.model}` than the "
-            "installed one; the two are never mixed. Install the former build again, or delete "
-            f"the index (`embedserve index delete {index.name}`) and ingest its documents anew."
-        )
+    def _live(self, index: Index, scored: list[ScoredId]) -> list[Hit]:
+        """Join with the catalog: what is not there is not alive."""
+        live = self._catalog.chunks.by_id(index.id, [item.id for item in scored])
+        return [Hit(live[item.id], item.score) for item in scored if item.id in live]
 
 
 def _check(text: str, k: int) -> None:

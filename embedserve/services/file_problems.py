@@ -1,0 +1,41 @@
+"""Why a file gave no chunks, in the words that the catalog keeps."""
+
+from embedserve.errors import EmbedserveError, ExtractionError
+from embedserve.types import FileProblem, Outcome
+
+SKIPPED_CODES = frozenset({"empty_file", "no_text", "unsupported"})
+
+
+def outcome_of(problem: FileProblem) -> Outcome:
+    """Nothing to index is `skipped`; something wrong with the file is `failed`."""
+    return "skipped" if problem.code in SKIPPED_CODES else "failed"
+
+
+def problem_of(path: str, error: ExtractionError) -> FileProblem:
+    """Return an extraction error as the row that the catalog keeps."""
+    return FileProblem(path, error.code, error.stage, error.message, error.hint, error.is_retryable)
+
+
+def unexpected(path: str, error: Exception) -> FileProblem:
+    """Return the row for a failure that is not the file's own; the next run tries it again."""
+    message = error.message if isinstance(error, EmbedserveError) else type(error).__name__
+    return FileProblem(
+        path,
+        "internal_error",
+        "ingest",
+        f"Unexpected failure: {message}",
+        hint="The server's log has the details; the next run tries again.",
+        is_retryable=True,
+    )
+
+
+def missing_source(path: str) -> FileProblem:
+    """Return the row for a source that is not there."""
+    return FileProblem(
+        path,
+        "missing_source",
+        "scan",
+        "This source does not exist; its documents are kept as they are.",
+        hint="Mount or restore it, or take it out of the definition.",
+        is_retryable=True,
+    )

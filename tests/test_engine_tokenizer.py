@@ -1,0 +1,88 @@
+"""The tokenizer's lengths and offsets, on the real model's tokenizer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from embedserve.engine.tokenizer import HEAD_CHARS_PER_TOKEN, ModelTokenizer
+from embedserve.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def path(model_home: Path) -> Path:
+    [found] = model_home.glob("models/**/tokenizer.json")
+    return found
+
+
+@pytest.fixture(scope="module")
+def ours(path: Path) -> ModelTokenizer:
+    return ModelTokenizer(path)
+
+
+@pytest.fixture(scope="module")
+def reference(path: Path) -> Tokenizer:
+    """The library's own truncation at 256, without padding."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "one word",
+        "word " * 300,
+        "x" * 50_000,  # one word that is no word: a single unknown token
+        " " * 50_000,
+        "日本語" * 20_000,
+        "a" * 99 + " " + "word " * 10_000,
+        "\x00\ud7ff\U0001f600",
+    ],
+)
+def test_ids_are_those_of_the_library(
+    ours: ModelTokenizer, reference: Tokenizer, text: str
+) -> None:
+    expected = reference.encode(text)
+    found = ours.tokenize(text, 256)
+    assert found.ids.tolist() == expected.ids
+    assert found.is_truncated == bool(expected.overflowing)
+
+
+@given(st.text(max_size=400), st.integers(2, 40))
+@settings(max_examples=150, deadline=None)
+def test_any_text_keeps_its_special_tokens_and_its_limit(
+    ours: ModelTokenizer, text: str, limit: int
+) -> None:
+    whole = ours.tokenize(text, 10_000)
+    cut = ours.tokenize(text, limit)
+    assert len(cut.ids) == min(limit, len(whole.ids))
+    assert cut.is_truncated == (len(whole.ids) > limit)
+    assert (cut.ids[0], cut.ids[-1]) == (101, 102)
+    assert cut.ids[1:-1].tolist() == whole.ids[1 : len(cut.ids) - 1].tolist()
+
+
+def test_a_long_text_is_not_tokenized_to_its_end(ours: ModelTokenizer) -> None:
+    head = "word " * 256 * HEAD_CHARS_PER_TOKEN
+    assert np.array_equal(ours.tokenize(head, 256).ids, ours.tokenize(head + "other", 256).ids)
+
+
+def test_offsets_lead_back_to_the_text(ours: ModelTokenizer) -> None:
+    text = "Café, naïve\n\nprint('x')"
+    [offsets] = ours.offsets([text])
+    assert [text[start:end] for start, end in offsets[:3]] == ["Café", ",", "naïve"]
+    [none] = ours.offsets([""])
+    assert none.shape == (0, 2)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("{")
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        ModelTokenizer(broken)
