@@ -4,12 +4,23 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from embedserve.errors import StartupError
+
+TRY_S = 0.2
+"""How long a start goes on asking for a lock that it does not get at once.
+
+`owner_of` can only ask by taking a shared lock for some microseconds: flock has no question
+without it, and the locks that have one are lost when any part of the process closes the file, or
+exist on Linux only. One start in fifty met such a question in a loop of them (measured).
+"""
+TRY_EVERY_S = 0.02  # a lock of another process gives no event that a wait with an end could use
+CONTENT_BYTES = 512  # always that many, so that one write replaces all there was
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,9 @@ class HomeLock:
             raise StartupError(
                 f"Home `{home}` cannot be used: {error.strerror}. Choose another with `--home DIR`."
             ) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(self._descriptor):
             os.close(self._descriptor)
-            raise HomeLockedError(home, _read(home)) from None
+            raise HomeLockedError(home, _read(home))
         self._write(None)
 
     def announce(self, url: str) -> None:
@@ -74,8 +83,7 @@ class HomeLock:
 
     def _write(self, url: str | None) -> None:
         content = json.dumps({"pid": os.getpid(), "url": url}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
+        os.pwrite(self._descriptor, content.ljust(CONTENT_BYTES), 0)
 
 
 def owner_of(home: Path) -> Owner | None:
@@ -93,6 +101,19 @@ def owner_of(home: Path) -> Owner | None:
     return None
 
 
+def _lock(descriptor: int) -> bool:
+    """Take the lock, or find that somebody holds it for longer than a question takes."""
+    deadline = time.monotonic() + TRY_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(TRY_EVERY_S)
+
+
 def _path(home: Path) -> Path:
     return home / "lock"
 
@@ -102,4 +123,4 @@ def _read(home: Path) -> Owner:
         value = json.loads(_path(home).read_text(encoding="utf-8"))
         return Owner(pid=int(value["pid"]), url=value["url"])
     except (OSError, ValueError, KeyError, TypeError):
-        return Owner(pid=0, url=None)  # caught between truncating and writing
+        return Owner(pid=0, url=None)  # the first owner has not written yet
