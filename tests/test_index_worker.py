@@ -263,7 +263,9 @@ def test_waiting_does_not_hold_up_those_who_wake(house: House) -> None:
     waiter.join(5)
 
 
-def test_a_house_whose_chroma_is_damaged_at_its_first_start_comes_up(tmp_path: Path) -> None:
+def test_a_house_whose_chroma_is_damaged_at_its_first_start_comes_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "home" / "chroma"
     folder.mkdir(parents=True)
     (folder / "chroma.sqlite3").write_bytes(b"damaged" * 1000)
@@ -271,3 +273,4 @@ def test_a_house_whose_chroma_is_damaged_at_its_first_start_comes_up(tmp_path: P
     with open_house(settings) as house:
         health = house.services.health
         wait_until(lambda: health.readiness()["vector_index"] == "ok", within_s=30)
+    assert "a listener failed" not in caplog.text
