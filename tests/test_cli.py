@@ -6,18 +6,25 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from embedserve.store.catalog import Catalog
+from embedserve.store.home_lock import HomeLock
 from tests.live import LiveServer, environment
 
 
-def run(*arguments: str, home: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, home: Path, stdin: str = "", columns: str = "200"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "embedserve", *arguments, "--home", str(home)],
         cwd=home,
-        env=environment(),
+        env=environment(COLUMNS=columns),
         input=stdin,
         capture_output=True,
         text=True,
@@ -93,8 +100,14 @@ def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> Non
         (["jobs", "show", "nope"], 3, "nope"),
         (["pull", "no-such-model"], 1, "no-such-model"),
         (["pull", "Bad Name"], 1, "invalid model name"),
-        (["ingest", "/no/such/folder", "-i", "x"], 3, "does not exist"),
+        (["ingest", "/no/such/folder", "-i", "x"], 3, "/no/such/folder"),
         (["index", "create", "bad name"], 1, "is not valid"),
+        (["index", "show", ""], 2, "empty"),
+        (["index", "delete", ""], 2, "empty"),
+        (["index", "show", "a/b"], 3, "not found"),
+        (["index", "show", ".."], 3, "does not exist"),
+        (["query", "a", "-i", "nope", "-k", "0"], 3, "does not exist"),
+        (["embed", b"\xff".decode(errors="surrogateescape")], 1, "not valid UTF-8"),
         (["frobnicate"], 2, "frobnicate"),
         (["serve", "--port", "99999"], 1, "EMBEDSERVE_PORT"),
     ],
@@ -106,6 +119,96 @@ def test_mistakes_give_one_sentence_and_a_code(
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_name_is_never_more_than_a_name(home: Path) -> None:
+    assert run("index", "create", "foo", home=home).returncode == 0
+    assert run("index", "delete", "foo?bar=1", home=home).returncode == 3
+    assert "foo" in run("index", "list", home=home).stdout
+
+
+def test_standard_input_that_is_not_text_is_refused(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedserve", "embed", "--home", str(home)],
+        env=environment(PYTHONUTF8="1"),
+        input=b"one\n\xff\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"not valid UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_documents_and_paths_are_printed_as_they_are(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ":warning: [bold]x[/bold]" / ("long-folder-name-" * 8)
+    folder.mkdir(parents=True)
+    (folder / ":smile:.md").write_text("# :warning: [red]\n\nSay :smile: [link]now[/link].\n")
+    (folder / ":cry:.docx").write_bytes(b"PK\x03\x04 not really")
+    done = run("ingest", str(folder), "-i", "notes", home=home, columns="80")
+    assert ":cry:.docx" in done.stderr
+    asked = run("query", "smile?", "-i", "notes", home=home, columns="80")
+    assert "1. :warning: [red]" in asked.stdout
+    assert "Say :smile: [link]now[/link]." in asked.stdout
+    assert str(folder / ":smile:.md") in asked.stdout
+    as_json = json.loads(run("query", "smile?", "-i", "notes", "--json", home=home).stdout)
+    assert as_json["hits"][0]["document"]["path"] == str(folder / ":smile:.md")
+    listed = run("jobs", "list", home=home, columns="80").stdout.splitlines()
+    assert len(listed) == 2  # a header and one line for one job
+    assert listed[1].endswith(str(folder))
+    job = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"][0]["id"]
+    assert listed[1].startswith(f"{job}  notes ")
+    shown = run("jobs", "show", job, home=home, columns="80").stdout
+    assert str(folder / ":cry:.docx") in shown
+
+
+def test_commands_at_the_same_time_all_succeed(home: Path, documents: Path) -> None:
+    commands = [["ingest", str(documents), "-i", name] for name in ("one", "two")]
+    commands += [["index", "list"]] * 3
+    with ThreadPoolExecutor() as pool:
+        for done in pool.map(lambda arguments: run(*arguments, home=home), commands):
+            assert done.returncode == 0, done.stderr
+
+
+def test_a_long_command_shares_no_house_of_another(home: Path, documents: Path) -> None:
+    class Command(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Embedserve-Command", "1")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Stay quiet."""
+
+    with HomeLock(home) as lock, HTTPServer(("127.0.0.1", 0), Command) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        lock.announce(f"http://127.0.0.1:{other.server_port}")
+        done = run("ingest", str(documents), "-i", "notes", home=home)
+        other.shutdown()
+        thread.join()
+    assert done.returncode == 1
+    assert f"Another command (process {os.getpid()}) is using" in done.stderr
+    assert "Run this one again" in done.stderr
+
+
+def test_only_ingest_takes_up_jobs_that_were_left(home: Path, documents: Path) -> None:
+    assert run("index", "create", "notes", home=home).returncode == 0
+    with Catalog(home / "catalog.sqlite3") as catalog:
+        left = catalog.jobs.create("notes", str(documents))
+    for _ in range(2):
+        [job] = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
+        assert (job["id"], job["status"], job["started_at"]) == (left.id, "queued", None)
+    assert run("ingest", str(documents), "-i", "notes", home=home).returncode == 0
+    jobs = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
+    assert [job["status"] for job in jobs] == ["succeeded", "succeeded"]
+
+
+def test_the_examples_name_the_default_model_at_once(home: Path) -> None:
+    with LiveServer(home, settings={"EMBEDSERVE_DEFAULT_MODEL": "all-minilm:22m"}) as server:
+        server.wait_for_log("How do I change the port?")
+        assert '"model": "all-minilm:22m"' in server.log()
 
 
 def test_an_unknown_setting_is_named_with_its_neighbour(home: Path) -> None:

@@ -46,5 +46,5 @@ def run() -> None:
 
 
 def _fail(error: EmbedserveError, code: int) -> None:
-    errors.print(f"embedserve: {error.message}", style="red", markup=False, highlight=False)
+    errors.print(f"embedserve: {error.message}", style="red")
     sys.exit(code)

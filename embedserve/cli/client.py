@@ -2,25 +2,35 @@
 
 While a server runs on the home, commands talk to it. Otherwise the house is opened in this very
 process for the length of the command, behind a loopback port of its own: one path for both.
+A house that another command has opened is shared by short commands; long ones wait for its end.
 """
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
+from urllib.parse import quote
 
 import httpx
 import typer
 import uvicorn
 
 from embedserve.bootstrap import listen, open_house, url_of
-from embedserve.errors import EmbedserveError, NotFoundError, StartupError
-from embedserve.settings import read_settings
-from embedserve.store.home_lock import HomeLockedError, owner_of
+from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
+from embedserve.settings import Settings, read_settings
+from embedserve.store.home_lock import HomeLockedError, Owner, owner_of
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
 TIMEOUT_S = 300.0
+# A home that another process is opening or leaving is free, or served, within this time.
+OWNER_S = 10.0
+PROBE_S = 2.0
+POLL_S = 0.05
+
+COMMAND_HEADER = "X-Embedserve-Command"
+"""On every reply of a house that a command opened: it ends with that command."""
 
 Home = Annotated[
     Path | None,
@@ -35,79 +45,142 @@ Json = dict[str, Any]
 
 
 class Client:
-    """Call the API; an error status becomes the error that the server named."""
+    """Call the API; an error becomes the one that the server named.
+
+    A path is given in its segments, so that a name in it may hold any character.
+    """
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def get(self, path: str, **query: str | int | list[str]) -> Json:
+    def get(self, *path: str, **query: str | int | list[str]) -> Json:
         """GET a JSON object."""
         return self._call("GET", path, params=query)
 
-    def post(self, path: str, body: Json | None = None) -> Json:
+    def post(self, *path: str, body: Json | None = None) -> Json:
         """POST a JSON object and return the reply."""
         return self._call("POST", path, json=body or {})
 
-    def put(self, path: str, body: Json) -> Json:
+    def put(self, *path: str, body: Json) -> Json:
         """PUT a JSON object and return the reply."""
         return self._call("PUT", path, json=body)
 
-    def delete(self, path: str, body: Json | None = None) -> Json:
+    def delete(self, *path: str, body: Json | None = None) -> Json:
         """DELETE, with a body where the API wants one."""
         return self._call("DELETE", path, json=body)
 
-    def lines(self, path: str, body: Json) -> Iterator[Json]:
+    def lines(self, *path: str, body: Json) -> Iterator[Json]:
         """POST, and give each line of the streamed reply."""
-        with self._http.stream("POST", path, json=body, timeout=None) as reply:
-            if reply.is_error:
+        with (
+            self._translated(),
+            self._http.stream("POST", _url_path(path), json=body, timeout=None) as reply,
+        ):
+            if not reply.is_success:
                 reply.read()
                 _raise(reply)
             for line in reply.iter_lines():
                 yield cast(Json, httpx.Response(200, text=line).json())
 
-    def _call(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401
+    def _call(self, method: str, path: tuple[str, ...], **options: Any) -> Json:  # noqa: ANN401
+        with self._translated():
+            reply = self._http.request(method, _url_path(path), **options)
+            # A redirection is none of ours; following it would take the call elsewhere.
+            if not reply.is_success:
+                _raise(reply)
+            return cast(Json, reply.json()) if reply.content else {}
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            reply = self._http.request(method, path, **options)
+            yield
         except httpx.HTTPError as error:
             raise EmbedserveError(
-                f"The server at {self._http.base_url} did not answer: {error}. "
-                "Look at its log, or start it again."
+                f"The server at {self._http.base_url} did not answer to the end: "
+                f"{error or type(error).__name__}. Look at its log, or start it again."
             ) from error
-        if reply.is_error:
-            _raise(reply)
-        return cast(Json, reply.json()) if reply.content else {}
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                f"`{error.object!a}` is not valid UTF-8. Give text, or rename the file."
+            ) from error
+        except ValueError as error:
+            raise EmbedserveError(
+                f"What answers at {self._http.base_url} does not speak embedserve's API. "
+                "Look at what runs there."
+            ) from error
 
 
 @contextmanager
-def connect(home: Path | None, *, roots: tuple[Path, ...] = ()) -> Iterator[Client]:
+def connect(
+    home: Path | None, *, roots: tuple[Path, ...] = (), is_long: bool = False
+) -> Iterator[Client]:
     """Give a client of the home's server, or of a house opened for this command.
 
     `roots` are folders that this command may ingest when it opens the house itself; a running
-    server has its own list.
+    server has its own list. A long command runs jobs, and shares no house of another command.
     """
-    overrides = {"home": home, "log_level": "warning"}
-    settings = read_settings(overrides)
-    if owner := owner_of(settings.home):
-        with _client(_served_at(owner.url, settings.home)) as client:
-            yield client
-        return
-    own = settings.model_copy(update={"ingest_roots": (*settings.ingest_roots, *roots)})
-    try:
-        with open_house(own) as house, listen("127.0.0.1", 0) as listener:
-            url = url_of(listener)
-            server = uvicorn.Server(uvicorn.Config(house.app, log_config=None, access_log=False))
-            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-            thread.start()
-            house.lock.announce(url)
+    settings = read_settings({"home": home, "log_level": "warning"})
+    settings = settings.model_copy(update={"ingest_roots": (*settings.ingest_roots, *roots)})
+    with ExitStack() as stack:
+        url = _find_owner(settings.home, is_long=is_long)
+        while url is None:
             try:
-                with _client(url) as client:
-                    yield client
-            finally:
-                server.should_exit = True
-                thread.join(timeout=10)
-    except HomeLockedError as error:  # somebody was quicker
-        with _client(_served_at(error.owner.url, settings.home)) as client:
-            yield client
+                url = stack.enter_context(_own_house(settings, runs_jobs=is_long))
+            except HomeLockedError:  # somebody was quicker
+                url = _find_owner(settings.home, is_long=is_long)
+        yield stack.enter_context(_client(url))
+
+
+def _find_owner(home: Path, *, is_long: bool) -> str | None:
+    """Return where the home is served, waiting for it to start or to end; None: it is free."""
+    deadline = time.monotonic() + OWNER_S
+    while owner := owner_of(home):
+        reply = _probe(owner)
+        is_command = reply is not None and COMMAND_HEADER in reply.headers
+        if reply is not None and not (is_command and is_long):
+            return owner.url
+        if time.monotonic() > deadline:
+            raise StartupError(
+                f"Another command (process {owner.pid}) is using `{home}`. "
+                "Run this one again when that one is done."
+                if is_command
+                else f"Process {owner.pid} owns `{home}` and does not serve yet, or no longer. "
+                "Try again shortly, or end that process."
+            )
+        time.sleep(POLL_S)  # another process's file and port give no event to wait for
+    return None
+
+
+def _probe(owner: Owner) -> httpx.Response | None:
+    """Ask the owner whether it serves: it may be starting, or about to end."""
+    if owner.url is None:
+        return None
+    try:
+        return httpx.get(f"{owner.url}/health", timeout=PROBE_S, trust_env=False)
+    except httpx.TimeoutException:
+        return httpx.Response(200)  # busy, but there; the command has more patience
+    except httpx.HTTPError:
+        return None
+
+
+@contextmanager
+def _own_house(settings: Settings, *, runs_jobs: bool) -> Iterator[str]:
+    """Open the house in this process and give its address."""
+    with (
+        open_house(settings, runs_jobs=runs_jobs) as house,
+        listen("127.0.0.1", 0) as listener,
+    ):
+        config = uvicorn.Config(
+            house.app, log_config=None, access_log=False, headers=[(COMMAND_HEADER, "1")]
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        house.lock.announce(url_of(listener))
+        try:
+            yield url_of(listener)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
 
 
 @contextmanager
@@ -117,10 +190,14 @@ def _client(url: str) -> Iterator[Client]:
         yield Client(http)
 
 
-def _served_at(url: str | None, home: Path) -> str:
-    if url is None:
-        raise StartupError(f"The server that owns `{home}` is still starting; try again shortly.")
-    return url
+def _url_path(segments: tuple[str, ...]) -> str:
+    if "" in segments:
+        raise typer.BadParameter("A name is empty; an empty name names nothing.")
+    # Segments of dots alone would be resolved as in a file system.
+    quoted = [quote(part, safe="", errors="surrogateescape") for part in segments]
+    return "/" + "/".join(
+        part.replace(".", "%2E") if not part.strip(".") else part for part in quoted
+    )
 
 
 def _raise(reply: httpx.Response) -> None:

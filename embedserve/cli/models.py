@@ -2,14 +2,23 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from embedserve.bootstrap import open_engine
-from embedserve.cli.client import Home, connect
-from embedserve.cli.console import AsJson, errors, output, plain_table, print_json, size
-from embedserve.errors import ModelError
+from embedserve.cli.client import Home, Json, connect
+from embedserve.cli.console import (
+    AsJson,
+    errors,
+    output,
+    print_json,
+    print_result,
+    print_table,
+    size,
+)
+from embedserve.errors import InvalidRequestError, ModelError
+from embedserve.services.models import PullRequest
 from embedserve.settings import read_settings
 from embedserve.store.home_lock import owner_of
 
@@ -28,82 +37,56 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model, export and quantize it, measure it, install it."""
+    wanted = PullRequest(name, source.resolve() if source else None, recipe, is_forced=force)
     settings = read_settings({"home": home})
-    is_plain = source is None and recipe == "int8" and not force
     owner = owner_of(settings.home)
-    if owner and is_plain:
-        with connect(home) as client:
-            for step in client.lines("/api/pull", {"model": name}):
-                if "error" in step:
-                    raise ModelError(str(step["error"]))
-                _progress(step["status"], step.get("completed"), step.get("total"))
-            reply = client.post("/api/show", {"model": name})["embedserve"]
-    elif owner:
+    if owner is None:
+        with open_engine(settings) as engine:
+            facts = engine.models.pull(wanted, _progress).facts
+    elif wanted == PullRequest(name):
+        facts = _pull_through_server(name, home)
+    else:
         raise ModelError(
             f"A server runs on this home (process {owner.pid}); it would keep the model as it is. "
             "Stop it for --from, --recipe and --force."
         )
-    else:
-        with open_engine(settings) as engine:
-            report = engine.models.pull(
-                name,
-                source=source.resolve() if source else None,
-                recipe=recipe,
-                is_forced=force,
-                progress=_progress,
-            )
-            reply = report.facts
-    if as_json:
-        print_json(reply)
-    else:
-        output.print(_installed(reply), markup=False, highlight=False)
+    print_result(facts, _installed(facts), as_json=as_json)
 
 
 def list_models(home: Home = None, as_json: AsJson = False) -> None:
     """List the installed models."""
     with connect(home) as client:
-        models = client.get("/api/tags")["models"]
+        models = client.get("api", "tags")["models"]
     if as_json:
         print_json({"models": models})
         return
     if not models:
-        errors.print("No model is installed. Run `embedserve pull all-minilm`.", markup=False)
+        errors.print("No model is installed. Run `embedserve pull all-minilm`.")
         return
-    table = plain_table("NAME", "SIZE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
+    rows = []
     for model in models:
         details = model["details"]
-        table.add_row(
-            model["name"],
-            size(model["size"]),
-            details["quantization_level"],
-            details["parameter_size"],
-            str(details["context_length"]),
-            str(details["embedding_length"]),
-        )
-    output.print(table)
+        keys = ("quantization_level", "parameter_size", "context_length", "embedding_length")
+        rows.append([model["name"], size(model["size"]), *(str(details[key]) for key in keys)])
+    print_table(rows, "NAME", "SIZE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
 
 
 def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     """Describe an installed model: source, recipe, how faithful it is, files."""
     with connect(home) as client:
-        reply = client.post("/api/show", {"model": name})
+        reply = client.post("api", "show", body={"model": name})
     if as_json:
         print_json(reply)
         return
-    table = plain_table()
-    for key, value in reply["embedserve"].items():
-        table.add_row(key.replace("_", " "), _shown(value))
-    output.print(table)
+    facts = reply["embedserve"].items()
+    print_table([[key.replace("_", " "), _shown(value)] for key, value in facts])
 
 
 def remove(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     """Remove an installed model."""
     with connect(home) as client:
-        client.delete("/api/delete", {"model": name})
-    if as_json:
-        print_json({"removed": name})
-    else:
-        output.print(f"removed {name}", markup=False, highlight=False)
+        client.delete("api", "delete", body={"model": name})
+    print_result({"removed": name}, f"removed {name}", as_json=as_json)
 
 
 def embed(
@@ -115,22 +98,41 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Print the embedding of each text, one line of numbers each."""
-    lines = texts or [line.rstrip("\n") for line in sys.stdin]
+    lines = texts or _standard_input()
     with connect(home) as client:
-        reply = client.post("/api/embed", {"model": model, "input": lines})
+        reply = client.post("api", "embed", body={"model": model, "input": lines})
     if as_json:
         print_json(reply)
         return
     for vector in reply["embeddings"]:
-        output.print(" ".join(f"{value:.8g}" for value in vector), highlight=False)
+        output.print(" ".join(f"{value:.8g}" for value in vector))
+
+
+def _pull_through_server(name: str, home: Path | None) -> Json:
+    with connect(home, is_long=True) as client:
+        for step in client.lines("api", "pull", body={"model": name}):
+            if "error" in step:
+                raise ModelError(str(step["error"]))
+            _progress(step["status"], step.get("completed"), step.get("total"))
+        facts: Json = client.post("api", "show", body={"model": name})["embedserve"]
+    return facts
+
+
+def _standard_input() -> list[str]:
+    try:
+        return [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"Standard input is not valid UTF-8 (byte {error.start}). Convert it with `iconv`."
+        ) from error
 
 
 def _progress(stage: str, done: int | None, total: int | None) -> None:
     share = f" {size(done or 0)} of {size(total)}" if total else ""
-    errors.print(f"{stage}{share}", markup=False, highlight=False)
+    errors.print(f"{stage}{share}")
 
 
-def _installed(facts: dict[str, Any]) -> str:
+def _installed(facts: Json) -> str:
     fidelity = facts["fidelity"]
     return (
         f"{facts['name']} is installed: {facts['recipe']}, {size(facts['size_bytes'])}, cosine to "

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from embedserve.cli.client import Client, Home, connect
 from embedserve.cli.console import AsJson, errors, output, print_json
+from embedserve.cli.jobs import fetch_job, file_results
 from embedserve.errors import EmbedserveError, NotFoundError
 
 POLL_S = 0.2
@@ -29,19 +30,17 @@ def ingest(
 ) -> None:
     """Bring an index in step with a folder; the index is created when it does not exist."""
     target = path.expanduser().resolve() if path else None
-    with connect(home, roots=(target,) if target else ()) as client:
+    with connect(home, roots=(target,) if target else (), is_long=True) as client:
         _create_if_missing(client, index)
         body = {"path": str(target)} if target else {}
-        job = client.post(f"/indexes/{index}/ingest", body)
+        job = client.post("indexes", index, "ingest", body=body)
         try:
             job = _follow(client, job["id"], is_quiet=as_json)
         except KeyboardInterrupt:
-            client.post(f"/jobs/{job['id']}/cancel")
+            client.post("jobs", job["id"], "cancel")
             errors.print("Cancelled; what was ingested so far stays.")
             raise
-        problems = client.get(f"/jobs/{job['id']}", outcome=["failed", "skipped"], limit=1000)[
-            "files"
-        ]
+        problems = list(file_results(client, job["id"], ("failed", "skipped")))
     if as_json:
         print_json({**job, "files": problems})
     else:
@@ -63,12 +62,12 @@ def query(
 ) -> None:
     """Print the passages nearest to a question, best first."""
     with connect(home) as client:
-        reply = client.post(f"/indexes/{index}/query", {"query": question, "k": k})
+        reply = client.post("indexes", index, "query", body={"query": question, "k": k})
     if as_json:
         print_json(reply)
         return
     for warning in reply["warnings"]:
-        errors.print(f"Note: {warning}", style="yellow", markup=False)
+        errors.print(f"Note: {warning}", style="yellow")
     if not reply["hits"]:
         errors.print("Nothing found: the index is empty.")
     for rank, hit in enumerate(reply["hits"], start=1):
@@ -77,10 +76,10 @@ def query(
 
 def _create_if_missing(client: Client, index: str) -> None:
     try:
-        client.get(f"/indexes/{index}")
+        client.get("indexes", index)
     except NotFoundError:
-        client.put(f"/indexes/{index}", {})
-        errors.print(f"Created index {index}.", markup=False, highlight=False)
+        client.put("indexes", index, body={})
+        errors.print(f"Created index {index}.")
 
 
 def _follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def _follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
     with Progress(*columns, console=errors, disable=is_quiet, transient=True) as bar:
         task = bar.add_task("files", total=None)
         while True:
-            job = client.get(f"/jobs/{job_id}", limit=0)
+            job = fetch_job(client, job_id)
             progress = job["progress"]
             bar.update(task, completed=progress["files_done"], total=progress["files_total"])
             if job["status"] not in ("queued", "running"):
@@ -106,8 +105,7 @@ def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in job["counts"].items())
     output.print(
         f"{job['status'].replace('_', ' ')}: {counts or 'no files'}; "
-        f"{job['chunks_embedded']} chunks embedded",
-        highlight=False,
+        f"{job['chunks_embedded']} chunks embedded"
     )
     by_code: dict[str, list[dict[str, Any]]] = {}
     for problem in problems:
@@ -115,7 +113,7 @@ def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:
     for code, files in sorted(by_code.items(), key=lambda item: -len(item[1])):
         _report_code(code, files, job["path"])
     if by_code:
-        errors.print(f"`embedserve jobs show {job['id']}` lists them all.", markup=False)
+        errors.print(f"`embedserve jobs show {job['id']}` lists them all.")
 
 
 def _report_code(code: str, files: list[dict[str, Any]], root: str | None) -> None:
@@ -128,7 +126,7 @@ def _report_code(code: str, files: list[dict[str, Any]], root: str | None) -> No
         is_inside = root and path.startswith(root + "/")
         errors.print(Text(f"    {path[len(root) + 1 :] if root and is_inside else path}"))
     if len(files) > SHOWN_FILES:
-        errors.print(f"    and {len(files) - SHOWN_FILES} more", highlight=False)
+        errors.print(f"    and {len(files) - SHOWN_FILES} more")
 
 
 def _print_hit(rank: int, hit: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ REFRESH_S = 60
 
 EXAMPLES = """
 Try it:
-  curl {url}/api/embeddings -d '{{"model": "all-minilm", "prompt": "Your text here"}}'
+  curl {url}/api/embeddings -d '{{"model": "{model}", "prompt": "Your text here"}}'
   curl {url}/indexes/{name}/ingest -d '{{"path": "{folder}"}}'
   curl {url}/indexes/{name}/query -d '{{"query": "How do I change the port?", "k": 3}}'
 """
@@ -79,7 +79,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
         logger.info("home %s", settings.home)
         logger.info("serving at %s (interrupt to stop)", url)
         introduction = threading.Thread(
-            target=_introduce, args=(house, url), kwargs={"refresh": refresh}, daemon=True
+            target=_introduce, args=(house, settings, url), kwargs={"refresh": refresh}, daemon=True
         )
         introduction.start()
         config = uvicorn.Config(
@@ -95,7 +95,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
             logger.info("stopping")
 
 
-def _introduce(house: House, url: str, *, refresh: bool) -> None:
+def _introduce(house: House, settings: Settings, url: str, *, refresh: bool) -> None:
     """Refresh the indexes that have sources, then print calls that work when pasted."""
     indexes, ingestion = house.services.indexes, house.services.ingestion
     sources = {
@@ -109,9 +109,10 @@ def _introduce(house: House, url: str, *, refresh: bool) -> None:
         if time.monotonic() > deadline:
             logger.info("ingestion goes on in the background: `embedserve jobs list`")
             break
-        time.sleep(0.1)
+        time.sleep(0.1)  # jobs are rows in the catalog; they give no event to wait for
     name, folder = next(iter(sources.items()), ("NAME", "/path/to/documents"))
-    output.print(EXAMPLES.format(url=url, name=name, folder=folder), markup=False, highlight=False)
+    model = settings.default_model
+    output.print(EXAMPLES.format(url=url, model=model, name=name, folder=folder))
 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:
