@@ -225,7 +225,7 @@ def _services(
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
         search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
         health=HealthService(
-            catalog, vector_index, engine.encoders, default_model=settings.default_model
+            catalog, vector_index, worker, engine.encoders, default_model=settings.default_model
         ),
     )
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from embedserve.errors import EmbedserveError
+from embedserve.errors import EmbedserveError, VectorStoreError
 from embedserve.services.encoders import Encoders
+from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex, probe
 
@@ -12,10 +13,17 @@ class HealthService:
     """Check the parts that every request depends on."""
 
     def __init__(
-        self, catalog: Catalog, vector_index: VectorIndex, encoders: Encoders, *, default_model: str
+        self,
+        catalog: Catalog,
+        vector_index: VectorIndex,
+        index_worker: IndexWorker,
+        encoders: Encoders,
+        *,
+        default_model: str,
     ) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
+        self._index_worker = index_worker
         self._encoders = encoders
         self._default_model = default_model
 
@@ -24,8 +32,13 @@ class HealthService:
         return {
             "model": _state(lambda: self._encoders.check_canary(self._default_model)),
             "catalog": _state(self._catalog.check),
-            "vector_index": _state(lambda: probe(self._vector_index)),
+            "vector_index": _state(self._check_vector_index),
         }
+
+    def _check_vector_index(self) -> None:
+        if not self._index_worker.is_alive:
+            raise VectorStoreError("This is a bug: nothing carries changes to the vector index.")
+        probe(self._vector_index)
 
 
 def _state(check: Callable[[], object]) -> str:

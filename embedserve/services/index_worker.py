@@ -133,10 +133,6 @@ class IndexWorker:
                 return False
             self._wait_for_batch(batches, timeout_s=min(INTERRUPT_POLL_S, left_s))
 
-    def drop(self, index_id: int) -> None:
-        """Tell that an index was deleted; the catalog knows which."""
-        self.wake()
-
     def _losses_of(self, index_id: int) -> int:
         return self._losses_of_all + self._losses[index_id]
 

@@ -28,7 +28,7 @@ class IndexReport:
     reachable: int | None
     """Vectors that the vector index holds; None while it does not answer."""
     problem: str | None
-    """What keeps its definition file from taking effect."""
+    """What keeps its definition file from taking effect, or its vectors from being found."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class IndexService:
             definition=IndexDefinition.model_validate_json(index.definition),
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
-            problem=self._problems.get(name),
+            problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.id),
         )
 
     def put(self, name: str, definition: IndexDefinition) -> bool:
