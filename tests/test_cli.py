@@ -273,3 +273,10 @@ def test_definitions_become_indexes_and_bad_ones_are_named(home: Path, documents
     )
     assert done.returncode == 1
     assert "Did you mean `chunking`?" in done.stderr
+
+
+def test_a_refused_ingest_leaves_no_index_behind(home: Path) -> None:
+    refused = run("ingest", "/no/such/folder", "-i", "left", home=home)
+    assert refused.returncode == 3
+    assert "Created" not in refused.stderr
+    assert json.loads(run("index", "list", "--json", home=home).stdout)["indexes"] == []

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from embedserve import __version__
 from embedserve.api.body import Fields, read_object
-from embedserve.api.replies import json_reply, services
+from embedserve.api.replies import json_reply, services, unless_gone
 from embedserve.errors import (
     InvalidRequestError,
     ModelNotFoundError,
@@ -55,15 +55,14 @@ async def embed(request: Request) -> Response:
         raise NotFoundError("model '' not found")
     texts = texts_of(fields.raw("input"))
     is_truncating = fields.flag("truncate", default=True)
-    result = await services(request).embedding.embed(
-        EmbedRequest(
-            model=model,
-            texts=texts,
-            truncate=is_truncating,
-            dimensions=fields.whole("dimensions"),
-            max_tokens=_num_ctx(fields),
-        )
+    wanted = EmbedRequest(
+        model=model,
+        texts=texts,
+        truncate=is_truncating,
+        dimensions=fields.whole("dimensions"),
+        max_tokens=_num_ctx(fields),
     )
+    result = await unless_gone(request, services(request).embedding.embed(wanted))
     reply: dict[str, Any] = {"model": model, "embeddings": result.vectors}
     if texts:
         reply |= {
@@ -83,9 +82,9 @@ async def embeddings(request: Request) -> Response:
         raise InvalidRequestError("model is required")
     # `input` instead of `prompt` is a common mistake; Ollama answers it with an empty vector.
     prompt = fields.text("prompt") or fields.text("input")
-    result = await services(request).embedding.embed(
-        EmbedRequest(model=model, texts=[prompt] if prompt else [], max_tokens=_num_ctx(fields))
-    )
+    texts = [prompt] if prompt else []
+    wanted = EmbedRequest(model=model, texts=texts, max_tokens=_num_ctx(fields))
+    result = await unless_gone(request, services(request).embedding.embed(wanted))
     vector = result.vectors[0] if prompt else []
     return json_reply({"embedding": vector}, truncated=result.truncated)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import Fields, read_object
 from embedserve.api.ollama import report_of, texts_of
-from embedserve.api.replies import json_reply, services
+from embedserve.api.replies import json_reply, services, unless_gone
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_library import ModelReport
@@ -37,9 +37,8 @@ async def embeddings(request: Request) -> Response:
         raise NotFoundError("model '' not found")
     dimensions = fields.whole("dimensions")
     texts = [""] if value == "" else texts_of(value)
-    result = await services(request).embedding.embed(
-        EmbedRequest(model=model, texts=texts, dimensions=dimensions)
-    )
+    wanted = EmbedRequest(model=model, texts=texts, dimensions=dimensions)
+    result = await unless_gone(request, services(request).embedding.embed(wanted))
     _check_dimensions(dimensions, result.vectors)
     return json_reply(
         {

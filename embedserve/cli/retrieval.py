@@ -31,9 +31,7 @@ def ingest(
     """Bring an index in step with a folder; the index is created when it does not exist."""
     target = path.expanduser().resolve() if path else None
     with connect(home, roots=(target,) if target else (), is_long=True) as client:
-        _create_if_missing(client, index)
-        body = {"path": str(target)} if target else {}
-        job = client.post("indexes", index, "ingest", body=body)
+        job = _start(client, index, {"path": str(target)} if target else {})
         try:
             job = _follow(client, job["id"], is_quiet=as_json)
         except KeyboardInterrupt:
@@ -74,12 +72,23 @@ def query(
         _print_hit(rank, hit)
 
 
-def _create_if_missing(client: Client, index: str) -> None:
+def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
+    """Queue the job; an index that is made for it and cannot use it is taken back."""
     try:
         client.get("indexes", index)
+        is_new = False
     except NotFoundError:
         client.put("indexes", index, body={})
+        is_new = True
+    try:
+        job = client.post("indexes", index, "ingest", body=body)
+    except EmbedserveError:
+        if is_new:
+            client.delete("indexes", index)
+        raise
+    if is_new:
         errors.print(f"Created index {index}.")
+    return job
 
 
 def _follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:

@@ -72,7 +72,11 @@ class Encoders:
 
     def encode_with(self, spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
         """Embed texts with a graph that is not installed yet, to measure it."""
-        return Encoder(spec, self._scheduler, device=self._device).encode(texts)
+        encoder = Encoder(spec, self._scheduler, device=self._device)
+        try:
+            return encoder.encode(texts)
+        finally:
+            encoder.close()  # nobody else has it
 
     def refresh(self) -> None:
         """Look at the models folder anew: a model was installed, replaced or removed there.
