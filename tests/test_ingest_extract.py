@@ -394,3 +394,10 @@ def test_known_hard_cases_have_sensible_codes(pool: ExtractorPool) -> None:
             assert code == "encrypted", name
         else:
             assert code in ("text", "corrupt", "no_text"), name
+
+
+def test_a_text_that_begins_with_blank_lines_keeps_its_offsets(
+    pool: ExtractorPool, tmp_path: Path
+) -> None:
+    (tmp_path / "a.md").write_text("\n\n# First\n\nText.\n\n", encoding="utf-8")
+    assert pool.extract(tmp_path / "a.md", tmp_path).text == "\n\n# First\n\nText."

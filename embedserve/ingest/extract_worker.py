@@ -142,9 +142,9 @@ def _extract(content: bytes, request: _Request) -> dict[str, Any]:
     pages: list[list[int]] = []
     length = 0
     for page in read.pages:
-        text = decode.clean(page.text)
+        text = decode.clean(page.text).rstrip("\n")
         if page.number is not None:
-            text = text.strip("\n")  # pages are joined below; a whole file keeps its offsets
+            text = text.lstrip("\n")  # but a whole file keeps the offsets of its characters
         if not text.strip():
             continue
         if page.number is not None:
