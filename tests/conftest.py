@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from tests.live import LiveServer, environment
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +56,15 @@ def home(model_home: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "models").symlink_to(model_home / "models")
     return folder
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ExtractorPool]:
+    """Extraction workers with limits that small files can reach."""
+    limits = ExtractLimits(max_file_bytes=8 * 1024 * 1024, max_text_chars=4_000_000)
+    pool = ExtractorPool(2, limits)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(scope="session")

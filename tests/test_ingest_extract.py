@@ -1,13 +1,12 @@
+"""Extraction in jailed workers: encodings, formats made on the spot, limits, deaths."""
+
 import hashlib
-import json
 import os
 import signal
 import sys
 import threading
 import time
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,17 +15,8 @@ import pytest
 
 from embedserve.errors import ExtractionError
 from embedserve.ingest.extract import FILES_PER_WORKER, ExtractLimits, ExtractorPool
-from embedserve.types import Extraction
 
-DATA = Path(__file__).parents[2] / "shared/data"
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ExtractorPool]:
-    pool = ExtractorPool(2, ExtractLimits(max_file_bytes=8 * MIB, max_text_chars=4_000_000))
-    yield pool
-    pool.close()
 
 
 @pytest.fixture
@@ -303,97 +293,6 @@ def test_the_worker_gets_no_secret(
 
 def test_the_parent_never_imports_the_extraction_library() -> None:
     assert "kreuzberg" not in sys.modules
-
-
-# -- real documents ---------------------------------------------------------------------------
-
-
-def documents(name: str) -> Path:
-    folder = DATA / name / "files"
-    if not folder.exists():
-        pytest.skip(f"no documents at {folder}")
-    return folder
-
-
-def outcome(pool: ExtractorPool, path: Path, root: Path) -> Extraction | ExtractionError:
-    try:
-        return pool.extract(path, root)
-    except ExtractionError as error:
-        return error
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("test.pdf", "Large language models"),
-        ("test.docx", "AutoGen is an open-source framework"),
-        ("test.pptx", "AutoGen is an open-source framework"),
-        ("test.xlsx", "| 89 | 82 | 100 | 12 |"),
-        ("test.xls", "| 89 | 82 | 100 | 12 |"),
-        ("test.epub", "This is a **test** paragraph"),
-        ("test_blog.html", "Large language models (LLMs) are powerful tools"),
-        ("test_outlook_msg.msg", "This is the body of the test email message"),
-        ("test_notebook.ipynb", 'print("markitdown")'),
-        ("test_mskanji.csv", "佐藤太郎"),
-        ("test_rss.xml", "title: The Official Microsoft Blog"),
-        ("test.json", "5b64c88c-b3c3-4510-bcb8-da0b200602d8"),
-    ],
-)
-def test_each_format_gives_its_words(pool: ExtractorPool, name: str, words: str) -> None:
-    root = documents("docs-markitdown")
-    assert words in pool.extract(root / name, root).text
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "pages", "words"),
-    [
-        ("REPAIR-2022-INV-001_multipage.pdf", [1, 2, 3], {2: "Bruce Wayne", 1: "Gabriel Diaz"}),
-        ("test.pptx", [1, 2, 3, 4, 5, 6], {2: "AutoGen is an open-source framework"}),
-    ],
-)
-def test_pages_are_spans_of_the_text(
-    pool: ExtractorPool, name: str, pages: list[int], words: dict[int, str]
-) -> None:
-    root = documents("docs-markitdown")
-    found = pool.extract(root / name, root)
-    assert [page.number for page in found.pages] == pages
-    for page in found.pages:
-        assert words.get(page.number, "") in found.text[page.start : page.end]
-
-
-@pytest.mark.data
-def test_every_file_of_a_hostile_folder_ends_with_a_text_or_a_reason(pool: ExtractorPool) -> None:
-    root = documents("docs-tika")
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    started = time.monotonic()
-    with ThreadPoolExecutor(4) as threads:
-        outcomes = list(threads.map(lambda path: outcome(pool, path, root), paths))
-    assert time.monotonic() - started < 60  # 1 s on two idle cores
-    codes = Counter(
-        found.code if isinstance(found, ExtractionError) else "text" for found in outcomes
-    )
-    # Room on both sides for another version of the library.
-    assert codes["text"] >= 340, codes
-    assert codes.keys() <= {"text", "no_text", "unsupported", "encrypted", "corrupt"}, codes
-    assert all(found.text.strip() for found in outcomes if isinstance(found, Extraction))
-
-
-@pytest.mark.data
-def test_known_hard_cases_have_sensible_codes(pool: ExtractorPool) -> None:
-    root = documents("docs-tika")
-    hard: dict[str, str] = json.loads((root.parent / "hard-cases.json").read_text())
-    for name in hard:
-        found = outcome(pool, root / name, root)
-        code = found.code if isinstance(found, ExtractionError) else "text"
-        is_locked = "protect" in name or "owner_user" in name
-        if name.endswith(".zip"):
-            assert code == "unsupported", name
-        elif is_locked and not name.startswith("testZip"):
-            assert code == "encrypted", name
-        else:
-            assert code in ("text", "corrupt", "no_text"), name
 
 
 def test_a_text_that_begins_with_blank_lines_keeps_its_offsets(
