@@ -5,6 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import docx
 import pytest
 
 from embedserve.errors import ExtractionError
@@ -98,3 +99,16 @@ def test_known_hard_cases_have_sensible_codes(pool: ExtractorPool) -> None:
             assert code == "encrypted", name
         else:
             assert code in ("text", "corrupt", "no_text"), name
+
+
+def test_a_word_document_gives_headings(pool: ExtractorPool, tmp_path: Path) -> None:
+    document = docx.Document()
+    document.add_heading("First part", 1)
+    document.add_paragraph("Body text.")
+    document.save(str(tmp_path / "a.docx"))
+    found = pool.extract(tmp_path / "a.docx", tmp_path)
+    assert found.text.endswith("# First part\n\nBody text.")
+    assert found.kind == "markdown"
+
+
+# -- refusals ---------------------------------------------------------------------------------

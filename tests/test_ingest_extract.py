@@ -10,7 +10,6 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import docx
 import pytest
 
 from embedserve.errors import ExtractionError
@@ -130,19 +129,6 @@ def test_xml_gives_its_words(pool: ExtractorPool, tmp_path: Path) -> None:
     broken = pool.extract(write(tmp_path, "b.xml", "<r>words"), tmp_path)
     assert broken.text == "<r>words"
     assert broken.warnings
-
-
-def test_a_word_document_gives_headings(pool: ExtractorPool, tmp_path: Path) -> None:
-    document = docx.Document()
-    document.add_heading("First part", 1)
-    document.add_paragraph("Body text.")
-    document.save(str(tmp_path / "a.docx"))
-    found = pool.extract(tmp_path / "a.docx", tmp_path)
-    assert found.text.endswith("# First part\n\nBody text.")
-    assert found.kind == "markdown"
-
-
-# -- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
