@@ -1,4 +1,6 @@
-"""Every error that embedserve raises on purpose. What is not here is a bug.
+"""Every error that embedserve raises on purpose and that may reach a user.
+
+Rooms keep signals of their own (a worker that died, an interrupted job) to themselves.
 
     EmbedserveError
     ├── InvalidRequestError          the caller's fault, with a way out
@@ -19,7 +21,8 @@
     ├── VectorStoreError             Chroma is down or does not answer as it should
     │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
     ├── CatalogError                 the catalog cannot be opened or written
-    └── StartupError                 the server cannot start: settings, port, lock
+    └── StartupError                 the server cannot start: settings, port
+        └── HomeLockedError            another process owns the home (store/home_lock.py)
 
 Messages say what happened to what (in backquotes) and end with what to do next.
 `api/errors.py` holds the one table from these classes to HTTP statuses.

@@ -49,6 +49,7 @@ class IngestionService:
         self._tools = tools
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
+        self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
 
@@ -83,8 +84,7 @@ class IngestionService:
             )
         target = str(self._tools.roots.check(path)) if path is not None else ""
         job = self._catalog.jobs.create(index.name, target)
-        with self._changed:
-            self._changed.notify()
+        self._tell()
         return job
 
     def job(self, job_id: str) -> Job:
@@ -111,6 +111,7 @@ class IngestionService:
 
     def _work(self) -> None:
         while not self._is_stopping:
+            seen = self._events  # before the question, so that no job after it is missed
             try:
                 job = self._catalog.jobs.claim_next(self._runner)
             except EmbedserveError:
@@ -119,11 +120,18 @@ class IngestionService:
                 continue
             if job:
                 self._run_job(job)
-                with self._changed:  # the index is free again: a waiting job may start
-                    self._changed.notify_all()
+                self._tell()  # its index is free again
             else:
-                # `submit` notifies; the bound covers a job queued between claim and wait.
-                self._pause(0.5)
+                self._wait_for_event(seen)
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._events += 1
+            self._changed.notify_all()
+
+    def _wait_for_event(self, seen: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._events != seen or self._is_stopping)
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

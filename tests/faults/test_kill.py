@@ -55,6 +55,11 @@ def test_an_ingestion_survives_kills(
         assert counts["chunks"] == counts["vectors"] == counts["reachable"] > 1000
         assert counts["pending"] == 0
         assert server.ingest("book", documents)["chunks_embedded"] == 0
+        best = [
+            Path(hit["document"]["path"]).stem
+            for hit in server.query("book", "What is ownership?", k=3)
+        ]
+        assert {"ch04-01-what-is-ownership", "chapter04"} & set(best)
     wait_until_nothing_runs_in(home)
     assert_every_chunk_finds_itself(home)
 

@@ -1,0 +1,39 @@
+"""Folders of real documents, from the API to the answer."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.live import LiveServer
+
+
+@pytest.mark.data
+@pytest.mark.timeout(400)
+def test_a_hostile_folder_is_ingested_to_its_end(data: Path, home: Path) -> None:
+    folder = data / "docs-tika" / "files"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    with LiveServer(home, allow=[folder]) as server:
+        job = server.ingest("tika", folder)
+        assert job["status"] == "succeeded_with_errors"
+        assert sum(job["counts"].values()) == len(files) == job["progress"]["files_total"]
+        for file in job["files"]:
+            is_read = file["outcome"] == "added"
+            assert is_read == (file["chunks"] > 0)
+            assert is_read or (file["code"] and file["message"] and file["stage"])
+        assert "internal_error" not in {file["code"] for file in job["files"]}
+        counts = server.counts("tika")
+        assert counts["documents"] == job["counts"]["added"]
+        assert counts["chunks"] == counts["vectors"] == counts["reachable"]
+        assert server.http.get("/ready").status_code == 200
+        assert server.ingest("tika", folder)["chunks_embedded"] == 0
+
+
+@pytest.mark.data
+def test_pages_of_a_pdf_are_cited(data: Path, home: Path) -> None:
+    folder = data / "docs-markitdown" / "files"
+    with LiveServer(home, allow=[folder]) as server:
+        server.ingest("mixed", folder)
+        hits = server.query("mixed", "multi-agent conversation framework", k=10)
+        pages = [hit["page"] for hit in hits if hit["document"]["path"].endswith(".pdf")]
+        assert pages
+        assert all(page >= 1 for page in pages)
