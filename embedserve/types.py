@@ -190,6 +190,8 @@ class NewDocument:
     """sha256 of what was embedded for each chunk (prefix and chunk text)."""
     vectors: Vectors
     """(len(chunks), dimensions) float32."""
+    warnings: tuple[str, ...] = ()
+    """What was lost or guessed while it was read."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,8 @@ class FileResult:
     outcome: Outcome
     chunks: int = 0
     problem: FileProblem | None = None
+    warnings: tuple[str, ...] = ()
+    """What was lost or guessed while the file was read, though it gave chunks."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def test_a_deleted_file_is_gone_from_answers(live: LiveServer, documents: Path) 
 
 def test_files_that_cannot_be_read_have_their_reason(live: LiveServer, documents: Path) -> None:
     (documents / "good.md").write_text("# Good\nIt works.", encoding="utf-8")
+    (documents / "guessed.txt").write_bytes("Bœuf à la carte: 12 €.".encode("cp1252"))
     (documents / "nothing.md").write_bytes(b"")
     (documents / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     (documents / "broken.docx").write_bytes(b"PK\x03\x04 not really")
@@ -117,9 +118,11 @@ def test_files_that_cannot_be_read_have_their_reason(live: LiveServer, documents
         assert files[name]["chunks"] == 0
     assert "EMBEDSERVE_MAX_FILE_BYTES" in files["huge.txt"]["hint"]
     assert live.counts("mixed")["unreadable"] == 4
+    assert files["guessed.txt"]["outcome"] == "added"
+    assert files["guessed.txt"]["warnings"], "the guessed encoding is said"
     second = live.ingest("mixed", documents)
-    assert second["counts"] == {"unchanged": 1, "skipped": 2, "failed": 2}
-    assert len(live.query("mixed", "does it work?")) == 1
+    assert second["counts"] == {"unchanged": 2, "skipped": 2, "failed": 2}
+    assert len(live.query("mixed", "does it work?")) == 2
 
 
 def test_a_chroma_that_dies_is_replaced_and_search_never_stops(

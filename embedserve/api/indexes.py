@@ -165,6 +165,7 @@ def _file(result: FileResult) -> dict[str, Any]:
         "message": problem.message if problem else None,
         "hint": problem.hint if problem else None,
         "retryable": problem.is_retryable if problem else None,
+        "warnings": list(result.warnings),
     }
 
 

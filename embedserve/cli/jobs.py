@@ -63,7 +63,7 @@ def show(
         output.print(Text(job["error"], style="red"))
     rows = []
     for file in job["files"]:
-        reason = f"{file['message'] or ''} {file['hint'] or ''}".strip()
+        reason = " ".join(filter(None, [file["message"], file["hint"], *file["warnings"]]))
         chunks, code = str(file["chunks"]), file["code"] or ""
         rows.append([file["outcome"], chunks, file["path"], code, reason])
     print_table(rows, "OUTCOME", "CHUNKS", "FILE", "CODE", "REASON")

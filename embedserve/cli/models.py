@@ -141,6 +141,8 @@ def _installed(facts: Json) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
     if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {item}" for key, item in value.items())
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(item)}" for key, item in value.items())
     return str(value)

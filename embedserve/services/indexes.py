@@ -122,14 +122,8 @@ class IndexService:
         if existing:
             self._refuse_other_chunks(existing, definition)
             self._catalog.indexes.set_definition(name, definition.model_dump_json())
-        else:
-            self._catalog.indexes.create(
-                name,
-                definition.model_dump_json(),
-                model=model,
-                artefact=encoder.spec.artefact,
-                dimensions=encoder.spec.dimensions,
-            )
+        elif not self._create(name, definition, model, encoder):
+            return self.put(name, definition)  # another request was quicker: change its index
         self._waiting.pop(name, None)
         self._problems.pop(name, None)
         return existing is None
@@ -161,6 +155,20 @@ class IndexService:
                 if self._problems.get(name) != error.message:
                     logger.warning("index %s: its definition is not in effect: %s", name, error)
                 self._problems[name] = error.message
+
+    def _create(self, name: str, definition: IndexDefinition, model: str, encoder: Encoder) -> bool:
+        """Create the index; tell whether the name was still free."""
+        try:
+            self._catalog.indexes.create(
+                name,
+                definition.model_dump_json(),
+                model=model,
+                artefact=encoder.spec.artefact,
+                dimensions=encoder.spec.dimensions,
+            )
+        except ConflictError:
+            return False
+        return True
 
     def _existing(self, name: str) -> Index | None:
         try:

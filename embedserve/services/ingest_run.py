@@ -240,6 +240,7 @@ class IngestRun:
             chunks=tuple(chunks),
             text_hashes=tuple(hashes),
             vectors=self._vectors(texts, hashes),
+            warnings=extraction.warnings,
         )
 
     def _embedded_texts(self, title: str, chunks: Sequence[Chunk]) -> list[str]:

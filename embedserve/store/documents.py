@@ -64,7 +64,9 @@ class Documents:
         _check(index, document)
         facts = (document.size_bytes, document.mtime_ns, document.sha256)
         values = (index.id, document.path, *facts, document.title, document.kind, now())
-        result = FileResult(document.path, outcome, chunks=len(document.chunks))
+        result = FileResult(
+            document.path, outcome, chunks=len(document.chunks), warnings=document.warnings
+        )
         with self._database.write() as connection:
             _require(connection, index)
             _remove_chunks(connection, index.id, document.path)

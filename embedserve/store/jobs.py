@@ -4,6 +4,7 @@ One process owns the catalog; a `runner` names one life of it, so that what a fo
 running can be told apart and taken up again.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection
 from dataclasses import replace
@@ -37,8 +38,8 @@ RETURNING id
 """
 
 SAVE_RESULT = f"""
-INSERT OR REPLACE INTO job_files (job_id, path, outcome, chunks, {PROBLEM_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO job_files (job_id, path, outcome, chunks, warnings, {PROBLEM_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 ADD_TO_COUNT = """
@@ -150,13 +151,15 @@ class Jobs:
         condition = f" AND outcome IN ({marks})" if outcomes is not None else ""
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT path, outcome, chunks, {PROBLEM_COLUMNS} FROM job_files"
+                f"SELECT path, outcome, chunks, warnings, {PROBLEM_COLUMNS} FROM job_files"
                 f" WHERE job_id = ?{condition} ORDER BY path LIMIT ? OFFSET ?",
                 (job_id, *wanted, limit, offset),
             )
             return [
-                FileResult(path, outcome, chunks, read_problem(path, problem))
-                for path, outcome, chunks, *problem in rows
+                FileResult(
+                    path, outcome, chunks, read_problem(path, problem), tuple(json.loads(warnings))
+                )
+                for path, outcome, chunks, warnings, *problem in rows
             ]
 
     def finish(self, job_id: str, status: JobStatus, *, error: str | None = None) -> Job:
@@ -212,10 +215,9 @@ def write_file_result(
     ).fetchone()
     if former and only_if_absent:
         return
-    connection.execute(
-        SAVE_RESULT,
-        (job_id, result.path, result.outcome, result.chunks, *problem_row(result.problem)),
-    )
+    warnings = json.dumps(result.warnings)
+    facts = (result.path, result.outcome, result.chunks, warnings)
+    connection.execute(SAVE_RESULT, (job_id, *facts, *problem_row(result.problem)))
     if former:
         connection.execute(ADD_TO_COUNT, (job_id, former[0], -1))
     connection.execute(ADD_TO_COUNT, (job_id, result.outcome, 1))

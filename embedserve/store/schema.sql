@@ -116,6 +116,7 @@ CREATE TABLE IF NOT EXISTS job_files (
     problem_message      TEXT,
     problem_hint         TEXT,
     problem_is_retryable INTEGER,
+    warnings             TEXT NOT NULL,  -- JSON list of sentences
     PRIMARY KEY (job_id, path)
 ) STRICT, WITHOUT ROWID;
 
