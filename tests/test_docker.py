@@ -5,10 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from embedserve.settings import PREFIX, Settings
+from tests.fakes import answering
 
 ROOT = Path(__file__).parent.parent
 EXPORT_ONLY = ("torch", "transformers", "optimum", "sentence-transformers", "[")
@@ -199,37 +196,13 @@ def test_entrypoint_seeds_an_empty_home_and_leaves_a_used_one_alone(tmp_path: Pa
     assert (home / "models" / "name" / "manifest.json").read_text() == "mine"
 
 
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[int]:
-    """Answer every GET on a port of this machine."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize(("status", "is_healthy"), [(200, True), (503, False)])
 def test_health_check_follows_ready(status: int, is_healthy: bool) -> None:
     [_, *arguments] = exec_form(only("HEALTHCHECK"))
-    with answering(status, b"{}") as port:
+    with answering(status, b"{}") as url:
         done = subprocess.run(
             [sys.executable, *arguments],
-            env={"EMBEDSERVE_PORT": str(port)},
+            env={"EMBEDSERVE_PORT": url.rpartition(":")[2]},
             timeout=20,
             check=False,
         )
@@ -243,7 +216,8 @@ def test_chroma_health_check_needs_nothing_but_bash(body: bytes, is_healthy: boo
     [kind, *command] = compose()["services"]["chroma"]["healthcheck"]["test"]
     assert kind == "CMD"
     assert "$" not in command[-1]  # compose would replace it
-    with answering(200, body) as port:
+    with answering(200, body) as url:
+        port = url.rpartition(":")[2]
         here = [part.replace("/8000", f"/{port}") for part in command]
         done = subprocess.run(here, timeout=20, check=False)
     assert (done.returncode == 0) is is_healthy

@@ -4,7 +4,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import cast
@@ -17,7 +16,7 @@ from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 from embedserve.types import Vectors
-from tests.fakes import MemoryVectorIndex
+from tests.fakes import MemoryVectorIndex, answering
 from tests.store_samples import unit_vectors
 
 COSINE_TOLERANCE = 1e-5  # both sides sum float32 products, in another order
@@ -170,7 +169,7 @@ def test_an_answer_that_is_not_chromas_is_translated(chroma_url: str, tmp_path: 
 def test_only_a_missing_answer_is_unreachable(
     status: int, body: bytes, is_unreachable: bool
 ) -> None:
-    with serving(status, body) as url:
+    with answering(status, body) as url:
         index = ChromaIndex(lambda: url, timeout_s=5)
         with pytest.raises(VectorStoreError) as caught:
             index.count(1)
@@ -234,26 +233,6 @@ def test_a_write_after_a_read_does_not_replay_every_change(chroma_url: str) -> N
     assert time.monotonic() - started < 3  # 0.03 s; the replay takes 5 s and more
     index.drop(2)
     index.close()
-
-
-@contextmanager
-def serving(status: int, body: bytes) -> Iterator[str]:
-    """Answer every request with the same bytes."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Print nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
 
 
 @contextmanager

@@ -39,7 +39,6 @@ class SearchResult:
 
     hits: list[Hit]
     model: str
-    is_query_truncated: bool
     is_exact: bool
     """Whether every vector was compared, instead of asking the approximate index."""
     warnings: list[str] = field(default_factory=list)
@@ -89,7 +88,6 @@ class SearchService:
         return SearchResult(
             hits=hits,
             model=index.model,
-            is_query_truncated=tokenized.is_truncated,
             is_exact=is_exact,
             warnings=warnings,
             timings_ms={
