@@ -206,7 +206,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "not_a_file": ("It is a folder, device, socket or fifo.", ""),
     "permission_denied": ("", "Give the user that runs embedserve the right to read it."),
     "outside_root": ("It lies outside of the folder being ingested.", "Ingest it by itself."),
-    "empty_file": ("It has 0 bytes.", ""),
+    "empty_file": ("It has 0 bytes.", "Fill it, or exclude it by a glob."),
     "too_large": ("", "Split it, or raise EMBEDSERVE_MAX_FILE_BYTES."),
     "text_too_large": ("Its text is too long.", "Split it, or raise EMBEDSERVE_MAX_TEXT_CHARS."),
     "timed_out": ("Reading it took too long.", "Raise EMBEDSERVE_EXTRACT_TIMEOUT_S."),
