@@ -1,8 +1,7 @@
 import pytest
 
 from embedserve.errors import InvalidNameError
-from embedserve.models.library import LIBRARY, find_known, spellings
-from embedserve.models.names import parse_name
+from embedserve.models.names import RECIPES, parse_name, split_recipe
 
 
 @pytest.mark.parametrize(
@@ -58,21 +57,28 @@ def test_names_compare_without_regard_to_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("tag", "base", "recipe"),
     [
-        *("all-minilm", "ALL-MINILM:L6-v2", "all-minilm:22m"),
-        "hf.co/sentence-transformers/all-MiniLM-L6-v2",
+        ("latest", "latest", None),
+        ("22m", "22m", None),
+        ("fp32", "latest", "fp32"),
+        ("FP32", "latest", "fp32"),
+        ("latest-bf16", "latest", "bf16"),
+        ("22m-int8", "22m", "int8"),
+        ("22m-int8-precise", "22m", "int8-precise"),
+        ("int8-dynamic", "latest", "int8-dynamic"),
+        ("l6-v2-fp16", "l6-v2", "fp16"),
+        ("L6-v2-INT4", "L6-v2", "int4"),
+        ("myint8", "myint8", None),
+        ("int8-22m", "int8-22m", None),
+        ("int8x", "int8x", None),
     ],
 )
-def test_every_alias_finds_its_row(text: str) -> None:
-    assert find_known(parse_name(text)) is LIBRARY[0]
+def test_precision_is_taken_off_the_end_of_a_tag(tag: str, base: str, recipe: str | None) -> None:
+    assert split_recipe(tag) == (base, recipe)
 
 
-@pytest.mark.parametrize("text", ["all-minilm:33m", "me/all-minilm", "nothing", "hf.co/o/r"])
-def test_other_names_find_no_row(text: str) -> None:
-    assert find_known(parse_name(text)) is None
-
-
-def test_spellings_lead_back_to_their_row() -> None:
-    for row in LIBRARY:
-        assert all(find_known(name) is row for name in spellings(row))
+def test_every_precision_is_found_behind_any_tag() -> None:
+    for recipe in RECIPES:
+        assert split_recipe(recipe) == ("latest", recipe)
+        assert split_recipe(f"v1-{recipe}") == ("v1", recipe)

@@ -14,6 +14,9 @@ DEFAULT_TAG = "latest"
 HUB_HOST = "hf.co"
 _HOST_SYNONYMS = {"huggingface.co": HUB_HOST}
 
+RECIPES = ("int8-precise", "int8-dynamic", "int8", "int4", "bf16", "fp16", "fp32")
+"""Precisions that a tag may end in; a longer name goes before its beginning."""
+
 # The first character rules out `.`, `..` and options, so every part is also a safe folder name.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -65,3 +68,18 @@ def parse_name(text: str) -> ModelName:
     if not all(pattern.fullmatch(part) for pattern, part in grammar):
         raise InvalidNameError("invalid model name")
     return ModelName(_HOST_SYNONYMS.get(host.lower(), host), namespace, model, tag)
+
+
+def split_recipe(tag: str) -> tuple[str, str | None]:
+    """Take the precision off the end of a tag: `22m-int8` is (`22m`, `int8`).
+
+    A tag that is nothing but a precision means `latest` in that precision; one without any keeps
+    None, and letter case does not matter.
+    """
+    folded = tag.lower()
+    for recipe in RECIPES:
+        if folded == recipe:
+            return DEFAULT_TAG, recipe
+        if folded.endswith(f"-{recipe}"):
+            return tag[: -len(recipe) - 1], recipe
+    return tag, None
