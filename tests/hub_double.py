@@ -1,6 +1,7 @@
-"""A model hub on this machine: a real HTTP server with the hub's paths and headers.
+"""A model hub on this machine: a real HTTP server with the hub's paths, headers and refusals.
 
-It serves what it is given; `tiny_checkpoint` makes a BERT of a few kilobytes for it.
+It serves what it is given, large files by a redirect to a second host name as the hub does, and
+fails where a test tells it to. `tiny_checkpoint` makes a BERT of a few kilobytes for it.
 """
 
 import hashlib
@@ -8,9 +9,11 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +21,31 @@ from safetensors.numpy import save
 from tokenizers import BertWordPieceTokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = (".safetensors", ".onnx", ".onnx_data", ".bin")
+"""Suffixes of what the hub keeps as large files: by sha256, behind a redirect."""
 
-_INFO = re.compile(r"/api/models/([^/]+/[^/]+)/revision/([^/?]+)")
-_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
+_INFO = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
+_FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CDN = re.compile(r"/cdn/(?P<repository>[^/]+/[^/]+)/(?P<name>.+)")
+
+
+@dataclass
+class Faults:
+    """What goes wrong; lists are used up from the front, one entry a request."""
+
+    statuses: dict[str, list[int]] = field(default_factory=dict)
+    """Answers instead of the content, by the end of the path."""
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    """Bytes of a file's body after which the connection ends."""
+    altered: set[str] = field(default_factory=set)
+    """Files of which another content is sent than is listed."""
+    listed_sizes: dict[str, int] = field(default_factory=dict)
+    """Sizes that are listed instead of the true ones."""
+    holds_after: int | None = None
+    """Bytes of a large file after which the server waits for `released`."""
+    is_holding: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -30,21 +55,40 @@ class HubDouble:
     repositories: dict[str, dict[str, bytes]]
     gated: set[str] = field(default_factory=set)
     token: str = "hf_test"
+    has_digests: bool = True
     requests: list[str] = field(default_factory=list)
+    tokens_at_cdn: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    @property
+    def cdn(self) -> str:
+        return self.endpoint.replace("127.0.0.1", "localhost")
+
+    def bodies(self, name: str) -> int:
+        """Count the requests for the content of the file `name`."""
+        place = "/cdn/" if name.endswith(LARGE) else "/resolve/"
+        asked = [request.split()[:2] for request in self.requests]
+        return sum(
+            method == "GET" and place in path and path.endswith(f"/{name}")
+            for method, path in asked
+        )
+
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Seconds between looks at whether to stop; the default of half a second adds up.
+        serve = partial(self._server.serve_forever, 0.01)
+        self._thread = threading.Thread(target=serve, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.faults.released.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -60,49 +104,109 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         told = (self.command, self.path, self.headers.get("Range", ""))
         self.hub.requests.append(" ".join(told).rstrip())
-        match = _INFO.fullmatch(self.path) or _FILE.fullmatch(self.path)
+        # A proxy is asked for whole addresses, a server for paths.
+        path, query = urlsplit(self.path).path, urlsplit(self.path).query
+        for end, statuses in self.hub.faults.statuses.items():
+            if path.endswith(end) and statuses:
+                return self._answer(statuses.pop(0), b"", {})
+        if cdn := _CDN.fullmatch(path):
+            self.hub.tokens_at_cdn += self.headers.get_all("Authorization", [])
+            return self._send(cdn["name"], self.hub.repositories[cdn["repository"]], {})
+        match = _FILE.fullmatch(path) or _INFO.fullmatch(path)
         if match is None:
             return self._refuse(404, "EntryNotFound")
-        repository, revision = match[1], match[2]
-        files = self.hub.repositories.get(repository)
-        if files is None:
-            return self._refuse(404, "RepoNotFound")
-        is_known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
-        if repository in self.hub.gated and not is_known:
-            return self._refuse(401, "GatedRepo")
-        if revision not in (COMMIT, "main"):
-            return self._refuse(404, "RevisionNotFound")
+        repository, revision = match["repository"], match["revision"] or "main"
+        if not self._is_open(repository, revision):
+            return None
+        commit = COMMIT if revision == "main" else revision
         if match.re is _INFO:
-            siblings = [{"rfilename": name} for name in files]
-            body = {"id": repository, "sha": COMMIT, "private": False, "siblings": siblings}
-            return self._answer(200, json.dumps(body).encode(), {})
-        if match[3] not in files:
-            return self._refuse(404, "EntryNotFound")
-        return self._file(files[match[3]])
+            return self._list(repository, commit, has_blobs="blobs=true" in query.lower())
+        return self._resolve(repository, commit, match["name"])
 
-    def _file(self, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+    def _is_open(self, repository: str, revision: str) -> bool:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        refusal = None
+        if token not in ("", self.hub.token):
+            refusal = (403, "GatedRepo") if repository in self.hub.gated else (401, "")
+        elif repository not in self.hub.repositories:
+            refusal = (404, "RepoNotFound")
+        elif repository in self.hub.gated and not token:
+            refusal = (401, "GatedRepo")
+        elif revision != "main" and not _COMMIT.fullmatch(revision):
+            refusal = (404, "RevisionNotFound")
+        if refusal:
+            self._refuse(*refusal)
+        return refusal is None
+
+    def _list(self, repository: str, commit: str, *, has_blobs: bool) -> None:
+        siblings: list[dict[str, object]] = []
+        for name, content in self.hub.repositories[repository].items():
+            entry: dict[str, object] = {"rfilename": name}
+            if has_blobs and self.hub.has_digests:
+                size = self.hub.faults.listed_sizes.get(name, len(content))
+                entry |= {"size": size, "blobId": git_sha1(content)}
+                if name.endswith(LARGE):
+                    sha256 = hashlib.sha256(content).hexdigest()
+                    entry["lfs"] = {"size": size, "sha256": sha256, "pointerSize": 130}
+            siblings.append(entry)
+        body = {"id": repository, "sha": commit, "private": False, "siblings": siblings}
+        self._answer(200, json.dumps(body).encode(), {})
+
+    def _resolve(self, repository: str, commit: str, name: str) -> None:
+        files = self.hub.repositories[repository]
+        if name not in files:
+            return self._refuse(404, "EntryNotFound")
+        headers = {"X-Repo-Commit": commit}
+        if not name.endswith(LARGE):
+            return self._send(name, files, {**headers, "ETag": f'"{git_sha1(files[name])}"'})
+        headers |= {
+            "X-Linked-Etag": f'"{hashlib.sha256(files[name]).hexdigest()}"',
+            "X-Linked-Size": str(len(files[name])),
+            "Location": f"{self.hub.cdn}/cdn/{repository}/{name}",
+        }
+        return self._answer(302, b"", headers)
+
+    def _send(self, name: str, files: dict[str, bytes], headers: dict[str, str]) -> None:
+        content = files[name]
+        if name in self.hub.faults.altered:
+            content = content[:-1] + bytes([content[-1] ^ 1])
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        cuts = self.hub.faults.cuts.get(name, [])
+        stops_after = cuts.pop(0) if cuts and self.command == "GET" else None
         if wanted is None:
-            return self._answer(200, content, headers)
+            return self._answer(200, content, headers, stops_after=stops_after)
         first, last = int(wanted[1]), int(wanted[2] or len(content) - 1)
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        return self._answer(206, content[first : last + 1], headers)
+        headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return self._answer(206, content[first : last + 1], headers, stops_after=stops_after)
 
     def _refuse(self, status: int, code: str) -> None:
-        self._answer(status, b"", {"X-Error-Code": code, "X-Error-Message": code})
+        self._answer(status, b"", {"X-Error-Code": code, "X-Error-Message": code} if code else {})
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: dict[str, str], stops_after: int | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        holds_after = self.hub.faults.holds_after
+        if holds_after is not None and _CDN.fullmatch(urlsplit(self.path).path):
+            self.wfile.write(body[:holds_after])
+            self.hub.faults.is_holding.set()
+            self.hub.faults.released.wait()
+            body = body[holds_after:]
+        self.wfile.write(body[:stops_after])
+        self.close_connection = self.close_connection or stops_after is not None
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay quiet; `hub.requests` is the log."""
+
+
+def git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def tiny_checkpoint(folder: Path, *, has_normalize: bool = True, seed: int = 0) -> Path:

