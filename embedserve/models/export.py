@@ -1,56 +1,90 @@
 """Checkpoint -> ONNX, in a process of its own: `python -m embedserve.models.export`.
 
     SOURCE    folder of the checkpoint
-    OUTPUT    existing folder; gets model.onnx, tokenizer.json, and reference.onnx (the fp32 graph)
+    OUTPUT    existing folder; gets reference.onnx (the fp32 graph), tokenizer.json, model.onnx
     --recipe  int8 or fp32
+    --pooling, --max-tokens, --ignore-onnx   what the checkpoint does not say
 
-The only module that loads the training stack; the server starts it and never imports it.
+The only module that loads the training stack; the server starts it and never imports it. A ready
+ONNX file in the checkpoint is taken instead, and then the training stack is not needed.
 """
 
 import argparse
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
-from optimum.exporters.onnx import main_export
+from onnx import ModelProto
 
-from embedserve.models.checkpoint import TOKENIZER, read_facts
-from embedserve.models.graph import pool_and_normalize, save
+from embedserve.models.checkpoint import TOKENIZER, Facts, Overrides, read_facts
+from embedserve.models.graph import save
+from embedserve.models.head import attach_head
 from embedserve.models.quantize import quantize
+from embedserve.models.ready_onnx import load_ready
+from embedserve.models.weights import ready_graph
 
 # Brings LayerNormalization as one operator, and ReduceMin and ReduceMax with their axes as an
 # input, which `quantize` writes.
 OPSET = 18
 
+REFERENCE = "reference.onnx"
 
-def export(source: Path, output: Path, recipe: str) -> None:
-    """Write the graph of `recipe`, the fp32 graph, and the tokenizer into `output`.
 
-    Graphs take ids and mask (batch, length) int64 and give `sentence_embedding`
-    (batch, dimensions) float32, pooled and of unit length. The same checkpoint gives the same bytes
-    as long as the exporter's version is the same.
+def export(source: Path, output: Path, overrides: Overrides | None = None) -> ModelProto:
+    """Write the fp32 graph `reference.onnx` and the tokenizer into `output`; return the graph.
+
+    It takes ids and mask (batch, length) int64 and gives `sentence_embedding` (batch, dimensions)
+    float32, pooled and of unit length. A reranker takes token types too if it has any, and gives
+    `score` (batch, 1), a logit. Above 1.8 GB the weights are in `reference.onnx.data`. The same
+    checkpoint gives the same bytes as long as the exporter's version is the same.
     """
-    facts = read_facts(source)
-    with tempfile.TemporaryDirectory(dir=output) as scratch:
-        main_export(
-            str(source),
-            output=scratch,
-            task="feature-extraction",
-            library_name="sentence_transformers",
-            opset=OPSET,
-            dtype="fp32",
-            do_validation=False,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        model = onnx.load(str(Path(scratch) / "model.onnx"))
-    model = pool_and_normalize(model, pooling=facts.pooling, dimensions=facts.dimensions)
-    save(model, output / "reference.onnx")
-    save(quantize(model) if recipe == "int8" else model, output / "model.onnx")
+    told = overrides or Overrides()
+    facts = read_facts(source, told)
+    ready = None if told.ignores_onnx else ready_graph(source)
+    model = load_ready(ready, opset=OPSET) if ready else _trace(source, output, facts)
+    model = attach_head(model, facts, source)
+    save(model, output / REFERENCE)
     # The exporter writes a rearranged tokenizer.json; the checkpoint's own is the one that was
     # trained with.
     shutil.copyfile(source / TOKENIZER, output / TOKENIZER)
+    return model
+
+
+def _trace(source: Path, output: Path, facts: Facts) -> ModelProto:
+    """Let optimum turn the weights into a graph of their last hidden state or logits."""
+    # Imported here: a ready graph is exported without any of it.
+    import torch
+    from optimum.exporters.onnx.convert import export as trace
+    from optimum.exporters.onnx.model_configs import DistilBertOnnxConfig
+    from optimum.exporters.tasks import TasksManager
+    from transformers import AutoModel, AutoModelForSequenceClassification, T5EncoderModel
+
+    loader: Any = T5EncoderModel if facts.family == "t5" else AutoModel
+    task = "feature-extraction"
+    if facts.kind == "reranker":
+        loader, task = AutoModelForSequenceClassification, "text-classification"
+    # Eager attention masks with the least float, where others leave NaN in rows without a token.
+    model = loader.from_pretrained(
+        source,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    ).eval()
+    if facts.family == "t5":
+        # Known to the exporter with its decoder only; the encoder takes what DistilBERT takes.
+        settings = DistilBertOnnxConfig(model.config, task=task)
+    else:
+        settings = TasksManager.get_exporter_config_constructor("onnx", model, task=task)(
+            model.config
+        )
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        path = Path(scratch) / "model.onnx"
+        trace(model, settings, path, opset=OPSET)
+        return onnx.load(str(path))
 
 
 def main() -> None:
@@ -59,8 +93,13 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--recipe", choices=("int8", "fp32"), default="int8")
-    arguments = parser.parse_args()
-    export(arguments.source, arguments.output, arguments.recipe)
+    parser.add_argument("--pooling")
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--ignore-onnx", action="store_true")
+    told = parser.parse_args()
+    overrides = Overrides(told.pooling, told.max_tokens, ignores_onnx=told.ignore_onnx)
+    model = export(told.source, told.output, overrides)
+    save(quantize(model) if told.recipe == "int8" else model, told.output / "model.onnx")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Small surgery on ONNX graphs: cut what is not needed, append pooling, save the same bytes twice.
+"""Small surgery on ONNX graphs: add nodes, cut what is not needed, save the same bytes twice.
 
 Knows no framework and runs nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, MutableSequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +12,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from embedserve.errors import ModelError
-
 T = TypeVar("T")
 
 EMBEDDING = "sentence_embedding"
 
 # Keeps an all-zero row finite; sentence-transformers uses the same value.
 TINY = 1e-12
+
+# protobuf ends at 2 GiB; nodes and what a recipe adds need some of it.
+PROTOBUF_BYTES = 1_800_000_000
+
+# Shape constants stay in the graph, where engines look for them while they load it.
+_INLINE_BYTES = 1024
+_ALIGNMENT_BYTES = 64
 
 
 class GraphEditor:
@@ -39,10 +43,11 @@ class GraphEditor:
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant unless it is there, and return its name."""
         if name not in self._tensors:
-            self._tensors[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            # Not ascontiguousarray, which makes a scalar one-dimensional.
+            self._tensors[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def node(self, op: str, inputs: list[str], output: str, **attributes: float) -> str:
         """Add a node of the standard operator set and return its output's name."""
         node = helper.make_node(op, inputs, [output], output)
         node.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(attributes.items()))
@@ -57,60 +62,81 @@ class GraphEditor:
         for node in reversed(self.nodes):
             if wanted.intersection(node.output):
                 kept.append(node)
-                wanted.update(node.input)
-        _replace(graph.node, reversed(kept))
-        _replace(graph.initializer, [t for n, t in self._tensors.items() if n in wanted])
+                wanted.update(_inputs(node))
+        replace_items(graph.node, reversed(kept))
+        replace_items(graph.initializer, [t for n, t in self._tensors.items() if n in wanted])
         del graph.value_info[:]
-        onnx.checker.check_model(self.model)
+        if tensor_bytes(self.model) <= PROTOBUF_BYTES:
+            # A larger one can only be checked as a file; `save` does.
+            onnx.checker.check_model(self.model)
         return self.model
 
 
-def pool_and_normalize(model: ModelProto, *, pooling: str, dimensions: int) -> ModelProto:
-    """Turn `token_embeddings` (batch, length, dimensions) into unit `sentence_embedding`.
+def save(
+    model: ModelProto, path: Path, *, external_bytes: int = PROTOBUF_BYTES
+) -> tuple[Path, ...]:
+    """Write `model` without traces of where it was made; return the files: `path` comes first.
 
-    The exporter's own pooling is cut off: it sums with ReduceSum over the length, which onnxruntime
-    adds up in another order for one text than for several, so that a text's vector would depend on
-    its batch. A matrix product is the same either way. The mean needs no division by the number of
-    tokens: normalising makes the mean and the sum the same vector.
+    With more than `external_bytes` of tensors they go to a second file, `path` with `.data` behind
+    its name; both must then stay side by side under these names.
     """
-    editor = GraphEditor(model)
-    editor.nodes = list(model.graph.node)
-    first, last = (editor.constant(f"axis_{axis}", np.array([axis])) for axis in (1, -1))
-    if pooling == "mean":
-        mask = editor.node("Cast", ["attention_mask"], "pool_mask_float", to=TensorProto.FLOAT)
-        row = editor.node("Unsqueeze", [mask, first], "pool_mask")
-        total = editor.node("MatMul", [row, "token_embeddings"], "pool_sum")
-        pooled = editor.node("Squeeze", [total, first], "pooled")
-    elif pooling == "cls":
-        zero = editor.constant("pool_first", np.array(0))
-        pooled = editor.node("Gather", ["token_embeddings", zero], "pooled", axis=1)
-    else:
-        raise ModelError(f"Pooling `{pooling}` is not supported; `mean` and `cls` are.")
-    tiny = editor.constant("tiny", np.array(TINY, dtype=np.float32))
-    length = editor.node("ReduceL2", [pooled, last], "norm", keepdims=1)
-    divisor = editor.node("Max", [length, tiny], "norm_guarded")
-    for node in editor.nodes:
-        if EMBEDDING in node.output:
-            # The traced pooling goes: give its output another name, so that nothing needs it.
-            node.output[list(node.output).index(EMBEDDING)] = "traced_embedding"
-    editor.node("Div", [pooled, divisor], EMBEDDING)
-    shape: list[str | int | None] = ["batch_size", dimensions]
-    output = helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, shape)
-    _replace(model.graph.output, [output])
-    return editor.finish()
-
-
-def save(model: ModelProto, path: Path) -> str:
-    """Write `model` without traces of where it was made; return the sha256 of the bytes."""
     for node in model.graph.node:
         node.doc_string = ""
     model.doc_string = model.graph.doc_string = ""
-    payload: bytes = model.SerializeToString(deterministic=True)
-    path.write_bytes(payload)
-    return hashlib.sha256(payload).hexdigest()
+    if tensor_bytes(model) > external_bytes:
+        return _save_external(model, path)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return (path,)
 
 
-def _replace(field: MutableSequence[T], items: Iterable[T]) -> None:
+def tensor_bytes(model: ModelProto) -> int:
+    """Return the size of all constant tensors."""
+    return sum(_size_bytes(tensor) for tensor in model.graph.initializer)
+
+
+def replace_items(field: MutableSequence[T], items: Iterable[T]) -> None:
+    """Put `items` in place of what a repeated field holds; they may come from the field itself."""
     kept = list(items)
     del field[:]
     field.extend(kept)
+
+
+def _inputs(node: NodeProto) -> set[str]:
+    """Return what a node needs; branches and loops see the values of the graph around them."""
+    inner = [
+        child for item in node.attribute for graph in (item.g, *item.graphs) for child in graph.node
+    ]
+    return {*node.input}.union(*(_inputs(child) for child in inner))
+
+
+def _save_external(model: ModelProto, path: Path) -> tuple[Path, ...]:
+    """Write tensors one by one beside a graph that refers to them; no second copy is in memory."""
+    data_path = path.with_name(f"{path.name}.data")
+    graph = model.graph
+    slim = helper.make_model(
+        helper.make_graph(graph.node, graph.name, graph.input, graph.output),
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+    )
+    with data_path.open("wb") as file:
+        for tensor in graph.initializer:
+            if _size_bytes(tensor) < _INLINE_BYTES:
+                slim.graph.initializer.append(tensor)
+                continue
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT_BYTES))
+            place = {"location": data_path.name, "offset": file.tell()}
+            place["length"] = file.write(tensor.raw_data)
+            outside = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            outside.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                outside.external_data.add(key=key, value=str(value))
+            slim.graph.initializer.append(outside)
+    path.write_bytes(slim.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path))
+    return path, data_path
+
+
+def _size_bytes(tensor: TensorProto) -> int:
+    # Tensors with typed fields instead of raw bytes are small: exporters write scalars that way.
+    return len(tensor.raw_data) if tensor.HasField("raw_data") else 0
