@@ -56,6 +56,8 @@ class HubDouble:
     gated: set[str] = field(default_factory=set)
     token: str = "hf_test"
     has_digests: bool = True
+    has_xet: bool = False
+    """Whether large files are offered by that way too; nothing listens there."""
     requests: list[str] = field(default_factory=list)
     tokens_at_cdn: list[str] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
@@ -164,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(files[name])),
             "Location": f"{self.hub.cdn}/cdn/{repository}/{name}",
         }
+        if self.hub.has_xet:
+            headers |= {"X-Xet-Hash": "0" * 64}
+            headers |= {"Link": f'<{self.hub.endpoint}/xet>; rel="xet-auth"'}
         return self._answer(302, b"", headers)
 
     def _send(self, name: str, files: dict[str, bytes], headers: dict[str, str]) -> None:

@@ -72,10 +72,18 @@ def blobs(cache: Path) -> Path:
     return cache / "models--org--tiny" / "blobs"
 
 
-def test_cut_download_goes_on_where_it_ended(hub: HubDouble, tmp_path: Path) -> None:
-    hub.faults.cuts[WEIGHTS] = [11 * MIB]
+# Attempts that bring nothing count from the last one that brought something.
+ENDURED = [0] * (FRUITLESS_ATTEMPTS - 1)
+
+
+@pytest.mark.parametrize("cuts", [[11 * MIB], [*ENDURED, 11 * MIB, *ENDURED]])
+def test_cut_download_goes_on_where_it_ended(
+    hub: HubDouble, tmp_path: Path, cuts: list[int]
+) -> None:
+    hub.faults.cuts[WEIGHTS] = list(cuts)
     found = fetch(hub, tmp_path)
-    assert ranges(hub) == [f"bytes={PIECE}-"]
+    assert {*ranges(hub)} == {f"bytes={PIECE}-"}
+    assert hub.bodies(WEIGHTS) == len(cuts) + 1
     assert (found.folder / WEIGHTS).read_bytes() == CONTENT
 
 
@@ -87,6 +95,8 @@ def test_killed_download_goes_on_where_it_ended(hub: HubDouble, tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.communicate()
     hub.faults.released.set()
+    said, _ = start(hub, tmp_path, HF_HUB_OFFLINE="1").communicate(timeout=60)
+    assert "HF_HUB_OFFLINE is set" in said
     found = fetch(hub, tmp_path / "hub")
     assert ranges(hub) == [f"bytes={PIECE}-"]
     assert (found.folder / WEIGHTS).read_bytes() == CONTENT
@@ -268,8 +278,17 @@ def test_offline_the_cache_is_used_and_nobody_asked(hub: HubDouble, tmp_path: Pa
     assert said == f"found {COMMIT}\n"
     (found.folder / WEIGHTS).write_bytes(CONTENT[:-1])
     said, _ = start(hub, tmp_path, HF_HUB_OFFLINE="1").communicate(timeout=60)
-    assert f"`{WEIGHTS}` is not what the hub lists" in said
+    assert f"`{WEIGHTS}` is not what the hub lists" in said  # and deleted
+    said, _ = start(hub, tmp_path, HF_HUB_OFFLINE="1").communicate(timeout=60)
+    assert "unset it to fetch what" in said
     assert hub.requests == []
+
+
+def test_files_come_by_the_way_that_can_be_resumed(hub: HubDouble, tmp_path: Path) -> None:
+    hub.has_xet = True
+    said, complaint = start(hub, tmp_path).communicate(timeout=60)
+    assert said == f"found {COMMIT}\n", complaint
+    assert hub.bodies(WEIGHTS) == 1
 
 
 def test_proxy_of_the_environment_is_asked(hub: HubDouble, tmp_path: Path) -> None:

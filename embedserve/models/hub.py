@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from embedserve.errors import ModelError
 from embedserve.models.hub_errors import is_cut, is_server_fault, refusal
-from embedserve.models.hub_verify import verify
+from embedserve.models.hub_verify import is_digest, verify
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -123,7 +123,13 @@ def _cached(address: Address, choose: Choose, hub: HubOptions) -> Snapshot:
             )
         )
     present = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    for name in choose(present):
+    try:
+        chosen = choose(present)
+    except ModelError as error:
+        raise ModelError(
+            f"{error} HF_HUB_OFFLINE is set; unset it to fetch what `{cache_of(hub)}` lacks."
+        ) from error
+    for name in chosen:
         verify(folder / name, name, None)
     return Snapshot(folder, folder.name)
 
@@ -154,9 +160,10 @@ def _list(address: Address, hub: HubOptions) -> tuple[str, dict[str, _Listed]]:
 
 
 def _listed(file: "RepoSibling") -> _Listed:
-    if file.lfs is not None:
-        return _Listed(file.rfilename, file.lfs.size, file.lfs.sha256)
-    return _Listed(file.rfilename, file.size, file.blob_id)
+    told = file.lfs.sha256 if file.lfs else file.blob_id
+    # It becomes a file name: nothing but a digest will do.
+    digest = told if is_digest(told) else None
+    return _Listed(file.rfilename, file.lfs.size if file.lfs else file.size, digest)
 
 
 def _fetch_file(address: Address, file: _Listed, hub: HubOptions, progress: Progress) -> Path:

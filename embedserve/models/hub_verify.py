@@ -10,6 +10,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
+def is_digest(text: str | None) -> bool:
+    """Return whether `text` is a digest that `verify` can compare."""
+    return bool(text and (_SHA256.fullmatch(text) or _GIT_SHA1.fullmatch(text)))
+
+
 def verify(path: Path, name: str, digest: str | None) -> None:
     """Compare a file of the hub's cache with its digest; without one, with what it is stored under.
 
