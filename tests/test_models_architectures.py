@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from embedserve.models.graph import save
 from tests.tiny_models import CASES, Exported, export_all, pairs, texts
 from tests.tiny_networks import MAX_TOKENS
 
@@ -146,6 +147,7 @@ def test_graph_has_only_what_is_needed(model: Exported) -> None:
     inputs = [item.name for item in graph.graph.input]
     has_types = model.case.is_reranker and model.case.family == "bert"
     assert inputs == ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
+    assert "If" not in {node.op_type for node in graph.graph.node}, "OpenVINO cannot run it"
     [output] = graph.graph.output
     assert output.name == ("score" if model.case.is_reranker else "sentence_embedding")
     assert {tensor.data_type for tensor in graph.graph.initializer} <= {
@@ -176,3 +178,17 @@ def test_facts_tell_the_model(model: Exported) -> None:
         assert counted == pytest.approx(facts.architecture.parameter_count, rel=0.15)
     tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
     assert tokenizer.id_to_token(facts.pad_token_id) in ("[PAD]", "<pad>")
+
+
+def test_large_weights_go_to_a_file_of_their_own(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    model = exported["bert-dense"]
+    whole = (model.folder / "reference.onnx").read_bytes()
+    graph = onnx.load_from_string(whole)
+    files = save(graph, tmp_path / "large.onnx", external_bytes=10_000)
+    assert files == (tmp_path / "large.onnx", tmp_path / "large.onnx.data")
+    assert files[0].stat().st_size < files[1].stat().st_size < len(whole)
+    moved = run_alone(model, session(files[0]))
+    assert np.array_equal(moved, run_alone(model, session(model.folder / "reference.onnx")))
+    assert graph == onnx.load_from_string(whole), "the graph in memory is as it was"
