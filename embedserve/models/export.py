@@ -21,7 +21,6 @@ from onnx import ModelProto
 from embedserve.models.checkpoint import TOKENIZER, Facts, Overrides, read_facts
 from embedserve.models.graph import save
 from embedserve.models.head import attach_head
-from embedserve.models.quantize import quantize
 from embedserve.models.ready_onnx import load_ready
 from embedserve.models.weights import ready_graph
 
@@ -89,6 +88,9 @@ def _trace(source: Path, output: Path, facts: Facts) -> ModelProto:
 
 def main() -> None:
     """Run `export` with the arguments of the command line."""
+    # Imported here: `export` itself knows no recipe.
+    from embedserve.models.quantize import quantize
+
     parser = argparse.ArgumentParser(prog="embedserve.models.export")
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
