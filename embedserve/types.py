@@ -28,6 +28,8 @@ JobStatus = Literal[
 Lane = Literal["small", "bulk"]
 """Queries and small requests go ahead of large requests and ingestion."""
 
+Arithmetic = Literal["f32", "bf16", "f16"]
+
 
 # -- a model, as the engine sees it -----------------------------------------------------------
 
@@ -48,6 +50,13 @@ class EncoderSpec:
     dimensions: int
     query_prompt: str = ""
     document_prompt: str = ""
+    engine: str = "onnxruntime"
+    """Name in `engine.backend.BACKENDS`."""
+    arithmetic: Arithmetic = "f32"
+    """What the engine computes the graph's float32 operations in. Operations that the graph
+    has in other types (int8, float16) stay what they are."""
+    pad_token_id: int = 0
+    """What an engine that pads puts behind a text; the attention mask leaves it out."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

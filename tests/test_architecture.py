@@ -14,6 +14,7 @@ FLOOR = {
 # Heavy packages, and the only places that may import them.
 FENCED = {
     "onnxruntime": ["engine/onnxruntime_backend.py"],
+    "openvino": ["engine/openvino_backend.py"],
     "tokenizers": ["engine/tokenizer.py"],
     "chromadb": ["store/chroma.py"],
     "torch": ["models/export.py"],

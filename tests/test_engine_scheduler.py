@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Self
@@ -9,35 +10,49 @@ from typing import Self
 import numpy as np
 import pytest
 
+from embedserve.engine.backend import BackendOptions, EngineFacts
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.types import TokenIds, Vectors
 
 DIMENSIONS = 2
+LONGEST = 1000
 
 
 class SumBackend:
-    """Give each row (sum of its ids, length); optionally wait at a gate or fail on an id."""
+    """Give each row (sum of its ids, length); optionally wait at a gate or fail on an id.
 
-    def __init__(self, *, poison: int | None = None) -> None:
-        self.batches: list[TokenIds] = []
+    Texts of `bucket_tokens`, and of each multiple of it, may come together.
+    """
+
+    def __init__(self, *, poison: int | None = None, bucket_tokens: int = 1) -> None:
+        self.batches: list[list[TokenIds]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.has_started = threading.Event()
         self._poison = poison
+        self._bucket_tokens = bucket_tokens
 
     @classmethod
-    def load(cls, onnx_path: Path, *, device: str) -> Self:
+    def facts(cls) -> EngineFacts:
+        return EngineFacts("sum", "sum 1", is_available=True)
+
+    @classmethod
+    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
         return cls()
 
-    def run(self, token_ids: TokenIds) -> Vectors:
-        self.batches.append(token_ids)
+    def bucket(self, length: int) -> int:
+        if length > LONGEST:
+            raise ModelError("too long")
+        return -(-length // self._bucket_tokens) * self._bucket_tokens
+
+    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        self.batches.append(list(texts))
         self.has_started.set()
         self.gate.wait(10)
-        if self._poison is not None and (token_ids == self._poison).any():
+        if any((ids == self._poison).any() for ids in texts):
             raise ValueError("poison")
-        lengths = np.full(len(token_ids), token_ids.shape[1])
-        return np.stack([token_ids.sum(axis=1), lengths], axis=1).astype(np.float32)
+        return np.array([[ids.sum(), len(ids)] for ids in texts], dtype=np.float32)
 
     def close(self) -> None:
         pass
@@ -63,9 +78,32 @@ def test_a_micro_batch_holds_one_length_and_stays_in_its_budget() -> None:
     backend, engine = SumBackend(), scheduler()
     texts = [text(length) for length in [4, 8, 4, 4, 4, 4, 8, 100]]
     engine.submit(backend, texts, dimensions=DIMENSIONS, lane="bulk").result(5)
-    shapes = [batch.shape for batch in backend.batches]
-    assert all(rows * length <= 16 or rows == 1 for rows, length in shapes)
-    assert (4, 4) in shapes  # five texts of four tokens: four fit the budget of 16
+    shapes = [[len(ids) for ids in batch] for batch in backend.batches]
+    assert all(len(set(lengths)) == 1 for lengths in shapes)
+    assert all(sum(lengths) <= 16 or len(lengths) == 1 for lengths in shapes)
+    assert [4, 4, 4, 4] in shapes  # five texts of four tokens: four fit the budget of 16
+    engine.close()
+
+
+def test_texts_of_one_bucket_come_together_and_count_as_long_as_they_run() -> None:
+    backend, engine = SumBackend(bucket_tokens=8), scheduler()
+    backend.gate.clear()
+    texts = [text(100), *(text(length) for length in [1, 8, 9, 5, 3])]
+    rows = engine.submit(backend, texts, dimensions=DIMENSIONS, lane="bulk")
+    backend.gate.set()
+    assert rows.result(5)[:, 1].tolist() == [len(ids) for ids in texts]
+    shapes = [[len(ids) for ids in batch] for batch in backend.batches]
+    assert shapes == [[100], [1, 8], [9], [5, 3]]  # two texts at 8 tokens fit the budget of 16
+    engine.close()
+
+
+def test_a_text_that_the_backend_cannot_take_is_refused_before_it_is_queued() -> None:
+    backend, engine = SumBackend(), scheduler()
+    texts = [text(1), text(LONGEST + 1)]
+    with pytest.raises(ModelError, match="too long"):
+        engine.submit(backend, texts, dimensions=DIMENSIONS, lane="bulk")
+    assert engine.queued_tokens == 0
+    assert backend.batches == []
     engine.close()
 
 
@@ -84,7 +122,7 @@ def test_small_requests_overtake_bulk_but_bulk_keeps_its_share() -> None:
     backend.gate.set()
     for future in waiting:
         future.result(5)
-    order = [int(batch[0, 0]) for batch in backend.batches[1:]]
+    order = [int(batch[0][0]) for batch in backend.batches[1:]]
     assert order.index(2) > 0, "a small request goes first"
     assert order[:5].count(2) == 1, "one batch in five is bulk"
     engine.close()
@@ -116,7 +154,7 @@ def test_a_cancelled_request_is_not_encoded() -> None:
     first.result(5)
     last = engine.submit(backend, [text(7, 1)], dimensions=DIMENSIONS, lane="small")
     last.result(5)
-    assert all(7 not in batch for batch in backend.batches)
+    assert all(7 not in ids for batch in backend.batches for ids in batch)
     engine.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedserve.engine.onnxruntime_backend import OnnxRuntimeBackend
+from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import ModelError
 from embedserve.models import fidelity, installed, manifest
@@ -23,11 +23,22 @@ from embedserve.types import EncoderSpec, Vectors
 from tests.hub_double import tiny_checkpoint
 
 
+def load(spec: EncoderSpec) -> Backend:
+    options = BackendOptions(
+        device="cpu",
+        threads=1,
+        arithmetic=spec.arithmetic,
+        pad_token_id=spec.pad_token_id,
+        max_tokens=spec.max_tokens,
+    )
+    return BACKENDS.load(spec.engine).load(spec.onnx_path, options)
+
+
 def encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
     """Embed each text alone."""
     tokenizer = ModelTokenizer(spec.tokenizer_path)
-    backend = OnnxRuntimeBackend.load(spec.onnx_path, device="cpu")
-    rows = [backend.run(tokenizer.tokenize(text, spec.max_tokens).ids[None]) for text in texts]
+    backend = load(spec)
+    rows = [backend.run([tokenizer.tokenize(text, spec.max_tokens).ids]) for text in texts]
     return np.concatenate(rows)
 
 
@@ -125,13 +136,13 @@ def test_vector_of_a_text_does_not_depend_on_its_batch(
 ) -> None:
     folder = pulled_models if recipe == "int8" else fp32_models
     spec = encoder_spec(installed.resolve(folder, "all-minilm"))
-    backend = OnnxRuntimeBackend.load(spec.onnx_path, device="cpu")
+    backend = load(spec)
     generator = np.random.default_rng(3)
     for length in (2, 3, 5, 6, 7, 8, 15, 16, 17, 31, 33, 64, 100, 129, 255, 256):
         batch = generator.integers(1000, 30_000, (max(2, min(64, 512 // length)), length))
-        alone = np.concatenate([backend.run(row[None]) for row in batch])
+        alone = np.concatenate([backend.run([row]) for row in batch])
         for size in {2, 3, 5, 8, 17, len(batch)}:
-            assert np.array_equal(backend.run(batch[:size]), alone[:size]), (length, size)
+            assert np.array_equal(backend.run(list(batch[:size])), alone[:size]), (length, size)
 
 
 def test_row_of_equal_values_is_no_trap(pulled_models: Path) -> None:

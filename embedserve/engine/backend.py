@@ -1,32 +1,84 @@
 """The contract of an engine, and the table of engines. Tokenizes nothing and schedules nothing."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 from embedserve.registry import Registry
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import Arithmetic, TokenIds, Vectors
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a graph is to be run."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+    """How many callers `run` at once."""
+    arithmetic: Arithmetic
+    """See `EncoderSpec.arithmetic`."""
+    pad_token_id: int
+    """What stands behind a text that is shorter than its bucket."""
+    max_tokens: int
+    """The longest text, and the last position that the graph knows."""
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """Whether an engine can be used here."""
+
+    name: str
+    version: str
+    """Such as `onnxruntime 1.31.1`; empty when it is not installed."""
+    is_available: bool
+    why_not: str = ""
+    """What to do about it, for the user; empty when it is available."""
 
 
 class Backend(Protocol):
     """One loaded graph that many threads may run at once."""
 
     @classmethod
-    def load(cls, onnx_path: Path, *, device: str) -> Self:
-        """Load the graph; raise ModelError when it or the device cannot be used."""
+    def facts(cls) -> EngineFacts:
+        """Tell version and presence of the engine without loading it."""
         ...
 
-    def run(self, token_ids: TokenIds) -> Vectors:
-        """Turn (batch, length) int64 ids, all of exactly that length, into (batch, dim) vectors.
+    @classmethod
+    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
+        """Load the graph; raise ModelError when it cannot be run as the options ask."""
+        ...
 
-        A row's vector depends on that row alone, to the last bit, whatever stands beside it.
+    def bucket(self, length: int) -> int:
+        """Return at which length a text of `length` tokens runs.
+
+        Texts of one bucket may share a run. Raises ModelError for a text that is too long.
+        """
+        ...
+
+    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        """Turn texts of one bucket into (len(texts), dim) float32 vectors.
+
+        A row depends on its own text alone, to the last bit, whatever stands beside it.
+        Raises ModelError.
         """
         ...
 
     def close(self) -> None:
-        """Free what the graph holds; `run` must not be called afterwards."""
+        """Free what the graph holds; `run` raises ModelError afterwards."""
         ...
 
 
 BACKENDS: Registry[type[Backend]] = Registry(
-    "engine", {"onnxruntime": "embedserve.engine.onnxruntime_backend:OnnxRuntimeBackend"}
+    "engine",
+    {
+        "onnxruntime": "embedserve.engine.onnxruntime_backend:OnnxRuntimeBackend",
+        "openvino": "embedserve.engine.openvino_backend:OpenVinoBackend",
+    },
 )
+
+
+def describe(name: str) -> EngineFacts:
+    """Tell whether an engine can be used here; raise StartupError for a name nobody knows."""
+    return BACKENDS.load(name).facts()

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.engine.backend import BACKENDS
+from embedserve.engine.backend import BACKENDS, BackendOptions
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
 from embedserve.types import EncoderSpec, Lane, Vectors
@@ -18,12 +18,17 @@ SLICE = 256
 class Encoder:
     """Embed texts with one model; safe from any number of threads."""
 
-    def __init__(
-        self, spec: EncoderSpec, scheduler: Scheduler, *, device: str, engine: str = "onnxruntime"
-    ) -> None:
+    def __init__(self, spec: EncoderSpec, scheduler: Scheduler, *, device: str) -> None:
         self.spec = spec
         self._tokenizer = ModelTokenizer(spec.tokenizer_path)
-        self._backend = BACKENDS.load(engine).load(spec.onnx_path, device=device)
+        options = BackendOptions(
+            device=device,
+            threads=scheduler.workers,
+            arithmetic=spec.arithmetic,
+            pad_token_id=spec.pad_token_id,
+            max_tokens=spec.max_tokens,
+        )
+        self._backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
         self._scheduler = scheduler
 
     def tokenize(

@@ -1,5 +1,6 @@
 """onnxruntime behind the engine contract: exact lengths, one thread a call, no idle spinning."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
@@ -8,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from embedserve.engine.backend import BackendOptions, EngineFacts
 from embedserve.errors import ModelError
 from embedserve.types import TokenIds, Vectors
 
@@ -32,31 +34,43 @@ class OnnxRuntimeBackend:
         self._inputs = {node.name for node in session.get_inputs()}
 
     @classmethod
-    def load(cls, onnx_path: Path, *, device: str) -> Self:
+    def facts(cls) -> EngineFacts:
+        """Tell the version; see `Backend.facts`."""
+        return EngineFacts("onnxruntime", f"onnxruntime {ort.__version__}", is_available=True)
+
+    @classmethod
+    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
         """Load a graph; see `Backend.load`."""
-        provider = PROVIDERS[device]
-        if provider not in ort.get_available_providers():
-            raise ModelError(_missing_device(device))
+        provider = _provider(options)
         try:
-            session = ort.InferenceSession(str(onnx_path), _options(), providers=[provider])
+            session = ort.InferenceSession(str(onnx_path), _session_options(), providers=[provider])
         except ERRORS as error:
             raise ModelError(f"Graph `{onnx_path}` cannot be loaded: {error}") from error
         if provider not in session.get_providers():
-            raise ModelError(_missing_device(device))
+            raise ModelError(_missing_device(options.device))
+        if OUTPUT not in {node.name for node in session.get_outputs()}:
+            raise ModelError(f"Graph `{onnx_path}` has no output `{OUTPUT}`. Pull it again.")
         return cls(session)
 
-    def run(self, token_ids: TokenIds) -> Vectors:
-        """Run one micro-batch; see `Backend.run`."""
-        if self._session is None:
+    def bucket(self, length: int) -> int:
+        """Return the length itself: free lengths cost nothing here; see `Backend.bucket`."""
+        return length
+
+    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        """Run texts of one length; see `Backend.run`."""
+        session = self._session
+        if session is None:
             raise ModelError("This is a bug: the model was closed while it was in use.")
-        feeds = {"input_ids": token_ids, "attention_mask": np.ones_like(token_ids)}
-        if "token_type_ids" in self._inputs:
-            feeds["token_type_ids"] = np.zeros_like(token_ids)
         try:
-            rows: Vectors = self._session.run([OUTPUT], feeds)[0]
+            token_ids = np.stack(texts)
+            feeds = {"input_ids": token_ids, "attention_mask": np.ones_like(token_ids)}
+            if "token_type_ids" in self._inputs:
+                feeds["token_type_ids"] = np.zeros_like(token_ids)
+            rows: Vectors = session.run([OUTPUT], feeds)[0]
         except ERRORS as error:
+            lengths = sorted({len(ids) for ids in texts})
             raise ModelError(
-                f"The engine failed on a batch of {token_ids.shape}: {error}"
+                f"The engine failed on {len(texts)} texts of {lengths} tokens: {error}"
             ) from error
         return rows
 
@@ -65,7 +79,23 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _options() -> ort.SessionOptions:
+def _provider(options: BackendOptions) -> str:
+    provider = PROVIDERS.get(options.device)
+    if provider is None:
+        raise ModelError(
+            f"Device `{options.device}` is unknown to onnxruntime. Known: {', '.join(PROVIDERS)}."
+        )
+    if options.arithmetic != "f32":
+        raise ModelError(
+            f"onnxruntime computes in the types that the graph has and cannot turn float32 into "
+            f"`{options.arithmetic}`. Pull the model again, or with `--engine openvino`."
+        )
+    if provider not in ort.get_available_providers():
+        raise ModelError(_missing_device(options.device))
+    return provider
+
+
+def _session_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Parallelism comes from several calls at once: one thread each never spins, never waits for
     # a slower sibling, and gives the same bits whatever the load.

@@ -1,8 +1,8 @@
 """A queue counted in tokens between many callers and a few worker threads.
 
 Two lanes, oldest first within each. A free worker takes work at once: batches form only because
-the workers are busy, never by waiting. A micro-batch holds texts of one model and one exact
-length, so nothing is padded and no vector depends on its neighbours.
+the workers are busy, never by waiting. A micro-batch holds texts of one model that run at one
+length (`Backend.bucket`), so none is padded to its neighbours and no vector depends on them.
 
 Not here: tokenizing, caching, loading of models.
 """
@@ -61,9 +61,10 @@ class _Entry:
     request: _Request
     row: int
     ids: TokenIds
+    bucket: int
 
 
-_Group = tuple[int, int]  # (identity of the backend, length in tokens)
+_Group = tuple[int, int]  # (identity of the backend, bucket in tokens)
 
 
 class _Queue:
@@ -73,11 +74,11 @@ class _Queue:
         self._groups: dict[_Group, deque[_Entry]] = {}
 
     def add(self, entry: _Entry) -> None:
-        key = (id(entry.request.backend), len(entry.ids))
+        key = (id(entry.request.backend), entry.bucket)
         self._groups.setdefault(key, deque()).append(entry)
 
     def take(self, budget_tokens: int) -> list[_Entry]:
-        """Take the oldest entry, and others of its length up to the budget."""
+        """Take the oldest entry, and others of its bucket up to the budget."""
         key = min(self._groups, key=lambda key: self._groups[key][0].order)
         group = self._groups[key]
         count = max(1, budget_tokens // max(1, key[1]))
@@ -94,6 +95,7 @@ class Scheduler:
     """Run texts through backends on `workers` threads, in fair micro-batches."""
 
     def __init__(self, *, workers: int, micro_batch_tokens: int, queue_tokens: int) -> None:
+        self.workers = workers
         self._micro_batch_tokens = micro_batch_tokens
         self._limit_tokens = queue_tokens
         self._queued_tokens: dict[Lane, int] = {"small": 0, "bulk": 0}
@@ -126,7 +128,8 @@ class Scheduler:
         """Queue all texts or none; the future gives (len(texts), dimensions) float32 in order.
 
         Cancel the future to drop what has not run yet. When the lane is full a patient caller
-        waits for room; for others OverloadedError is raised.
+        waits for room; for others OverloadedError is raised. Raises ModelError for a text that
+        the backend cannot take.
         """
         rows: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
         request = _Request(backend, rows)
@@ -134,6 +137,7 @@ class Scheduler:
             request.future.set_result(rows)
             return request.future
         tokens = sum(len(ids) for ids in texts)
+        buckets = [backend.bucket(len(ids)) for ids in texts]
         with self._changed:
             while self._is_full(lane, tokens) and is_patient and not self._is_closed:
                 self._changed.wait()
@@ -141,8 +145,8 @@ class Scheduler:
                 raise OverloadedError("The server is stopping; send the request again later.")
             if self._is_full(lane, tokens):
                 raise OverloadedError(BUSY)
-            for row, ids in enumerate(texts):
-                self._lanes[lane].add(_Entry(self._order, request, row, ids))
+            for row, (ids, bucket) in enumerate(zip(texts, buckets, strict=True)):
+                self._lanes[lane].add(_Entry(self._order, request, row, ids, bucket))
                 self._order += 1
             self._queued_tokens[lane] += tokens
             # All of them: workers and patient callers wait on the same condition.
@@ -201,7 +205,7 @@ def _run(batch: list[_Entry]) -> None:
     """Run one micro-batch; when it fails, run its members alone so that only the bad one fails."""
     request = batch[0].request
     try:
-        rows = request.backend.run(np.stack([entry.ids for entry in batch]))
+        rows = request.backend.run([entry.ids for entry in batch])
         if rows.shape != (len(batch), request.dimensions):
             raise ModelError(
                 f"The model gave {rows.shape} numbers for {len(batch)} texts of "

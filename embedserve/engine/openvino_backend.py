@@ -1,0 +1,221 @@
+"""OpenVINO behind the engine contract: a fixed set of shapes, one thread a call, nothing sent.
+
+OpenVINO keeps kernels and repacked weights for each shape it has met, so that free lengths would
+cost time for each new one and memory without end. Texts are padded to their own bucket instead,
+and batches are cut into few sizes.
+
+The package is imported when the first graph is loaded, never before: it may be absent.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from embedserve.engine.backend import BackendOptions, EngineFacts
+from embedserve.errors import ModelError
+from embedserve.types import TokenIds, Vectors
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+OUTPUT = "sentence_embedding"
+DEVICE = "cpu"
+# More tokens in one run bring no more speed: 16 texts of 16 tokens run twice as fast as alone,
+# two of 128 tokens no faster.
+RUN_TOKENS = 256
+INSTALL = "Install it (`pip install openvino`) or pull the model with `--engine onnxruntime`."
+CLOSED = "This is a bug: the model was closed while it was in use."
+
+_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+# What a C++ exception becomes, and what the bindings raise for arguments they do not take.
+_ERRORS = (RuntimeError, ValueError, TypeError, MemoryError)
+# Importing `openvino` tries to import this part of it, which reports the import to a collector
+# over the network and leaves a client id in the user's home. It converts models; nothing here
+# needs it.
+_REPORTING_PART = "openvino.tools.ovc"
+_importing = Lock()
+
+
+class OpenVinoBackend:
+    """One compiled graph; `run` is safe from any number of threads at once."""
+
+    def __init__(self, compiled: "ov.CompiledModel", options: BackendOptions) -> None:
+        self._compiled: ov.CompiledModel | None = compiled
+        self._options = options
+        self._idle: deque[_Request] = deque()
+
+    @classmethod
+    def facts(cls) -> EngineFacts:
+        """Tell version and presence; see `Backend.facts`."""
+        try:
+            found = version("openvino")
+        except PackageNotFoundError:
+            why_not = f"openvino is not installed. {INSTALL}"
+            return EngineFacts("openvino", "", is_available=False, why_not=why_not)
+        return EngineFacts("openvino", f"openvino {found}", is_available=True)
+
+    @classmethod
+    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
+        """Compile a graph; see `Backend.load`."""
+        if options.device != DEVICE:
+            raise ModelError(
+                f"OpenVINO runs on the CPU only here, not on `{options.device}`. Set "
+                "EMBEDSERVE_DEVICE=cpu or pull the model with `--engine onnxruntime`."
+            )
+        openvino = _import_openvino()
+        try:
+            core = openvino.Core()
+            _check_arithmetic(core, options)
+            compiled = core.compile_model(str(onnx_path), "CPU", _settings(options))
+        except _ERRORS as error:
+            raise ModelError(f"Graph `{onnx_path}` cannot be loaded: {_reason(error)}") from error
+        if OUTPUT not in {name for port in compiled.outputs for name in port.names}:
+            raise ModelError(f"Graph `{onnx_path}` has no output `{OUTPUT}`. Pull it again.")
+        return cls(compiled, options)
+
+    def bucket(self, length: int) -> int:
+        """Return the next multiple of 8 up to 64, of 16 up to 256, of 32 up to 512, and so on.
+
+        The last bucket is the model's length, beyond which a table of positions may end.
+        """
+        limit = self._options.max_tokens
+        if length > limit:
+            raise ModelError(f"A text of {length} tokens is too long for a model of {limit}.")
+        step = 8 if length <= 64 else max(16, 1 << (length - 1).bit_length() - 4)
+        return min(-(-max(length, 1) // step) * step, limit)
+
+    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        """Run texts of one bucket, each padded to it; see `Backend.run`."""
+        bucket = self.bucket(len(texts[0]))
+        if any(self.bucket(len(ids)) != bucket for ids in texts):
+            raise ModelError("This is a bug: texts of different buckets came together.")
+        request = self._take()
+        parts: list[Vectors] = []
+        try:
+            for part in _split(texts, max(1, RUN_TOKENS // bucket)):
+                parts.append(request.infer(part, bucket))
+        except _ERRORS as error:
+            raise ModelError(
+                f"The engine failed on {len(texts)} texts of up to {bucket} tokens: "
+                f"{_reason(error)}"
+            ) from error
+        # Only now: one that failed is not used again.
+        self._idle.append(request)
+        if self._compiled is None:
+            self._idle.clear()  # closed meanwhile
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Drop the compiled graph."""
+        self._compiled = None
+        self._idle.clear()
+
+    def _take(self) -> "_Request":
+        compiled = self._compiled
+        if compiled is None:
+            raise ModelError(CLOSED)
+        try:
+            return self._idle.pop()
+        except IndexError:  # more callers at once than ever before
+            return _Request(compiled, self._options.pad_token_id)
+
+
+class _Request:
+    """One caller's place in the engine."""
+
+    def __init__(self, compiled: "ov.CompiledModel", pad_token_id: int) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self._output = next(n for n, port in enumerate(compiled.outputs) if OUTPUT in port.names)
+        self._pad_token_id = pad_token_id
+
+    def infer(self, texts: Sequence[TokenIds], bucket: int) -> Vectors:
+        """Run exactly these texts; return rows of their own memory."""
+        ids, mask = self._input("input_ids"), self._input("attention_mask")
+        ids.shape = mask.shape = (len(texts), bucket)
+        _fill(ids.data, mask.data, texts, self._pad_token_id)
+        if "token_type_ids" in self._inputs:
+            kinds = self._input("token_type_ids")
+            kinds.shape = ids.shape
+            kinds.data.fill(0)
+        self._request.infer()
+        # The engine writes its next result into the same memory.
+        rows: Vectors = self._request.get_output_tensor(self._output).data.copy()
+        return rows
+
+    def _input(self, name: str) -> "ov.Tensor":
+        # The request's own tensor: written in place, it spares the copy of arrays handed over.
+        return self._request.get_input_tensor(self._inputs.index(name))
+
+
+def _fill(ids: TokenIds, mask: TokenIds, texts: Sequence[TokenIds], pad_token_id: int) -> None:
+    """Write texts into (batch, bucket) arrays, behind each its padding, and the mask."""
+    ids.fill(pad_token_id)
+    mask.fill(0)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+
+
+def _split(texts: Sequence[TokenIds], largest: int) -> list[Sequence[TokenIds]]:
+    """Cut a batch into powers of two up to `largest`: 7 become 4, 2 and 1."""
+    parts = []
+    first = 0
+    while first < len(texts):
+        count = 1 << min(largest, len(texts) - first).bit_length() - 1
+        parts.append(texts[first : first + count])
+        first += count
+    return parts
+
+
+def _import_openvino() -> ModuleType:
+    """Import the package without the part of it that reports; raise ModelError."""
+    with _importing:
+        before = sys.modules.get(_REPORTING_PART)
+        sys.modules[_REPORTING_PART] = None  # type: ignore[assignment]  # "cannot be imported"
+        try:
+            import openvino
+        except (ImportError, OSError) as error:
+            raise ModelError(f"OpenVINO cannot be used: {error}. {INSTALL}") from error
+        finally:
+            del sys.modules[_REPORTING_PART]
+            if before is not None:
+                sys.modules[_REPORTING_PART] = before
+    module: ModuleType = openvino
+    return module
+
+
+def _check_arithmetic(core: "ov.Core", options: BackendOptions) -> None:
+    # OpenVINO would compute in float32 without a word.
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES.get(options.arithmetic) not in capabilities:
+        raise ModelError(
+            f"This CPU has no `{options.arithmetic}` arithmetic, for which the model was pulled. "
+            "Pull it again on this machine."
+        )
+
+
+def _settings(options: BackendOptions) -> dict[str, str | int]:
+    return {
+        "INFERENCE_PRECISION_HINT": options.arithmetic,
+        # Parallelism comes from several calls at once, as many as there are streams: with one
+        # thread each nothing spins, and sums are added up in one order whatever the load.
+        "NUM_STREAMS": options.threads,
+        "INFERENCE_NUM_THREADS": options.threads,
+        # How many cores there are for us is counted in `cores.py`.
+        "ENABLE_HYPER_THREADING": "YES",
+        "ENABLE_CPU_PINNING": "NO",
+    }
+
+
+def _reason(error: Exception) -> str:
+    """Leave out of a message where in its own sources the engine noticed."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from"))
