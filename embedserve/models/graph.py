@@ -64,12 +64,22 @@ class GraphEditor:
                 kept.append(node)
                 wanted.update(_inputs(node))
         replace_items(graph.node, reversed(kept))
-        replace_items(graph.initializer, [t for n, t in self._tensors.items() if n in wanted])
+        self._finish_constants(wanted)
         del graph.value_info[:]
         if tensor_bytes(self.model) <= PROTOBUF_BYTES:
             # A larger one can only be checked as a file; `save` does.
             onnx.checker.check_model(self.model)
         return self.model
+
+    def _finish_constants(self, wanted: set[str]) -> None:
+        """Put constants into the graph and others out; those that stay, large ones, do not move."""
+        present = self.model.graph.initializer
+        added = [t for name, t in self._tensors.items() if name in wanted]
+        names = {tensor.name for tensor in present}
+        for place in reversed(range(len(present))):
+            if present[place].name not in wanted:
+                del present[place]
+        present.extend(tensor for tensor in added if tensor.name not in names)
 
 
 def save(

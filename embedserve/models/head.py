@@ -14,6 +14,7 @@ from embedserve.models.branches import drop_branches
 from embedserve.models.checkpoint import Facts
 from embedserve.models.graph import EMBEDDING, TINY, GraphEditor, replace_items
 from embedserve.models.modules import Module
+from embedserve.models.simplify import simplify
 from embedserve.models.weights import WEIGHTS, read_tensors
 
 SCORE = "score"
@@ -35,6 +36,7 @@ def attach_head(model: ModelProto, facts: Facts, folder: Path) -> ModelProto:
     For a reranker it is `score` (batch, 1), the classifier's logit. Whatever else the graph gave is
     cut off. Weights of modules behind the pooling are read from the checkpoint `folder`.
     """
+    simplify(model)
     drop_branches(model)
     editor = GraphEditor(model)
     editor.nodes = list(model.graph.node)
