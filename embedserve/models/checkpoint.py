@@ -13,11 +13,10 @@ from embedserve.errors import ModelError
 from embedserve.models.families import DECODERS, FAMILIES, Family
 from embedserve.models.json_file import read_object
 from embedserve.models.modules import POOLINGS, Head, Module, read_head
+from embedserve.models.tokenizer_file import TOKENIZER as TOKENIZER
 from embedserve.models.weights import WEIGHTS as WEIGHTS
 from embedserve.models.weights import count_parameters, ready_graph
 from embedserve.models.weights import weights_sha256 as weights_sha256
-
-TOKENIZER = "tokenizer.json"
 
 # transformers writes 1e30 where a tokenizer knows no limit.
 _NO_LIMIT = 1_000_000_000

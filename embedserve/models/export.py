@@ -3,14 +3,14 @@
     SOURCE    folder of the checkpoint
     OUTPUT    existing folder; gets reference.onnx (the fp32 graph), tokenizer.json, model.onnx
     --recipe  int8 or fp32
-    --pooling, --max-tokens, --ignore-onnx   what the checkpoint does not say
+    --pooling, --max-tokens, --query-prompt, --document-prompt   what the checkpoint does not say
+    --ignore-onnx                                                export its weights all the same
 
 The only module that loads the training stack; the server starts it and never imports it. A ready
 ONNX file in the checkpoint is taken instead, and then the training stack is not needed.
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
-from embedserve.models.checkpoint import TOKENIZER, Facts, Overrides, read_facts
+from embedserve.models.checkpoint import Facts, Overrides, read_facts
 from embedserve.models.graph import save
 from embedserve.models.head import attach_head
 from embedserve.models.ready_onnx import load_ready
+from embedserve.models.tokenizer_file import copy_tokenizer
 from embedserve.models.weights import ready_graph
 
 # Brings LayerNormalization as one operator, and ReduceMin and ReduceMax with their axes as an
@@ -47,7 +48,7 @@ def export(source: Path, output: Path, overrides: Overrides | None = None) -> Mo
     save(model, output / REFERENCE)
     # The exporter writes a rearranged tokenizer.json; the checkpoint's own is the one that was
     # trained with.
-    shutil.copyfile(source / TOKENIZER, output / TOKENIZER)
+    copy_tokenizer(source, output)
     return model
 
 
@@ -97,9 +98,17 @@ def main() -> None:
     parser.add_argument("--recipe", choices=("int8", "fp32"), default="int8")
     parser.add_argument("--pooling")
     parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--query-prompt")
+    parser.add_argument("--document-prompt")
     parser.add_argument("--ignore-onnx", action="store_true")
     told = parser.parse_args()
-    overrides = Overrides(told.pooling, told.max_tokens, ignores_onnx=told.ignore_onnx)
+    overrides = Overrides(
+        pooling=told.pooling,
+        max_tokens=told.max_tokens,
+        query_prompt=told.query_prompt,
+        document_prompt=told.document_prompt,
+        ignores_onnx=told.ignore_onnx,
+    )
     model = export(told.source, told.output, overrides)
     save(quantize(model) if told.recipe == "int8" else model, told.output / "model.onnx")
 
