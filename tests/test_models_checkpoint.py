@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Overrides, read_facts, weights_sha256
 from embedserve.models.modules import Module
+from embedserve.models.tokenizer_file import copy_tokenizer
 from embedserve.models.weights import read_tensors
 from tests.hub_double import tiny_checkpoint
 
@@ -222,3 +224,16 @@ def test_half_precision_tensors_are_read_as_floats(tmp_path: Path) -> None:
     save_file({"codes": np.zeros(2, np.int8)}, path)
     with pytest.raises(ModelError, match="holds `codes` as I8"):
         read_tensors(path)
+
+
+def test_lower_case_is_put_into_the_tokenizer_once(folder: Path, tmp_path: Path) -> None:
+    given = (folder / "tokenizer.json").read_bytes()
+    copy_tokenizer(folder, tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == given
+    change(folder / "sentence_bert_config.json", do_lower_case=True)
+    copy_tokenizer(folder, tmp_path)
+    # This one's own normalizer lowers the case already.
+    assert (tmp_path / "tokenizer.json").read_bytes() == given
+    change(folder / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": []})
+    copy_tokenizer(folder, tmp_path)
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("A").tokens[1] == "a"

@@ -8,6 +8,7 @@ training stack and do not see its warnings. `export_all` runs that and hands out
     FOLDER/<case>/                reference.onnx, tokenizer.json, expected.npy
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,8 @@ class TinyCase:
     pooling: str = "mean"
     modules: tuple[str, ...] = ("Normalize",)
     is_reranker: bool = False
+    wants_lower_case: bool = False
+    """Whether sentence-transformers is told to lower the case that the tokenizer keeps."""
     dtype: str = "float32"
     """As which the weights are stored."""
     ready_opset: int | None = None
@@ -52,6 +55,7 @@ CASES = (
     TinyCase("bert-layernorm", "bert", "cls", ("LayerNorm", "Normalize")),
     TinyCase("bert-bfloat16", "bert", dtype="bfloat16"),
     TinyCase("roberta-mean", "roberta"),
+    TinyCase("roberta-lower", "roberta", wants_lower_case=True),
     TinyCase("xlm-roberta-cls", "xlm-roberta", "cls", dtype="float16"),
     TinyCase("camembert-mean", "camembert"),
     TinyCase("mpnet-mean", "mpnet"),
@@ -103,7 +107,9 @@ def export_all(folder: Path, cases: Sequence[TinyCase] = CASES) -> dict[str, Exp
     """Make and export `cases` in a process of its own; return them by name."""
     names = [case.name for case in cases]
     command = [sys.executable, "-W", "ignore", "-m", "tests.tiny_models", str(folder), *names]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # Everything is in the folder: whatever would reach for the network should not.
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return {case.name: _exported(case, folder / case.name) for case in cases}
 
@@ -161,7 +167,9 @@ def _save_encoder(case: TinyCase, plain: Path, folder: Path) -> NDArray[np.float
     for module in later:
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, 0.3, 0.5)
-    transformer = Transformer(str(plain), max_seq_length=MAX_TOKENS)
+    transformer = Transformer(
+        str(plain), max_seq_length=MAX_TOKENS, do_lower_case=case.wants_lower_case
+    )
     model = SentenceTransformer(
         modules=[transformer, Pooling(HIDDEN, case.pooling), *later],
         device="cpu",

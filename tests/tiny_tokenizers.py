@@ -13,9 +13,9 @@ from tokenizers import (
 )
 
 _SENTENCES = (
-    "the river bends north of an old mill where grain was ground by water until steam came and "
+    "The River bends north of an old mill where grain was ground by water until steam came and "
     "cheaper flour followed; nobody repaired its wheel, yet children still climb inside each "
-    "summer. übrigens: naïve cafés, 42 boats, 3.5 metres deep! why?"
+    "summer. Übrigens: naïve Cafés, 42 boats, 3.5 metres deep! why?"
 )
 WORDS = _SENTENCES.split()
 
