@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.live import LiveServer, environment
 
-TRAINING_STACK = ("torch", "transformers", "sentence_transformers", "optimum", "onnx")
+TRAINING_STACK = ("torch", "transformers", "sentence_transformers", "optimum", "onnx", "nncf")
+ENGINES = {"onnxruntime", "openvino"}
 MEMORY_MB = 350
 
 
@@ -16,7 +17,7 @@ def test_importing_embedserve_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    for package in (*TRAINING_STACK, "onnxruntime", "chromadb", "fastapi", "numpy"):
+    for package in (*TRAINING_STACK, *ENGINES, "chromadb", "fastapi", "numpy"):
         assert f"'{package}'" not in done.stdout
 
 
@@ -41,6 +42,10 @@ def test_a_serving_process_has_no_training_stack_and_stays_small(
     loaded = set(re.findall(r"import time:.*\|\s+([A-Za-z_][\w.]*)$", log, flags=re.MULTILINE))
     assert "embedserve.bootstrap" in loaded, "the list of imports is there"
     assert not {name for name in loaded if name.partition(".")[0] in TRAINING_STACK}
+    assert not {
+        name for name in loaded if name.startswith(("openvino_telemetry", "openvino.tools."))
+    }
+    assert len(loaded & ENGINES) == 1, "the engine of the model that serves, and no other"
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found
     assert int(found[1]) / 1024 <= MEMORY_MB
@@ -72,7 +77,8 @@ def test_serving_connects_to_this_machine_only(home: Path) -> None:
         line for line in seen if "127.0.0.1" not in line and not line.startswith(("/", "b'/"))
     ]
     assert outside == []
-    # onnxruntime's collector works below Python; it leaves a device id here before it calls out.
+    # Collectors leave an id here before they call out: onnxruntime's, which works below Python,
+    # and OpenVINO's.
     assert list(user.rglob("*")) == [], "no library keeps anything in the user's home"
 
 
