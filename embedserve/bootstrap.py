@@ -28,6 +28,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
 from embedserve.services.model_library import ModelLibrary
+from embedserve.services.models import Machine
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.settings import Settings
@@ -78,7 +79,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         queue_tokens=settings.queue_tokens,
     )
     encoders = Encoders(folder, scheduler, device=settings.device)
-    models = ModelLibrary(folder, encoders)
+    models = ModelLibrary(folder, encoders, Machine(settings.device, scheduler.workers))
     try:
         yield Engine(scheduler, encoders, models)
     finally:

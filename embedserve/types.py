@@ -57,6 +57,9 @@ class EncoderSpec:
     has in other types (int8, float16) stay what they are."""
     pad_token_id: int = 0
     """What an engine that pads puts behind a text; the attention mask leaves it out."""
+    dynamic_group: int = 0
+    """Features of a token row that share a scale where the engine rounds the inputs of 8-bit
+    weights to 8 bits by itself; 0: it does not."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

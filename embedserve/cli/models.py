@@ -31,7 +31,10 @@ def pull(
         Path | None,
         typer.Option("--from", help="Folder of a checkpoint to take instead.", show_default=False),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Precision, such as int8, bf16 or fp32; else the fastest faithful one."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Export again what is installed.")] = False,
     home: Home = None,
     as_json: AsJson = False,

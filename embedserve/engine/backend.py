@@ -23,6 +23,8 @@ class BackendOptions:
     """What stands behind a text that is shorter than its bucket."""
     max_tokens: int
     """The longest text, and the last position that the graph knows."""
+    dynamic_group: int = 0
+    """See `EncoderSpec.dynamic_group`."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from embedserve.engine.backend import BACKENDS, BackendOptions
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.errors import ModelError
 from embedserve.types import EncoderSpec, Lane, Vectors
 
 # Texts that one blocking call keeps in the queue, so that a huge document never fills it.
@@ -19,6 +20,11 @@ class Encoder:
     """Embed texts with one model; safe from any number of threads."""
 
     def __init__(self, spec: EncoderSpec, scheduler: Scheduler, *, device: str) -> None:
+        if spec.engine not in BACKENDS.names():
+            raise ModelError(
+                f"The model was pulled for engine `{spec.engine}`, which is not installed here. "
+                "Install that plug-in, or pull the model again with `--engine onnxruntime`."
+            )
         self.spec = spec
         self._tokenizer = ModelTokenizer(spec.tokenizer_path)
         options = BackendOptions(
@@ -27,6 +33,7 @@ class Encoder:
             arithmetic=spec.arithmetic,
             pad_token_id=spec.pad_token_id,
             max_tokens=spec.max_tokens,
+            dynamic_group=spec.dynamic_group,
         )
         self._backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
         self._scheduler = scheduler

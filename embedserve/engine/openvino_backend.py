@@ -205,6 +205,7 @@ def _check_arithmetic(core: "ov.Core", options: BackendOptions) -> None:
 def _settings(options: BackendOptions) -> dict[str, str | int]:
     return {
         "INFERENCE_PRECISION_HINT": options.arithmetic,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": options.dynamic_group,
         # Parallelism comes from several calls at once, as many as there are streams: with one
         # thread each nothing spins, and sums are added up in one order whatever the load.
         "NUM_STREAMS": options.threads,

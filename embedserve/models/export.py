@@ -1,8 +1,7 @@
 """Checkpoint -> ONNX, in a process of its own: `python -m embedserve.models.export`.
 
     SOURCE    folder of the checkpoint
-    OUTPUT    existing folder; gets reference.onnx (the fp32 graph), tokenizer.json, model.onnx
-    --recipe  int8 or fp32
+    OUTPUT    existing folder; gets reference.onnx (the fp32 graph) and tokenizer.json
     --pooling, --max-tokens, --query-prompt, --document-prompt   what the checkpoint does not say
     --ignore-onnx                                                export its weights all the same
 
@@ -21,6 +20,7 @@ from onnx import ModelProto
 from embedserve.models.checkpoint import Facts, Overrides, read_facts
 from embedserve.models.graph import save
 from embedserve.models.head import attach_head
+from embedserve.models.manifest import REFERENCE_FILE
 from embedserve.models.ready_onnx import load_ready
 from embedserve.models.tokenizer_file import copy_tokenizer
 from embedserve.models.weights import ready_graph
@@ -28,8 +28,6 @@ from embedserve.models.weights import ready_graph
 # Brings LayerNormalization as one operator, and ReduceMin and ReduceMax with their axes as an
 # input, which `quantize` writes.
 OPSET = 18
-
-REFERENCE = "reference.onnx"
 
 
 def export(source: Path, output: Path, overrides: Overrides | None = None) -> ModelProto:
@@ -45,7 +43,7 @@ def export(source: Path, output: Path, overrides: Overrides | None = None) -> Mo
     ready = None if told.ignores_onnx else ready_graph(source)
     model = load_ready(ready, opset=OPSET) if ready else _trace(source, output, facts)
     model = attach_head(model, facts, source)
-    save(model, output / REFERENCE)
+    save(model, output / REFERENCE_FILE)
     # The exporter writes a rearranged tokenizer.json; the checkpoint's own is the one that was
     # trained with.
     copy_tokenizer(source, output)
@@ -87,15 +85,23 @@ def _trace(source: Path, output: Path, facts: Facts) -> ModelProto:
         return onnx.load(str(path))
 
 
+def quantize_dynamic(reference: Path, output: Path) -> None:
+    """Write recipe `int8-dynamic`: what optimum's own quantizer makes of the graph `reference`."""
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+
+    quantizer = ORTQuantizer(reference)
+    settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        quantizer.quantize(quantization_config=settings, save_dir=scratch)
+        next(Path(scratch).glob("*.onnx")).rename(output)
+
+
 def main() -> None:
     """Run `export` with the arguments of the command line."""
-    # Imported here: `export` itself knows no recipe.
-    from embedserve.models.quantize import quantize
-
     parser = argparse.ArgumentParser(prog="embedserve.models.export")
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--recipe", choices=("int8", "fp32"), default="int8")
     parser.add_argument("--pooling")
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--query-prompt")
@@ -109,8 +115,7 @@ def main() -> None:
         document_prompt=told.document_prompt,
         ignores_onnx=told.ignore_onnx,
     )
-    model = export(told.source, told.output, overrides)
-    save(quantize(model) if told.recipe == "int8" else model, told.output / "model.onnx")
+    export(told.source, told.output, overrides)
 
 
 if __name__ == "__main__":

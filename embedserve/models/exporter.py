@@ -8,12 +8,13 @@ from pathlib import Path
 from threading import Lock
 
 from embedserve.errors import ModelError
+from embedserve.models.checkpoint import Overrides
 
 _ERROR_LINES = 5
 # The checkpoint is complete: whatever would reach for the network now should not.
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
+OFFLINE = {
+    "HF_HUBOFFLINE": "1",
+    "TRANSFORMERSOFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",
 }
@@ -27,19 +28,19 @@ class Exporter:
         self._process: subprocess.Popen[str] | None = None
         self._is_closed = False
 
-    def export(self, source: Path, output: Path, recipe: str) -> None:
-        """Write graphs and tokenizer into the folder `output`; raise ModelError that says why not.
+    def export(self, source: Path, output: Path, overrides: Overrides) -> None:
+        """Write fp32 graph and tokenizer into the folder `output`; raise ModelError.
 
-        What is written is told in `models/export.py`.
+        See `models/export.py`.
         """
         command = [sys.executable, "-m", "embedserve.models.export"]
-        command += [str(source), str(output), "--recipe", recipe]
+        command += [str(source), str(output), *_arguments(overrides)]
         with self._lock:
             if self._is_closed:
                 raise _stopped(source)
             process = self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **_OFFLINE},
+                env={**os.environ, **OFFLINE},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -59,6 +60,17 @@ class Exporter:
             if self._process:
                 # It has nothing to tidy up: its output folder goes with the pull.
                 self._process.kill()
+
+
+def _arguments(overrides: Overrides) -> list[str]:
+    given = {
+        "--pooling": overrides.pooling,
+        "--max-tokens": overrides.max_tokens,
+        "--query-prompt": overrides.query_prompt,
+        "--document-prompt": overrides.document_prompt,
+    }
+    arguments = [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    return [*arguments, "--ignore-onnx"] if overrides.ignores_onnx else arguments
 
 
 def _stopped(source: Path) -> ModelError:

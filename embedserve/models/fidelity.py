@@ -1,44 +1,31 @@
-"""How much of the fp32 model a recipe keeps: the card, the measurement and the gate.
+"""How much of the fp32 model an artefact keeps: the card, the comparison and the gate.
 
 The vectors come from outside; nothing here runs a model.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
 
 from embedserve.errors import ModelError
+from embedserve.models.recipes import RECIPES
 from embedserve.types import Vectors
-
-Encode = Callable[[Sequence[str]], Vectors]
 
 NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class FidelityCard:
-    """A recipe's vectors against the fp32 vectors of the same texts."""
+    """An artefact's vectors against the fp32 vectors of the same texts."""
 
     cosine_mean: float
     cosine_min: float
+    top1_agreement: float
+    """Share of the texts whose nearest other text is the same in both spaces, 0..1."""
     top10_overlap: float
     """Mean share of a text's ten nearest texts that are the same in both spaces, 0..1."""
     texts: int
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The least that a recipe must reach to be installed."""
-
-    cosine_mean: float
-    cosine_min: float
-
-
-# int8 on all-MiniLM-L6-v2 gives .9988 / .9953 on the reference texts; dynamic int8 with one scale
-# for a whole tensor gave .9925 / .9869 on similar ones. fp32 leaves room for rounding only.
-GATES = {"int8": Gate(0.995, 0.985), "fp32": Gate(0.99999, 0.99999)}
 
 
 def reference_texts() -> list[str]:
@@ -47,39 +34,51 @@ def reference_texts() -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
-def measure(reference: Encode, candidate: Encode, texts: Sequence[str]) -> FidelityCard:
-    """Encode `texts` with both and compare; raises ValueError for fewer than two texts."""
-    if len(texts) < 2:
+def compare(true: Vectors, ours: Vectors) -> FidelityCard:
+    """Compare (texts, dimensions) vectors of unit length; raises ValueError for less than two."""
+    if len(true) < 2:
         raise ValueError("fidelity needs at least two texts")
-    true, ours = reference(texts), candidate(texts)
     cosines = np.einsum("nd,nd->n", true, ours, dtype=np.float64)
-    neighbours = min(NEIGHBOURS, len(texts) - 1)
-    pairs = zip(_nearest(true, neighbours), _nearest(ours, neighbours), strict=True)
+    count = min(NEIGHBOURS, len(true) - 1)
+    pairs = list(zip(_nearest(true, count), _nearest(ours, count), strict=True))
     return FidelityCard(
         cosine_mean=float(cosines.mean()),
         cosine_min=float(cosines.min()),
-        top10_overlap=float(np.mean([len(a & b) / neighbours for a, b in pairs])),
-        texts=len(texts),
+        top1_agreement=float(np.mean([a[0] == b[0] for a, b in pairs])),
+        top10_overlap=float(np.mean([len(set(a) & set(b)) / count for a, b in pairs])),
+        texts=len(true),
     )
 
 
-def gate(card: FidelityCard, recipe: str) -> None:
-    """Raise ModelError that names the figure by which `card` fails `recipe`."""
-    least = GATES[recipe]
+def failed_figures(card: FidelityCard, recipe: str) -> list[str]:
+    """Say of each figure below the recipe's gate what it is and what it should be."""
+    least = RECIPES[recipe].gate
     figures = (
         ("mean cosine", card.cosine_mean, least.cosine_mean),
         ("lowest cosine", card.cosine_min, least.cosine_min),
+        ("top-10 overlap", card.top10_overlap, least.top10_overlap),
     )
-    for figure, got, wanted in figures:
-        # Written so that NaN fails too.
-        if not got >= wanted:
-            raise ModelError(
-                f"Recipe `{recipe}` loses too much of this model: {figure} against fp32 is "
-                f"{got:.5f}, at least {wanted} is required. Pull it with `--recipe fp32`."
-            )
+    # Written so that NaN fails too.
+    return [
+        f"{name} against fp32 is {got:.5f}, at least {wanted} is required"
+        for name, got, wanted in figures
+        if not got >= wanted
+    ]
 
 
-def _nearest(vectors: Vectors, count: int) -> list[set[int]]:
+def gate(card: FidelityCard, recipe: str) -> None:
+    """Raise ModelError that names the figures by which `card` fails `recipe`."""
+    if failed := failed_figures(card, recipe):
+        raise ModelError(
+            f"Recipe `{recipe}` loses too much of this model: {'; '.join(failed)}. "
+            "Pull it with `--recipe bf16` or `--recipe fp32`, or without `--recipe` to have "
+            "the fastest faithful one chosen."
+        )
+
+
+def _nearest(vectors: Vectors, count: int) -> list[list[int]]:
+    """Return the `count` most similar others of each row, the nearest first."""
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
-    return [set(row) for row in np.argsort(-similarity, axis=1)[:, :count].tolist()]
+    nearest: list[list[int]] = np.argsort(-similarity, axis=1, kind="stable")[:, :count].tolist()
+    return nearest

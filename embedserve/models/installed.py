@@ -18,7 +18,7 @@ from embedserve.errors import ConflictError, InvalidNameError, ModelError, Model
 from embedserve.models import manifest as manifests
 from embedserve.models.library import find_known, spellings
 from embedserve.models.manifest import MANIFEST_FILE, Manifest
-from embedserve.models.names import ModelName, parse_name
+from embedserve.models.names import ModelName, parse_name, split_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def resolve(models_folder: Path, name: str) -> InstalledModel:
     wanted = parse_name(name)
     row = find_known(wanted)
     folders = {found.key: (found, folder) for found, folder in _complete_folders(models_folder)}
-    for candidate in (wanted, *(spellings(row) if row else ())):
+    recipe = split_recipe(wanted.tag)[1]
+    for candidate in (wanted, *(spellings(row, recipe) if row else ())):
         if candidate.key in folders:
             return _read(*folders[candidate.key])
     raise ModelNotFoundError(name)

@@ -9,18 +9,25 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Architecture
 from embedserve.models.fidelity import FidelityCard
+from embedserve.types import Arithmetic
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+REFERENCE_FILE = "reference.onnx"
+"""The fp32 graph that recipes are built from; it is not installed."""
 MODEL_FILES = (ONNX_FILE, TOKENIZER_FILE)
+"""The files that every model has."""
+WEIGHTS_FILE = "model.onnx.data"
+"""Weights of a graph that is too large for one file."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,52 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """How the graph is run: another engine or arithmetic gives other vectors."""
+
+    engine: str
+    arithmetic: Arithmetic
+    """Of what is not integer in the graph."""
+    dynamic_group: int
+    """Features of a token row that share a scale where the engine quantizes by itself."""
+    pad_token_id: int
+    """What fills a text up to its bucket, in engines that have buckets."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What was measured on the machine that pulled, in a process with nothing but this model."""
+
+    engine_version: str
+    """Such as `openvino 2026.4.1`."""
+    cpu: str
+    """Class of the CPU: two machines of one class give the same bits."""
+    threads: int
+    tokens_per_s_16: float
+    """Texts of 16 tokens, many at once; all threads together."""
+    tokens_per_s_128: float
+    tokens_per_s_mixed: float
+    """Texts of 8 to 250 tokens."""
+    resident_bytes: int
+    """Of the whole process after all of that."""
+    is_batch_invariant: bool
+    """Whether texts gave the same bits alone and among others."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a pull tried before it chose, and what came of it."""
+
+    engine: str
+    recipe: str
+    method: str
+    verdict: str
+    """`installed`, `slower`, or why it was refused."""
+    tokens_per_s_mixed: float | None = None
+    """None: refused before its speed was measured."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One installed model. Lengths are in tokens, special tokens included."""
 
@@ -51,20 +104,31 @@ class Manifest:
     revision: str
     """Commit or version of the source; empty for a folder."""
     weights_sha256: str
-    """sha256 of the checkpoint's `model.safetensors`."""
+    """sha256 of the checkpoint's weights: `model.safetensors`, or its ready ONNX file."""
     licence: str
     """SPDX identifier; empty when not known."""
+    kind: Literal["embedding", "reranker"]
     family: str
     architecture: Architecture
     pooling: str
     max_tokens: int
     dimensions: int
+    matryoshka_dimensions: tuple[int, ...]
+    """Shorter vectors that the model was trained for, longest first."""
+    layer_norm_before_cut: bool
+    """Whether vectors are standardized before they are cut to fewer dimensions."""
     query_prompt: str
     document_prompt: str
     recipe: str
+    method: str
+    """How the recipe was built, in words."""
+    runtime: Runtime
     files: dict[str, FileDigest]
     canary: Canary
     fidelity: FidelityCard
+    performance: Performance
+    candidates: tuple[Candidate, ...]
+    """Everything that was tried, this artefact included."""
     created_at: str
     """RFC 3339, UTC."""
 
@@ -72,15 +136,17 @@ class Manifest:
     def artefact(self) -> str:
         """64 hex digits: the same whenever the same texts give the same vectors.
 
-        Two exports of one checkpoint share it as long as their files have the same bytes.
+        Two exports of one checkpoint share it as long as their files have the same bytes and run on
+        the same engine in the same way.
         """
         return _sha256(
             _canonical(
                 {
-                    "files": {name: self.files[name].sha256 for name in MODEL_FILES},
+                    "files": {name: file.sha256 for name, file in self.files.items()},
                     "max_tokens": self.max_tokens,
                     "query_prompt": self.query_prompt,
                     "document_prompt": self.document_prompt,
+                    "runtime": asdict(self.runtime),
                 }
             )
         )
@@ -114,7 +180,7 @@ def read(folder: Path, name: str) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         first = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
         raise _broken(name, f"`{path}` is not a manifest ({first})") from error
-    if set(manifest.files) != set(MODEL_FILES):
+    if not set(MODEL_FILES) <= set(manifest.files) <= {*MODEL_FILES, WEIGHTS_FILE}:
         raise _broken(name, f"`{path}` does not list {' and '.join(MODEL_FILES)}")
     return manifest
 

@@ -5,7 +5,6 @@ holder, so a model that is removed or replaced serves what is under way to its e
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -18,7 +17,6 @@ from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
 from embedserve.models.names import parse_name
 from embedserve.services.models import encoder_spec
-from embedserve.types import EncoderSpec, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +67,6 @@ class Encoders:
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
         return parse_name(name).key in self._by_name
-
-    def encode_with(self, spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-        """Embed texts with a graph that is not installed yet, to measure it."""
-        encoder = Encoder(spec, self._scheduler, device=self._device)
-        try:
-            return encoder.encode(texts)
-        finally:
-            encoder.close()  # nobody else has it
 
     def refresh(self) -> None:
         """Look at the models folder anew: a model was installed, replaced or removed there.

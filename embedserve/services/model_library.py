@@ -6,13 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embedserve.models.exporter import Exporter
 from embedserve.models.installed import InstalledModel, list_installed, remove, resolve
 from embedserve.models.manifest import Manifest
 from embedserve.models.names import parse_name
 from embedserve.services.encoders import Encoders
-from embedserve.services.models import Progress, PullRequest, ignore_progress, pull_model
+from embedserve.services.models import (
+    Machine,
+    Progress,
+    PullRequest,
+    ignore_progress,
+    pull_model,
+)
 from embedserve.services.pulls import PullQueue
+from embedserve.services.workshop import Workshop
 
 POOLING_TYPES = {"mean": 1, "cls": 2, "lasttoken": 3}
 """Numbers that Ollama's `model_info` uses."""
@@ -46,10 +52,11 @@ class ModelReport:
 class ModelLibrary:
     """The models of one home."""
 
-    def __init__(self, folder: Path, encoders: Encoders) -> None:
+    def __init__(self, folder: Path, encoders: Encoders, machine: Machine) -> None:
         self._folder = folder
         self._encoders = encoders
-        self._exporter = Exporter()
+        self._machine = machine
+        self._workshop = Workshop()
         self._pulls = PullQueue(self._pull)
 
     def reports(self) -> list[ModelReport]:
@@ -85,15 +92,15 @@ class ModelLibrary:
 
     def close(self) -> None:
         """End the pull in progress."""
-        self._exporter.close()
+        self._workshop.close()
         self._pulls.close()
 
     def _pull(self, request: PullRequest, progress: Progress) -> InstalledModel:
         installed = pull_model(
             request,
             models_folder=self._folder,
-            encode=self._encoders.encode_with,
-            exporter=self._exporter,
+            workshop=self._workshop,
+            machine=self._machine,
             progress=progress,
         )
         self._encoders.refresh()
@@ -117,7 +124,10 @@ def _report(model: InstalledModel) -> ModelReport:
         model_info=_model_info(manifest),
         facts={
             "name": model.name.display,
+            "kind": manifest.kind,
             "recipe": manifest.recipe,
+            "method": manifest.method,
+            **asdict(manifest.runtime),
             "artefact": manifest.artefact,
             "source": manifest.source,
             "revision": manifest.revision,
@@ -126,7 +136,10 @@ def _report(model: InstalledModel) -> ModelReport:
             "pooling": manifest.pooling,
             "max_tokens": manifest.max_tokens,
             "dimensions": manifest.dimensions,
+            "matryoshka_dimensions": list(manifest.matryoshka_dimensions),
             "fidelity": asdict(manifest.fidelity),
+            "performance": asdict(manifest.performance),
+            "candidates": [asdict(one) for one in manifest.candidates],
         },
     )
 

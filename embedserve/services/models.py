@@ -1,37 +1,35 @@
-"""Pull a model: find, export, quantize, measure, install. And hand installed ones to the engine.
+"""Pull a model: find, export, try recipes, install the best. And hand installed ones to the engine.
 
-Export runs in its own process, so that no training stack enters this one; vectors for the
-measurement come from the engine, given from outside.
+Export, quantization and measurement run in processes of their own (see `workshop`), so that no
+training stack enters this one and every figure is the model's alone.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from embedserve.engine.backend import BACKENDS
 from embedserve.errors import ModelError, ModelNotFoundError
-from embedserve.models import fidelity, installed
+from embedserve.models import installed
 from embedserve.models import manifest as manifests
-from embedserve.models.checkpoint import Facts, read_facts, weights_sha256
-from embedserve.models.exporter import Exporter
-from embedserve.models.fidelity import FidelityCard
+from embedserve.models.checkpoint import Facts, Overrides, read_facts, weights_sha256
 from embedserve.models.installed import InstalledModel
-from embedserve.models.library import find_known
-from embedserve.models.manifest import MODEL_FILES, ONNX_FILE, TOKENIZER_FILE, Canary, Manifest
-from embedserve.models.names import ModelName, parse_name
+from embedserve.models.library import KnownModel, find_known
+from embedserve.models.manifest import ONNX_FILE, TOKENIZER_FILE, Canary, Manifest
+from embedserve.models.names import ModelName, parse_name, split_recipe
 from embedserve.models.pull import Checkpoint, locate
-from embedserve.types import EncoderSpec, Vectors
-
-Encode = Callable[[EncoderSpec, Sequence[str]], Vectors]
-"""Load the model of a spec, turn the texts into vectors, and let the model go."""
+from embedserve.models.recipes import DEFAULTS, RECIPES
+from embedserve.services.candidates import CANARY_TEXT, CandidateSearch, Chosen, Task
+from embedserve.services.workshop import Workshop
+from embedserve.types import EncoderSpec
 
 Progress = Callable[[str, int | None, int | None], None]
 """Told the stage, and how much of it is done out of how much, where that is known."""
 
-RECIPES = tuple(fidelity.GATES)
-CANARY_TEXT = "The canary sings one song: 3 notes, no more. ¿Qué tal? 你好"
 
-_REFERENCE_FILE = "reference.onnx"
+NOTHING_TOLD = Overrides()
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,26 @@ class PullRequest:
     """What is to be installed."""
 
     name: str
+    """A tag that ends in a recipe, such as `all-minilm:fp32`, asks for that recipe."""
     source: Path | None = None
     """Folder of a checkpoint; None: from where the library knows it."""
-    recipe: str = "int8"
+    recipe: str | None = None
+    """None: the fastest that is faithful enough."""
+    engine: str | None = None
     is_forced: bool = False
     """Whether an intact model is exported again."""
+    accepts_loss: bool = False
+    """Whether a recipe that fails its gate is installed all the same."""
+    overrides: Overrides = NOTHING_TOLD
+    """What the checkpoint does not say."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where models are to run."""
+
+    device: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -52,13 +65,7 @@ class _Found:
 
     checkpoint: Checkpoint
     facts: Facts
-    licence: str
-
-
-@dataclass(frozen=True)
-class _Measured:
-    card: FidelityCard
-    canary: Canary
+    row: KnownModel | None
 
 
 def ignore_progress(stage: str, done: int | None, total: int | None) -> None:
@@ -69,41 +76,40 @@ def pull_model(
     request: PullRequest,
     *,
     models_folder: Path,
-    encode: Encode,
-    exporter: Exporter,
+    workshop: Workshop,
+    machine: Machine,
     progress: Progress = ignore_progress,
 ) -> InstalledModel:
     """Install a model and return it.
 
-    An installed, intact model of the same recipe and weights is returned as it is, unless forced.
-    Of several pulls of one name, in any process, one works and the others wait for it. Raises
-    InvalidNameError and ModelError; whatever was installed before is then still there.
+    An installed, intact model of the same weights that is what was asked for is returned as it is,
+    unless forced. Of several pulls of one name, in any process, one works and the others wait for
+    it. Raises InvalidNameError and ModelError; whatever was installed before is then still there.
     """
-    wanted, source, recipe = parse_name(request.name), request.source, request.recipe
-    if recipe not in RECIPES:
-        raise ModelError(f"Unknown recipe `{recipe}`. Known: {', '.join(RECIPES)}.")
+    wanted = parse_name(request.name)
+    asked = _with_recipe(request, wanted)
     with installed.lock(models_folder, wanted):
-        present = _intact(models_folder, wanted, source, recipe)
-        if present and not request.is_forced:
+        present = _intact(models_folder, wanted, asked)
+        if present and not asked.is_forced:
             return present
         with installed.staging(models_folder, wanted) as staged:
             progress("locating checkpoint", None, None)
-            found = _find(wanted, source)
+            found = _find(wanted, asked, progress)
             progress("exporting", None, None)
-            exporter.export(found.checkpoint.folder, staged, recipe)
-            progress("measuring fidelity", None, None)
-            measured = _measure(staged, found.facts, encode)
-            fidelity.gate(measured.card, recipe)
-            (staged / _REFERENCE_FILE).unlink()
+            overrides = _overrides(asked.overrides, found.checkpoint, found.row)
+            workshop.exporter.export(found.checkpoint.folder, staged, overrides)
+            task = _task(staged, found.facts, asked, machine)
+            search = CandidateSearch(task, workshop, lambda stage: progress(stage, None, None))
+            chosen = search.run()
             progress("installing", None, None)
-            manifest = _manifest(wanted, found, measured, recipe=recipe, folder=staged)
-            manifests.write(staged, manifest)
-            return installed.install(models_folder, wanted, staged)
+            finished = _finish(staged, chosen)
+            manifests.write(finished, _manifest(wanted, found, chosen, folder=finished))
+            return installed.install(models_folder, wanted, finished)
 
 
 def encoder_spec(model: InstalledModel) -> EncoderSpec:
     """Describe an installed model to the engine."""
-    manifest = model.manifest
+    manifest, runtime = model.manifest, model.manifest.runtime
     return EncoderSpec(
         artefact=manifest.artefact,
         onnx_path=model.folder / ONNX_FILE,
@@ -112,12 +118,31 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
         dimensions=manifest.dimensions,
         query_prompt=manifest.query_prompt,
         document_prompt=manifest.document_prompt,
+        engine=runtime.engine,
+        arithmetic=runtime.arithmetic,
+        dynamic_group=runtime.dynamic_group,
+        pad_token_id=runtime.pad_token_id,
     )
 
 
-def _intact(
-    models_folder: Path, name: ModelName, source: Path | None, recipe: str
-) -> InstalledModel | None:
+def _with_recipe(request: PullRequest, name: ModelName) -> PullRequest:
+    """Take the recipe from the tag where none is given; raise ModelError for unknown ones."""
+    _, of_tag = split_recipe(name.tag)
+    if of_tag and request.recipe not in (None, of_tag):
+        raise ModelError(
+            f"The tag of `{name.display}` says `{of_tag}`, `--recipe` says `{request.recipe}`. "
+            "Give one of them."
+        )
+    recipe = request.recipe or of_tag
+    if recipe and recipe not in RECIPES:
+        raise ModelError(f"Unknown recipe `{recipe}`. Known: {', '.join(RECIPES)}.")
+    engines = BACKENDS.names()
+    if request.engine and request.engine not in engines:
+        raise ModelError(f"Unknown engine `{request.engine}`. Known: {', '.join(engines)}.")
+    return replace(request, recipe=recipe)
+
+
+def _intact(models_folder: Path, name: ModelName, asked: PullRequest) -> InstalledModel | None:
     """Return what is installed under exactly this name if a pull would build the same again."""
     folder = installed.folder_of(models_folder, name)
     try:
@@ -127,74 +152,92 @@ def _intact(
         manifests.verify(folder, model.manifest)
     except (ModelError, ModelNotFoundError):
         return None  # absent or damaged: to be pulled
-    row = find_known(name)
-    weights = row.weights_sha256 if row else model.manifest.weights_sha256
-    if source is not None:
-        weights = weights_sha256(source.expanduser())
-    is_same = (model.manifest.recipe, model.manifest.weights_sha256) == (recipe, weights)
+    manifest, row = model.manifest, find_known(name)
+    is_same = (
+        asked.recipe in (None, manifest.recipe)
+        and asked.engine in (None, manifest.runtime.engine)
+        and asked.overrides == NOTHING_TOLD
+        and _has_weights_of(manifest, asked.source, row)
+    )
     return model if is_same else None
 
 
-def _find(name: ModelName, source: Path | None) -> _Found:
-    """Find the checkpoint; what the library says goes before what the checkpoint says."""
-    checkpoint = locate(name, source)
-    facts = read_facts(checkpoint.folder)
-    row = find_known(name)
+def _has_weights_of(manifest: Manifest, source: Path | None, row: KnownModel | None) -> bool:
+    if source is not None:
+        return weights_sha256(source.expanduser()) == manifest.weights_sha256
+    if row and row.revision and manifest.revision == row.revision:
+        return True
+    return not (row and row.weights_sha256) or row.weights_sha256 == manifest.weights_sha256
+
+
+def _find(name: ModelName, asked: PullRequest, progress: Progress) -> _Found:
+    """Find the checkpoint; what the user says goes before the library, that before the files."""
+    told, row = asked.overrides, find_known(name)
+    checkpoint = locate(
+        name, asked.source, progress=progress, is_onnx_preferred=not told.ignores_onnx
+    )
+    facts = read_facts(checkpoint.folder, _overrides(told, checkpoint, row))
+    return _Found(checkpoint, facts, row)
+
+
+def _overrides(told: Overrides, checkpoint: Checkpoint, row: KnownModel | None) -> Overrides:
+    told = replace(told, ignores_onnx=checkpoint.onnx_path is None)
     if row is None:
-        return _Found(checkpoint, facts, licence="")
-    facts = replace(
-        facts,
-        max_tokens=row.max_tokens,
-        query_prompt=row.query_prompt,
-        document_prompt=row.document_prompt,
-    )
-    return _Found(checkpoint, facts, row.licence)
+        return told
+    known = Overrides(row.pooling, row.max_tokens, row.query_prompt, row.document_prompt)
+    given = {name: value for name, value in asdict(told).items() if value is not None}
+    return replace(known, **given)
 
 
-def _measure(staged: Path, facts: Facts, encode: Encode) -> _Measured:
-    reference = _spec(staged, _REFERENCE_FILE, facts)
-    candidate = _spec(staged, ONNX_FILE, facts)
-    card = fidelity.measure(
-        lambda texts: encode(reference, texts),
-        lambda texts: encode(candidate, texts),
-        fidelity.reference_texts(),
-    )
-    [vector] = encode(candidate, [CANARY_TEXT]).tolist()
-    return _Measured(card, Canary(CANARY_TEXT, tuple(vector)))
-
-
-def _spec(staged: Path, onnx_file: str, facts: Facts) -> EncoderSpec:
-    """Describe a graph that is not installed yet."""
-    return EncoderSpec(
-        artefact=manifests.digest_file(staged / onnx_file).sha256,
-        onnx_path=staged / onnx_file,
-        tokenizer_path=staged / TOKENIZER_FILE,
+def _task(staged: Path, facts: Facts, asked: PullRequest, machine: Machine) -> Task:
+    recipes = ((asked.recipe,),) if asked.recipe else DEFAULTS[machine.device]
+    return Task(
+        folder=staged,
         max_tokens=facts.max_tokens,
         dimensions=facts.dimensions,
+        pad_token_id=facts.pad_token_id,
+        device=machine.device,
+        threads=machine.threads,
+        recipes=recipes,
+        engines=(asked.engine,) if asked.engine else BACKENDS.names(),
+        accepts_loss=asked.accepts_loss,
     )
 
 
-def _manifest(
-    name: ModelName, found: _Found, measured: _Measured, *, recipe: str, folder: Path
-) -> Manifest:
-    facts = found.facts
+def _finish(staged: Path, chosen: Chosen) -> Path:
+    """Leave nothing in the chosen folder but the model's files; return that folder."""
+    shutil.copyfile(staged / TOKENIZER_FILE, chosen.folder / TOKENIZER_FILE)
+    # Moved out first: everything else in the staging place goes.
+    return chosen.folder.rename(staged.parent / f"{staged.name}-finished")
+
+
+def _manifest(name: ModelName, found: _Found, chosen: Chosen, *, folder: Path) -> Manifest:
+    facts, row = found.facts, found.row
+    names = sorted(path.name for path in folder.iterdir())
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
         name=name.display,
         source=found.checkpoint.source,
         revision=found.checkpoint.revision,
         weights_sha256=found.checkpoint.weights_sha256,
-        licence=found.licence,
+        licence=row.licence if row else "",
+        kind=facts.kind,
         family=facts.family,
         architecture=facts.architecture,
         pooling=facts.pooling,
         max_tokens=facts.max_tokens,
         dimensions=facts.dimensions,
+        matryoshka_dimensions=row.matryoshka_dimensions if row else (),
+        layer_norm_before_cut=row.layer_norm_before_cut if row else False,
         query_prompt=facts.query_prompt,
         document_prompt=facts.document_prompt,
-        recipe=recipe,
-        files={file: manifests.digest_file(folder / file) for file in MODEL_FILES},
-        canary=measured.canary,
-        fidelity=measured.card,
+        recipe=chosen.recipe,
+        method=chosen.method,
+        runtime=chosen.runtime,
+        files={file: manifests.digest_file(folder / file) for file in names},
+        canary=Canary(CANARY_TEXT, tuple(chosen.canary.tolist())),
+        fidelity=chosen.fidelity,
+        performance=chosen.performance,
+        candidates=chosen.candidates,
         created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
     )

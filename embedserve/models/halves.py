@@ -1,0 +1,65 @@
+"""Recipes `bf16` and `fp16`: weights of 16 bits."""
+
+import numpy as np
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+
+from embedserve.models.graph import EMBEDDING, GraphEditor
+
+# Smaller constants (axes, epsilons, gains, biases) stay as they are: nothing to gain.
+_MIN_ELEMENTS = 4096
+_GREATEST = float(np.finfo(np.float16).max)
+
+
+def store_halves(model: ModelProto) -> ModelProto:
+    """Store large weights as fp16 and turn them back into fp32 in the graph, in place.
+
+    The file is half as large; in which arithmetic it runs is the engine's business. fp16 holds
+    three bits more than bf16, so bf16 arithmetic loses nothing by it. Weights beyond fp16's 65,504
+    stay.
+    """
+    editor = GraphEditor(model)
+    nodes = list(model.graph.node)
+    names = [tensor.name for tensor in model.graph.initializer]
+    halves: dict[str, str] = {}
+    for name in names:
+        array = editor.constant_array(name)
+        if array is None or array.dtype != np.float32 or array.size < _MIN_ELEMENTS:
+            continue
+        if np.abs(array).max() <= _GREATEST:
+            half = editor.constant(f"{name}_half", array.astype(np.float16))
+            halves[name] = editor.node("Cast", [half], f"{name}_float", to=TensorProto.FLOAT)
+    for node in nodes:
+        node.input[:] = [halves.get(name, name) for name in node.input]
+        editor.nodes.append(node)
+    return editor.finish()
+
+
+def compute_halves(model: ModelProto) -> ModelProto:
+    """Make all float arithmetic fp16, in place; ids stay integers, the output stays fp32.
+
+    For GPUs. Values beyond fp16's range, such as the -3.4e38 that masks attention, become its
+    greatest ones.
+    """
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(_half(tensor))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if (
+                attribute.type == AttributeProto.TENSOR
+                and attribute.t.data_type == TensorProto.FLOAT
+            ):
+                attribute.t.CopyFrom(_half(attribute.t))
+            elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+        node.output[:] = [f"{EMBEDDING}_half" if n == EMBEDDING else n for n in node.output]
+    last = helper.make_node("Cast", [f"{EMBEDDING}_half"], [EMBEDDING], to=TensorProto.FLOAT)
+    model.graph.node.append(last)
+    editor = GraphEditor(model)
+    editor.nodes = list(model.graph.node)
+    return editor.finish()
+
+
+def _half(tensor: TensorProto) -> TensorProto:
+    array = np.clip(numpy_helper.to_array(tensor), -_GREATEST, _GREATEST).astype(np.float16)
+    return numpy_helper.from_array(array, tensor.name)

@@ -1,0 +1,153 @@
+"""Builds and measures one artefact, in a process of its own.
+
+Reads one JSON object a line from standard input (`{"do": "encode", ...}`) and answers each with one
+line: `{"ok": ...}` or `{"error": "..."}`. Its own process, so that its memory is the model's alone,
+and so that an engine that crashes on a strange graph takes nothing with it.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedserve.engine.backend import BACKENDS, BackendOptions, describe
+from embedserve.engine.cpu import cpu_class
+from embedserve.engine.encoder import Encoder
+from embedserve.engine.scheduler import Scheduler
+from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.errors import EmbedserveError
+from embedserve.models import builders, calibration
+from embedserve.models.fidelity import reference_texts
+from embedserve.models.recipes import RECIPES
+from embedserve.types import EncoderSpec
+
+# Texts a round, by what is measured: enough to keep every thread busy with full micro-batches.
+_ROUNDS = {"16": [16] * 64, "128": [128] * 16, "mixed": list(range(8, 251, 4))}
+_INVARIANCE_LENGTHS = (2, 3, 7, 16, 33, 64, 130)
+_MICRO_BATCH_TOKENS = 256
+
+
+def build(
+    *, reference: str, output: str, recipe: str, way: int, weight_limit: int, ranges: str | None
+) -> None:
+    """Write the graph of one way of a recipe, from the fp32 graph."""
+    builders.build_artefact(
+        Path(reference),
+        Path(output),
+        RECIPES[recipe].ways[way],
+        weight_limit=weight_limit,
+        ranges=Path(ranges) if ranges else None,
+    )
+
+
+def observe(
+    *, reference: str, tokenizer: str, output: str, max_tokens: int, pad_token_id: int
+) -> None:
+    """Write the ranges of the fp32 graph's activations over the calibration texts."""
+    observer = Path(output).with_suffix(".onnx")
+    builders.build_observer(Path(reference), observer)
+    # onnxruntime runs exact lengths: padding would be observed too.
+    options = BackendOptions("cpu", 1, "f32", pad_token_id, max_tokens)
+    backend = BACKENDS.load("onnxruntime").load(observer, options)
+    tokens = ModelTokenizer(Path(tokenizer))
+    rows = [
+        backend.run([tokens.tokenize(text, max_tokens).ids])
+        for text in calibration.calibration_texts()
+    ]
+    builders.save_ranges(Path(reference), rows, Path(output))
+
+
+class Loaded:
+    """The artefact that this process measures."""
+
+    def __init__(self, spec: dict[str, Any], device: str, threads: int) -> None:
+        paths = {name: Path(spec[name]) for name in ("onnx_path", "tokenizer_path")}
+        self._spec = EncoderSpec(**{**spec, **paths})
+        self._threads = threads
+        scheduler = Scheduler(
+            workers=threads, micro_batch_tokens=_MICRO_BATCH_TOKENS, queue_tokens=10**7
+        )
+        self._encoder = Encoder(self._spec, scheduler, device=device)
+        ids = [text.ids for text in self._encoder.tokenize(reference_texts())]
+        self._tokens = np.concatenate(ids)
+        self._random = np.random.default_rng(0)
+
+    def encode(self, *, texts: list[str], output: str) -> None:
+        """Write the texts' vectors as a numpy file."""
+        np.save(output, self._encoder.encode(texts))
+
+    def speed(self, *, of: str, seconds: float) -> float:
+        """Return tokens per second over about that time."""
+        texts = [self._text(length) for length in _ROUNDS[of]]
+        tokens = sum(len(text.ids) for text in texts)
+        self._encoder.submit(texts, lane="bulk").result()
+        started, rounds = time.perf_counter(), 0
+        while (passed := time.perf_counter() - started) < seconds or not rounds:
+            self._encoder.submit(texts, lane="bulk").result()
+            rounds += 1
+        passed = time.perf_counter() - started
+        return rounds * tokens / passed
+
+    def machine(self) -> dict[str, Any]:
+        """Return what the figures depend on, and what the process holds now."""
+        return {
+            "engine_version": describe(self._spec.engine).version,
+            "cpu": cpu_class(),
+            "threads": self._threads,
+            "resident_bytes": _resident_bytes(),
+        }
+
+    def is_batch_invariant(self) -> bool:
+        """Tell whether texts give the same bits alone and among others."""
+        texts = [self._text(length) for length in _INVARIANCE_LENGTHS for _ in range(7)]
+        together = self._encoder.submit(texts, lane="bulk").result()
+        alone = [self._encoder.submit([text], lane="bulk").result()[0] for text in texts]
+        return together.tobytes() == np.stack(alone).tobytes()
+
+    def _text(self, length: int) -> TokenizedText:
+        length = min(length, self._spec.max_tokens)
+        return TokenizedText(self._random.choice(self._tokens, length), is_truncated=False)
+
+
+def _resident_bytes() -> int:
+    """Return what the process holds; where Linux is not, the most that it ever held."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    # Answers go to the descriptor that was standard output; what libraries print must not.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    actions: dict[str, Callable[..., Any]] = {"build": build, "observe": observe}
+
+    def load(**arguments: Any) -> None:  # noqa: ANN401  # raw JSON
+        loaded = Loaded(**arguments)
+        for action in (loaded.encode, loaded.speed, loaded.machine, loaded.is_batch_invariant):
+            actions[action.__name__] = action
+
+    actions["load"] = load
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = {"ok": actions[request.pop("do")](**request)}
+        except EmbedserveError as error:
+            reply = {"error": error.message}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
