@@ -1,0 +1,95 @@
+"""From texts to vectors on the engine that a model's spec names."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from embedserve.engine.backend import describe
+from embedserve.engine.encoder import SLICE, Encoder
+from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import ModelError
+from embedserve.types import EncoderSpec
+from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
+
+WORD = [f"w{number}" for number in range(WORDS)]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = Tokenizer(WordLevel({word: id_ for id_, word in enumerate(WORD)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return EncoderSpec(
+        artefact="0" * 64,
+        onnx_path=write_tiny_graph(folder / "tiny.onnx"),
+        tokenizer_path=folder / "tokenizer.json",
+        max_tokens=MAX_TOKENS,
+        dimensions=DIMENSIONS,
+        pad_token_id=PAD,
+    )
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler(workers=2, micro_batch_tokens=256, queue_tokens=5_000)
+    yield scheduler
+    scheduler.close()
+
+
+def text(words: int, seed: int) -> str:
+    return " ".join(np.random.default_rng(seed).choice(WORD[PAD + 1 :], words).tolist())
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_texts_of_all_lengths_in_one_call_have_the_vectors_that_each_has_alone(
+    engine: str, spec: EncoderSpec, scheduler: Scheduler
+) -> None:
+    if not describe(engine).is_available:
+        pytest.skip(f"ENGINE NOT CHECKED: {describe(engine).why_not}")
+    encoder = Encoder(replace(spec, engine=engine), scheduler, device="cpu")
+    texts = [text(1 + seed % (MAX_TOKENS + 20), seed) for seed in range(SLICE + 40)]
+    together = encoder.encode(texts)
+    alone = np.concatenate([encoder.encode([one], lane="small") for one in texts])
+    assert together.tobytes() == alone.tobytes()
+    encoder.close()
+
+
+def test_both_engines_give_the_same_vectors(spec: EncoderSpec, scheduler: Scheduler) -> None:
+    if not describe("openvino").is_available:
+        pytest.skip(f"ENGINE NOT CHECKED: {describe('openvino').why_not}")
+    texts = [text(words, words) for words in (1, 7, 8, 30, 66, 98)]
+    rows = []
+    for engine in ("onnxruntime", "openvino"):
+        encoder = Encoder(replace(spec, engine=engine), scheduler, device="cpu")
+        rows.append(encoder.encode(texts))
+        encoder.close()
+    # Both compute in float32 and differ by the order of sums.
+    assert (rows[0] * rows[1]).sum(axis=1).min() >= 0.9999
+
+
+def test_engine_that_is_not_known_here_is_named(spec: EncoderSpec, scheduler: Scheduler) -> None:
+    with pytest.raises(ModelError, match="pulled for engine `abacus`, which is not installed"):
+        Encoder(replace(spec, engine="abacus"), scheduler, device="cpu")
+
+
+def test_arithmetic_of_the_spec_reaches_the_engine(spec: EncoderSpec, scheduler: Scheduler) -> None:
+    with pytest.raises(ModelError, match="`bf16`"):
+        Encoder(replace(spec, arithmetic="bf16"), scheduler, device="cpu")
+
+
+def test_files_that_are_missing_are_said(
+    spec: EncoderSpec, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    for missing in (
+        replace(spec, onnx_path=tmp_path / "absent.onnx"),
+        replace(spec, tokenizer_path=tmp_path / "absent.json"),
+    ):
+        with pytest.raises(ModelError, match="absent"):
+            Encoder(missing, scheduler, device="cpu")
