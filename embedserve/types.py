@@ -34,6 +34,10 @@ Arithmetic = Literal["f32", "bf16", "f16"]
 # -- a model, as the engine sees it -----------------------------------------------------------
 
 
+GRAPH_OUTPUTS = ("sentence_embedding", "score")
+"""What the graph of an embedding model or of a reranker calls its one output."""
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """The files and facts that turn text into vectors; all verified before use."""
@@ -42,7 +46,8 @@ class EncoderSpec:
     """64 hex digits that name weights, tokenizer, recipe and length together."""
     onnx_path: Path
     """Graph: input_ids, attention_mask (and token_type_ids) (batch, length) int64 ->
-    sentence_embedding (batch, dimensions) float32, pooled and of unit length."""
+    sentence_embedding (batch, dimensions) float32, pooled and of unit length; of a reranker
+    score (batch, 1) float32, a logit for each pair."""
     tokenizer_path: Path
     """A `tokenizer.json`; its own padding and truncation settings are not used."""
     max_tokens: int
@@ -60,6 +65,10 @@ class EncoderSpec:
     dynamic_group: int = 0
     """Features of a token row that share a scale where the engine rounds the inputs of 8-bit
     weights to 8 bits by itself; 0: it does not."""
+    matryoshka_dimensions: tuple[int, ...] = ()
+    """Shorter vectors that the model was trained for."""
+    layer_norm_before_cut: bool = False
+    """Whether vectors are standardized over their features before they are cut."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

@@ -122,6 +122,8 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
         arithmetic=runtime.arithmetic,
         dynamic_group=runtime.dynamic_group,
         pad_token_id=runtime.pad_token_id,
+        matryoshka_dimensions=manifest.matryoshka_dimensions,
+        layer_norm_before_cut=manifest.layer_norm_before_cut,
     )
 
 
