@@ -5,26 +5,28 @@ holder, so a model that is removed or replaced serves what is under way to its e
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import ModelError
+from embedserve.errors import InvalidRequestError, ModelError
 from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
 from embedserve.models.names import parse_name
-from embedserve.services.models import encoder_spec
+from embedserve.services.canary import CanaryCheck, check_canary
+from embedserve.services.models import CPU_ENGINES, encoder_spec
 
 logger = logging.getLogger(__name__)
 
-# The last bits of a vector may differ between CPU types (wider registers sum in another order);
-# measured differences stay above this cosine, damaged weights fall far below it.
-CANARY_COSINE = 0.9999
-
 _NameKey = tuple[str, str, str, str]  # `ModelName.key`
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    encoder: Encoder
+    canary: CanaryCheck
 
 
 class Encoders:
@@ -34,7 +36,7 @@ class Encoders:
         self._models_folder = models_folder
         self._scheduler = scheduler
         self._device = device
-        self._by_artefact: dict[str, Encoder] = {}
+        self._by_artefact: dict[str, _Loaded] = {}
         self._by_name: dict[_NameKey, Encoder] = {}
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
@@ -43,8 +45,8 @@ class Encoders:
     def get(self, name: str) -> Encoder:
         """Return the model's encoder, loading it on first use (this blocks).
 
-        Raises InvalidNameError, ModelNotFoundError, or ModelError when its files cannot be
-        trusted.
+        Raises InvalidNameError, ModelNotFoundError, InvalidRequestError for a reranker, or
+        ModelError when its files cannot be trusted.
         """
         key = parse_name(name).key
         # Reading a dict is atomic; the hot path takes no lock and touches no file.
@@ -53,16 +55,18 @@ class Encoders:
         with self._lock:
             seen = self._refreshes
         installed = resolve(self._models_folder, name)
+        self._refuse_reranker(installed)
         artefact = installed.manifest.artefact
         with self._lock:
             loading = self._loading.setdefault(artefact, Lock())
         with loading:  # another name of the same model may be loading it, or has
-            encoder = self._by_artefact.get(artefact) or self._load(installed)
+            loaded = self._by_artefact.get(artefact) or self._load(installed)
             with self._lock:
                 # Else the model came or went meanwhile: served this once, looked up next time.
                 if seen == self._refreshes:
-                    self._by_name[key] = self._by_artefact[artefact] = encoder
-        return encoder
+                    self._by_artefact[artefact] = loaded
+                    self._by_name[key] = loaded.encoder
+        return loaded.encoder
 
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
@@ -83,23 +87,38 @@ class Encoders:
 
     def check_canary(self, name: str) -> None:
         """Embed the model's canary text; raise ModelError unless its stored vector comes out."""
-        _check_canary(self.get(name), resolve(self._models_folder, name))
+        check_canary(self.get(name), resolve(self._models_folder, name))
 
-    def _load(self, installed: InstalledModel) -> Encoder:
-        verify(installed.folder, installed.manifest)
+    def canary(self, artefact: str) -> CanaryCheck | None:
+        """Return how the canary compared when this artefact was loaded; None: it is not loaded."""
+        loaded = self._by_artefact.get(artefact)
+        return loaded.canary if loaded else None
+
+    def _load(self, installed: InstalledModel) -> _Loaded:
+        name, manifest = installed.name.display, installed.manifest
+        if self._device != "cpu" and manifest.runtime.engine in CPU_ENGINES:
+            raise ModelError(
+                f"Model `{name}` was pulled for {manifest.runtime.engine}, which runs on CPUs "
+                f"only, and EMBEDSERVE_DEVICE is `{self._device}`. Pull it for that device: "
+                f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
+            )
+        verify(installed.folder, manifest)
         encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
-        _check_canary(encoder, installed)
-        logger.info("loaded model %s", installed.name.display)
-        return encoder
+        canary = check_canary(encoder, installed)
+        logger.info(
+            "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
+        )
+        if not canary.is_exact:
+            logger.warning("model %s: its canary is %s", name, canary.words)
+        return _Loaded(encoder, canary)
 
-
-def _check_canary(encoder: Encoder, installed: InstalledModel) -> None:
-    canary = installed.manifest.canary
-    got = encoder.encode([canary.text], lane="small")[0]
-    cosine = float(np.dot(got, np.array(canary.vector, dtype=np.float32)))
-    if not cosine >= CANARY_COSINE:  # also catches NaN
-        raise ModelError(
-            f"Model `{installed.name.display}` gives another vector than when it was installed "
-            f"(cosine {cosine:.5f} to its canary). It is not served. Run "
-            f"`embedserve pull {installed.name.display} --force` on this machine."
+    def _refuse_reranker(self, installed: InstalledModel) -> None:
+        if installed.manifest.kind == "embedding":
+            return
+        others = list_installed(self._models_folder)
+        names = [model.name.display for model in others if model.manifest.kind == "embedding"]
+        way_out = f"Use `{names[0]}`" if names else "Pull one that does: `embedserve pull`"
+        raise InvalidRequestError(
+            f"Model `{installed.name.display}` is a reranker: it scores a query with a document "
+            f"and gives no embeddings. {way_out}."
         )

@@ -6,7 +6,7 @@ training stack enters this one and every figure is the model's alone.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,21 +14,22 @@ from embedserve.engine.backend import BACKENDS
 from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import installed
 from embedserve.models import manifest as manifests
-from embedserve.models.checkpoint import Facts, Overrides, read_facts, weights_sha256
+from embedserve.models.checkpoint import Facts, Overrides, weights_sha256
 from embedserve.models.installed import InstalledModel
 from embedserve.models.library import KnownModel, find_known
 from embedserve.models.manifest import ONNX_FILE, TOKENIZER_FILE, Canary, Manifest
 from embedserve.models.names import ModelName, parse_name, split_recipe
-from embedserve.models.pull import Checkpoint, locate
 from embedserve.models.recipes import DEFAULTS, RECIPES
 from embedserve.services.candidates import CANARY_TEXT, CandidateSearch, Chosen, Task
+from embedserve.services.checkpoints import FoundCheckpoint, find_checkpoint
 from embedserve.services.workshop import Workshop
 from embedserve.types import EncoderSpec
 
 Progress = Callable[[str, int | None, int | None], None]
 """Told the stage, and how much of it is done out of how much, where that is known."""
 
-
+CPU_ENGINES = frozenset({"openvino"})
+"""Engines that run on CPUs only."""
 NOTHING_TOLD = Overrides()
 
 
@@ -59,15 +60,6 @@ class Machine:
     threads: int
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A checkpoint with what is known of it from itself and from the library."""
-
-    checkpoint: Checkpoint
-    facts: Facts
-    row: KnownModel | None
-
-
 def ignore_progress(stage: str, done: int | None, total: int | None) -> None:
     """Take progress and do nothing with it."""
 
@@ -89,15 +81,14 @@ def pull_model(
     wanted = parse_name(request.name)
     asked = _with_recipe(request, wanted)
     with installed.lock(models_folder, wanted):
-        present = _intact(models_folder, wanted, asked)
+        present = _intact(models_folder, wanted, asked, device=machine.device)
         if present and not asked.is_forced:
             return present
         with installed.staging(models_folder, wanted) as staged:
             progress("locating checkpoint", None, None)
-            found = _find(wanted, asked, progress)
+            found = find_checkpoint(wanted, asked.source, asked.overrides, progress)
             progress("exporting", None, None)
-            overrides = _overrides(asked.overrides, found.checkpoint, found.row)
-            workshop.exporter.export(found.checkpoint.folder, staged, overrides)
+            workshop.exporter.export(found.checkpoint.folder, staged, found.overrides)
             task = _task(staged, found.facts, asked, machine)
             search = CandidateSearch(task, workshop, lambda stage: progress(stage, None, None))
             chosen = search.run()
@@ -144,7 +135,9 @@ def _with_recipe(request: PullRequest, name: ModelName) -> PullRequest:
     return replace(request, recipe=recipe)
 
 
-def _intact(models_folder: Path, name: ModelName, asked: PullRequest) -> InstalledModel | None:
+def _intact(
+    models_folder: Path, name: ModelName, asked: PullRequest, *, device: str
+) -> InstalledModel | None:
     """Return what is installed under exactly this name if a pull would build the same again."""
     folder = installed.folder_of(models_folder, name)
     try:
@@ -159,6 +152,7 @@ def _intact(models_folder: Path, name: ModelName, asked: PullRequest) -> Install
         asked.recipe in (None, manifest.recipe)
         and asked.engine in (None, manifest.runtime.engine)
         and asked.overrides == NOTHING_TOLD
+        and (device == "cpu" or manifest.runtime.engine not in CPU_ENGINES)
         and _has_weights_of(manifest, asked.source, row)
     )
     return model if is_same else None
@@ -170,25 +164,6 @@ def _has_weights_of(manifest: Manifest, source: Path | None, row: KnownModel | N
     if row and row.revision and manifest.revision == row.revision:
         return True
     return not (row and row.weights_sha256) or row.weights_sha256 == manifest.weights_sha256
-
-
-def _find(name: ModelName, asked: PullRequest, progress: Progress) -> _Found:
-    """Find the checkpoint; what the user says goes before the library, that before the files."""
-    told, row = asked.overrides, find_known(name)
-    checkpoint = locate(
-        name, asked.source, progress=progress, is_onnx_preferred=not told.ignores_onnx
-    )
-    facts = read_facts(checkpoint.folder, _overrides(told, checkpoint, row))
-    return _Found(checkpoint, facts, row)
-
-
-def _overrides(told: Overrides, checkpoint: Checkpoint, row: KnownModel | None) -> Overrides:
-    told = replace(told, ignores_onnx=checkpoint.onnx_path is None)
-    if row is None:
-        return told
-    known = Overrides(row.pooling, row.max_tokens, row.query_prompt, row.document_prompt)
-    given = {name: value for name, value in asdict(told).items() if value is not None}
-    return replace(known, **given)
 
 
 def _task(staged: Path, facts: Facts, asked: PullRequest, machine: Machine) -> Task:
@@ -213,7 +188,7 @@ def _finish(staged: Path, chosen: Chosen) -> Path:
     return chosen.folder.rename(staged.parent / f"{staged.name}-finished")
 
 
-def _manifest(name: ModelName, found: _Found, chosen: Chosen, *, folder: Path) -> Manifest:
+def _manifest(name: ModelName, found: FoundCheckpoint, chosen: Chosen, *, folder: Path) -> Manifest:
     facts, row = found.facts, found.row
     names = sorted(path.name for path in folder.iterdir())
     return Manifest(

@@ -1,0 +1,64 @@
+"""The canary: does a loaded model still give the vector that it gave when it was installed?
+
+The same artefact gives the same bits on one class of CPU with one engine version. Elsewhere the
+last bits may differ; within a tolerance that is said, beyond it the model is not served.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.engine.backend import describe
+from embedserve.engine.cpu import cpu_class
+from embedserve.engine.encoder import Encoder
+from embedserve.errors import ModelError
+from embedserve.models.installed import InstalledModel
+
+# The last bits of a vector may differ between CPU types (wider registers sum in another order);
+# measured differences stay above this cosine, damaged weights fall far below it.
+CANARY_COSINE = 0.9999
+
+
+@dataclass(frozen=True)
+class CanaryCheck:
+    """How the canary's vector compared with the stored one when the model was loaded."""
+
+    text: str
+    vector: NDArray[np.float32]
+    """(dimensions,) float32, as it came out here."""
+    cpu: str
+    engine_version: str
+    is_exact: bool
+    words: str
+    """`exact`, or how far off and what has changed since, for people."""
+
+
+def check_canary(encoder: Encoder, installed: InstalledModel) -> CanaryCheck:
+    """Embed the canary text; raise ModelError unless about its stored vector comes out."""
+    manifest = installed.manifest
+    stored = np.array(manifest.canary.vector, dtype=np.float32)
+    got: NDArray[np.float32] = encoder.encode([manifest.canary.text], lane="small")[0]
+    cosine = float(np.dot(got, stored))
+    if not cosine >= CANARY_COSINE:  # also catches NaN
+        raise ModelError(
+            f"Model `{installed.name.display}` gives another vector than when it was installed "
+            f"(cosine {cosine:.5f} to its canary). It is not served. Run "
+            f"`embedserve pull {installed.name.display} --force` on this machine."
+        )
+    is_exact = got.tobytes() == stored.tobytes()
+    cpu, version = cpu_class(), describe(encoder.spec.engine).version
+    measured = manifest.performance
+    changes = changed_since(measured.cpu, measured.engine_version, cpu, version)
+    words = "exact" if is_exact else f"within tolerance: cosine {cosine:.7f}; {changes}"
+    return CanaryCheck(manifest.canary.text, got, cpu, version, is_exact, words)
+
+
+def changed_since(old_cpu: str, old_version: str, cpu: str, version: str) -> str:
+    """Say what is not as it was when the first vector was made."""
+    changes = []
+    if old_cpu != cpu:
+        changes.append(f"made on `{old_cpu}`, now `{cpu}`")
+    if old_version != version:
+        changes.append(f"made with {old_version}, now {version}")
+    return ", ".join(changes) or "though CPU class and engine version are the same"
