@@ -145,8 +145,7 @@ def test_batch_of_one_length_equals_its_texts_alone(model: Exported) -> None:
 def test_graph_has_only_what_is_needed(model: Exported) -> None:
     graph = onnx.load(str(model.folder / "reference.onnx"))
     inputs = [item.name for item in graph.graph.input]
-    has_types = model.case.is_reranker and model.case.family == "bert"
-    assert inputs == ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
+    assert inputs == ["input_ids", "attention_mask"]
     operators = {node.op_type for node in graph.graph.node}
     assert not operators & {"If", "Constant"}, "OpenVINO cannot run the one, recipes want the other"
     is_written_out = "ReduceMean" in operators

@@ -63,15 +63,12 @@ _NODES: list[tuple[str, str, str, dict[str, Any]]] = [
 
 
 def write_tiny_graph(path: Path, *, output: str = "sentence_embedding") -> Path:
-    """Write the encoder: input_ids, attention_mask, token_type_ids -> unit vectors."""
-    inputs = ["input_ids", "attention_mask", "token_type_ids"]
+    """Write the encoder: input_ids, attention_mask -> unit vectors."""
+    inputs = ["input_ids", "attention_mask"]
     nodes = [
         helper.make_node(op, names.split(), [output if name == "sentence_embedding" else name], **a)
         for name, op, names, a in _NODES
     ]
-    # Anything but zeros as kinds would change the words.
-    nodes.insert(0, helper.make_node("Add", ["input_ids", "token_type_ids"], ["typed_ids"]))
-    nodes[1].input[1] = "typed_ids"
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -46,6 +46,11 @@ class Encoder:
         limit = max(limit, self._tokenizer.special_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
+    def tokenize_pairs(self, query: str, texts: Sequence[str]) -> list[TokenizedText]:
+        """Return the ids of `query` with each text, for a reranker, cut to the model's length."""
+        limit = self.spec.max_tokens
+        return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
+
     def submit(
         self, texts: Sequence[TokenizedText], *, lane: Lane, is_patient: bool = False
     ) -> Future[Vectors]:
@@ -74,6 +79,16 @@ class Encoder:
         ]
         empty = np.empty((0, self.spec.dimensions), dtype=np.float32)
         return np.concatenate([empty, *parts])
+
+    def score(self, query: str, texts: Sequence[str], *, lane: Lane = "bulk") -> Vectors:
+        """Return a reranker's logit for each text, (len(texts), 1) float32, and wait for them."""
+        parts = [
+            self.submit(
+                self.tokenize_pairs(query, texts[first : first + SLICE]), lane=lane, is_patient=True
+            ).result()
+            for first in range(0, len(texts), SLICE)
+        ]
+        return np.concatenate([np.empty((0, 1), dtype=np.float32), *parts])
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token of each text lies; see `types.TokenOffsets`."""

@@ -11,9 +11,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
 from embedserve.errors import ModelError
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import GRAPH_OUTPUTS, TokenIds, Vectors
 
-OUTPUT = "sentence_embedding"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # Its errors share no base but Exception, and releases add some: every one that it exports. Beside
@@ -31,7 +30,6 @@ class OnnxRuntimeBackend:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session: ort.InferenceSession | None = session
-        self._inputs = {node.name for node in session.get_inputs()}
 
     @classmethod
     def facts(cls) -> EngineFacts:
@@ -48,8 +46,9 @@ class OnnxRuntimeBackend:
             raise ModelError(f"Graph `{onnx_path}` cannot be loaded: {error}") from error
         if provider not in session.get_providers():
             raise ModelError(_missing_device(options.device))
-        if OUTPUT not in {node.name for node in session.get_outputs()}:
-            raise ModelError(f"Graph `{onnx_path}` has no output `{OUTPUT}`. Pull it again.")
+        output = session.get_outputs()[0].name
+        if output not in GRAPH_OUTPUTS:
+            raise ModelError(f"Graph `{onnx_path}` gives `{output}`, no embedding. Pull it again.")
         return cls(session)
 
     def bucket(self, length: int) -> int:
@@ -64,9 +63,7 @@ class OnnxRuntimeBackend:
         try:
             token_ids = np.stack(texts)
             feeds = {"input_ids": token_ids, "attention_mask": np.ones_like(token_ids)}
-            if "token_type_ids" in self._inputs:
-                feeds["token_type_ids"] = np.zeros_like(token_ids)
-            rows: Vectors = session.run([OUTPUT], feeds)[0]
+            rows: Vectors = session.run(None, feeds)[0]
         except ERRORS as error:
             lengths = sorted({len(ids) for ids in texts})
             raise ModelError(

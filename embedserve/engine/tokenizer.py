@@ -56,6 +56,23 @@ class ModelTokenizer:
         ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
         return TokenizedText(ids=ids, is_truncated=len(body) > room)
 
+    def tokenize_pair(self, first: str, second: str, max_tokens: int) -> TokenizedText:
+        """Return the ids of two texts as one, the longer one cut until both fit."""
+        added = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        room = max(max_tokens - added, 0)
+        # A token more than fits shows that something was cut.
+        chars = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
+        one, two = (
+            self._tokenizer.encode(text[:chars], add_special_tokens=False)
+            for text in (first, second)
+        )
+        lengths = share_room(len(one.ids), len(two.ids), room)
+        is_truncated = sum(lengths) < len(one.ids) + len(two.ids)
+        one.truncate(lengths[0])
+        two.truncate(lengths[1])
+        ids = np.array(self._tokenizer.post_process(one, two).ids, dtype=np.int64)
+        return TokenizedText(ids=ids, is_truncated=is_truncated)
+
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token lies: one (tokens, 2) array of character offsets a text."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -73,6 +90,19 @@ class ModelTokenizer:
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
+
+
+def share_room(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of two texts fit into `room`, taking from the longer one first.
+
+    The rule that sentence-transformers' rerankers are trained and used with ("longest first").
+    """
+    shorter, longer = sorted((first, second))
+    if shorter + longer > room:
+        longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter, longer = room // 2, room - room // 2
+    return (shorter, longer) if first <= second else (longer, shorter)
 
 
 def _special_tokens(sample: Encoding) -> tuple[list[int], list[int]]:

@@ -34,7 +34,7 @@ def export(source: Path, output: Path, overrides: Overrides | None = None) -> Mo
     """Write the fp32 graph `reference.onnx` and the tokenizer into `output`; return the graph.
 
     It takes ids and mask (batch, length) int64 and gives `sentence_embedding` (batch, dimensions)
-    float32, pooled and of unit length. A reranker takes token types too if it has any, and gives
+    float32, pooled and of unit length. A reranker gives
     `score` (batch, 1), a logit. Above 1.8 GB the weights are in `reference.onnx.data`. The same
     checkpoint gives the same bytes as long as the exporter's version is the same.
     """

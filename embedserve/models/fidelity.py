@@ -14,10 +14,19 @@ from embedserve.types import Vectors
 
 NEIGHBOURS = 10
 
+# Behind texts of all kinds the reference texts have topics of ten: three queries, seven passages.
+_FIRST_TOPIC = 117
+_TOPIC_TEXTS = 10
+_TOPIC_QUERIES = 3
+
 
 @dataclass(frozen=True)
 class FidelityCard:
-    """An artefact's vectors against the fp32 vectors of the same texts."""
+    """An artefact's vectors against the fp32 vectors of the same texts.
+
+    Of a reranker: a query's scores over all passages stand for a vector, less their mean and of
+    unit length, so that the cosine is their correlation; the nearest are those scored highest.
+    """
 
     cosine_mean: float
     cosine_min: float
@@ -26,6 +35,7 @@ class FidelityCard:
     top10_overlap: float
     """Mean share of a text's ten nearest texts that are the same in both spaces, 0..1."""
     texts: int
+    """Of a reranker: queries."""
 
 
 def reference_texts() -> list[str]:
@@ -38,9 +48,27 @@ def compare(true: Vectors, ours: Vectors) -> FidelityCard:
     """Compare (texts, dimensions) vectors of unit length; raises ValueError for less than two."""
     if len(true) < 2:
         raise ValueError("fidelity needs at least two texts")
+    return _card(true, ours, _similarity(true), _similarity(ours))
+
+
+def compare_scores(true: Vectors, ours: Vectors) -> FidelityCard:
+    """Compare a reranker's scores, (queries, passages); see FidelityCard."""
+    return _card(_centred(true), _centred(ours), true, ours)
+
+
+def reference_pairs() -> tuple[list[str], list[str]]:
+    """Return queries and passages that rerankers are measured on, each query with each passage."""
+    texts = reference_texts()[_FIRST_TOPIC:]
+    topics = [texts[first : first + _TOPIC_TEXTS] for first in range(0, len(texts), _TOPIC_TEXTS)]
+    queries = [text for topic in topics for text in topic[:_TOPIC_QUERIES]]
+    return queries, [text for topic in topics for text in topic[_TOPIC_QUERIES:][:2]]
+
+
+def _card(true: Vectors, ours: Vectors, true_near: Vectors, our_near: Vectors) -> FidelityCard:
+    """Compare rows by cosine, and by which columns of the nearness tables are the highest."""
     cosines = np.einsum("nd,nd->n", true, ours, dtype=np.float64)
-    count = min(NEIGHBOURS, len(true) - 1)
-    pairs = list(zip(_nearest(true, count), _nearest(ours, count), strict=True))
+    count = min(NEIGHBOURS, true_near.shape[1] - 1)
+    pairs = list(zip(_highest(true_near, count), _highest(our_near, count), strict=True))
     return FidelityCard(
         cosine_mean=float(cosines.mean()),
         cosine_min=float(cosines.min()),
@@ -76,9 +104,20 @@ def gate(card: FidelityCard, recipe: str) -> None:
         )
 
 
-def _nearest(vectors: Vectors, count: int) -> list[list[int]]:
-    """Return the `count` most similar others of each row, the nearest first."""
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest: list[list[int]] = np.argsort(-similarity, axis=1, kind="stable")[:, :count].tolist()
-    return nearest
+def _similarity(vectors: Vectors) -> Vectors:
+    similarity: Vectors = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)  # a text is not its own neighbour
+    return similarity
+
+
+def _centred(scores: Vectors) -> Vectors:
+    apart = scores - scores.mean(axis=1, keepdims=True)
+    lengths = np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), np.float32(1e-12))
+    rows: Vectors = apart / lengths
+    return rows
+
+
+def _highest(table: Vectors, count: int) -> list[list[int]]:
+    """Return the columns of the `count` highest values of each row, the highest first."""
+    columns: list[list[int]] = np.argsort(-table, axis=1, kind="stable")[:, :count].tolist()
+    return columns

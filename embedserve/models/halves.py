@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from embedserve.models.graph import EMBEDDING, GraphEditor
+from embedserve.models.graph import GraphEditor
 
 # Smaller constants (axes, epsilons, gains, biases) stay as they are: nothing to gain.
 _MIN_ELEMENTS = 4096
@@ -40,6 +40,7 @@ def compute_halves(model: ModelProto) -> ModelProto:
     For GPUs. Values beyond fp16's range, such as the -3.4e38 that masks attention, become its
     greatest ones.
     """
+    [output] = [item.name for item in model.graph.output]
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(_half(tensor))
@@ -52,8 +53,8 @@ def compute_halves(model: ModelProto) -> ModelProto:
                 attribute.t.CopyFrom(_half(attribute.t))
             elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
-        node.output[:] = [f"{EMBEDDING}_half" if n == EMBEDDING else n for n in node.output]
-    last = helper.make_node("Cast", [f"{EMBEDDING}_half"], [EMBEDDING], to=TensorProto.FLOAT)
+        node.output[:] = [f"{output}_half" if name == output else name for name in node.output]
+    last = helper.make_node("Cast", [f"{output}_half"], [output], to=TensorProto.FLOAT)
     model.graph.node.append(last)
     editor = GraphEditor(model)
     editor.nodes = list(model.graph.node)

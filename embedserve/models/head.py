@@ -11,8 +11,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from embedserve.errors import ModelError
 from embedserve.models.branches import drop_branches
-from embedserve.models.checkpoint import Facts
+from embedserve.models.checkpoint import TOKENIZER, Facts
 from embedserve.models.graph import EMBEDDING, TINY, GraphEditor, replace_items
+from embedserve.models.json_file import read_object
 from embedserve.models.modules import Module
 from embedserve.models.simplify import simplify
 from embedserve.models.weights import WEIGHTS, read_tensors
@@ -33,8 +34,9 @@ _ACTIVATIONS = {"Tanh": "Tanh", "ReLU": "Relu", "Sigmoid": "Sigmoid"}
 def attach_head(model: ModelProto, facts: Facts, folder: Path) -> ModelProto:
     """Give `model` one output, in place: `sentence_embedding` (batch, dimensions) of unit length.
 
-    For a reranker it is `score` (batch, 1), the classifier's logit. Whatever else the graph gave is
-    cut off. Weights of modules behind the pooling are read from the checkpoint `folder`.
+    For a reranker it is `score` (batch, 1), the classifier's logit. Inputs are ids and mask: token
+    types are worked out in the graph. Whatever else the graph gave is cut off. Weights of modules
+    behind the pooling are read from the checkpoint `folder`.
     """
     simplify(model)
     drop_branches(model)
@@ -42,6 +44,7 @@ def attach_head(model: ModelProto, facts: Facts, folder: Path) -> ModelProto:
     editor.nodes = list(model.graph.node)
     if facts.kind == "reranker":
         output = _take_name(editor, SCORE)
+        _derive_token_types(editor, folder)
         editor.node("Identity", [_find_output(model, _LOGITS)], output)
     else:
         tokens = _find_output(model, _TOKENS)
@@ -57,11 +60,7 @@ def attach_head(model: ModelProto, facts: Facts, folder: Path) -> ModelProto:
     shape: list[str | int | None] = ["batch_size", facts.dimensions]
     told = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
     replace_items(model.graph.output, [told])
-    model = editor.finish()
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [item for item in model.graph.input if item.name != _TOKEN_TYPES or item.name in used]
-    replace_items(model.graph.input, kept)
-    return model
+    return editor.finish()
 
 
 def _find_output(model: ModelProto, names: tuple[str, ...]) -> str:
@@ -81,6 +80,45 @@ def _take_name(editor: GraphEditor, name: str) -> str:
         for field in (node.input, node.output):
             replace_items(field, [f"traced_{item}" if item == name else item for item in field])
     return name
+
+
+def _derive_token_types(editor: GraphEditor, folder: Path) -> None:
+    """Work the token types of a pair out of its ids: 0 up to the first separator, 1 behind it.
+
+    So a pair is a row of ids like any other text, for every engine and for the scheduler. A
+    separator that a user writes into a query ends it early; the tokenizer takes it for one too.
+    """
+    inputs = editor.model.graph.input
+    if _TOKEN_TYPES not in {item.name for item in inputs}:
+        return
+    nodes, editor.nodes = editor.nodes, []
+    separator = editor.constant("separator", np.array(_separator_id(folder), dtype=np.int64))
+    axis = editor.constant("separator_axis", np.array(1, dtype=np.int64))
+    none = editor.constant("no_separator", np.array(0, dtype=np.int64))
+    found = editor.node("Equal", ["input_ids", separator], "is_separator")
+    count = editor.node("Cast", [found], "separator_count", to=TensorProto.INT64)
+    before = editor.node("CumSum", [count, axis], "separators_before", exclusive=1)
+    is_second = editor.node("Greater", [before, none], "is_second_text")
+    editor.node("Cast", [is_second], _TOKEN_TYPES, to=TensorProto.INT64)
+    # In front, because whatever asks for token types comes later.
+    editor.nodes += nodes
+    replace_items(inputs, [item for item in inputs if item.name != _TOKEN_TYPES])
+
+
+def _separator_id(folder: Path) -> int:
+    """Return the id that the tokenizer puts behind the first text of a pair."""
+    post = read_object(folder / TOKENIZER).get("post_processor") or {}
+    if isinstance(post.get("sep"), list):  # the form of BERT's own post-processor
+        return int(post["sep"][1])
+    template = [item.get("SpecialToken", {}).get("id") for item in post.get("pair", [])]
+    known = post.get("special_tokens", {})
+    ids = [known[name]["ids"][0] for name in template if name in known]
+    if len(ids) < 2:
+        raise ModelError(
+            f"`{folder / TOKENIZER}` does not say what stands between the two texts of a pair, "
+            "which this reranker needs. Fetch a tokenizer with a template for pairs."
+        )
+    return int(ids[1])
 
 
 def _fix_token_types(editor: GraphEditor) -> None:

@@ -118,7 +118,7 @@ RECIPES = {
         Recipe(
             "fp16",
             Gate(0.9999, 0.9995, 0.98),
-            (Way("onnxruntime", "fp16 throughout", "halves throughout", arithmetic="f16"),),
+            (Way("onnxruntime", "fp16 throughout", "halves throughout"),),
             device="cuda",
         ),
         Recipe(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Task:
 
     folder: Path
     """Holds the fp32 graph and the tokenizer; candidates are built in folders below."""
+    kind: Literal["embedding", "reranker"]
     max_tokens: int
     dimensions: int
     pad_token_id: int
@@ -66,7 +68,7 @@ class Chosen:
     fidelity: FidelityCard
     performance: Performance
     canary: Vectors
-    """(dimensions,) float32."""
+    """(dimensions,) float32; of a reranker its score for the canary text with itself."""
     candidates: tuple[Candidate, ...]
 
 
@@ -89,7 +91,6 @@ class CandidateSearch:
         self._task = task
         self._workshop = workshop
         self._tell = tell
-        self._texts = fidelity.reference_texts()
         self._refused: list[Candidate] = []
         self._built = 0
         self._ranges: Path | None = None
@@ -101,7 +102,7 @@ class CandidateSearch:
         """
         with ExitStack() as benches:
             self._tell("measuring fp32")
-            truth = self._reference_vectors()
+            truth = self._true_rows()
             for group in self._task.recipes:
                 passed = [
                     found
@@ -136,7 +137,9 @@ class CandidateSearch:
         self._built += 1
         self._build(folder / ONNX_FILE, recipe, number)
         self._load(bench, folder / ONNX_FILE, runtime)
-        card = fidelity.compare(truth, self._encode(bench, self._texts))
+        ours = self._reference_rows(bench)
+        compare = fidelity.compare_scores if self._is_reranker else fidelity.compare
+        card = compare(truth, ours)
         failed = fidelity.failed_figures(card, recipe)
         if failed and not self._task.accepts_loss:
             verdict = f"refused: {'; '.join(failed)}"
@@ -199,17 +202,33 @@ class CandidateSearch:
         }
         bench.ask("load", spec=spec, device=self._task.device, threads=self._task.threads)
 
-    def _encode(self, bench: Workbench, texts: list[str]) -> Vectors:
-        output = self._task.folder / "vectors.npy"
-        bench.ask("encode", texts=texts, output=str(output))
-        vectors: Vectors = np.load(output)
-        return vectors
+    @property
+    def _is_reranker(self) -> bool:
+        return self._task.kind == "reranker"
 
-    def _reference_vectors(self) -> Vectors:
+    def _true_rows(self) -> Vectors:
         with self._workshop.workbench() as bench:
             runtime = Runtime("onnxruntime", "f32", 0, self._task.pad_token_id)
             self._load(bench, self._task.folder / REFERENCE_FILE, runtime)
-            return self._encode(bench, self._texts)
+            return self._reference_rows(bench)
+
+    def _reference_rows(self, bench: Workbench) -> Vectors:
+        """Return what fidelity compares: vectors of texts, or scores of queries by passages."""
+        if self._is_reranker:
+            queries, passages = fidelity.reference_pairs()
+            return self._rows(bench, "score", queries=queries, passages=passages)
+        return self._rows(bench, "encode", texts=fidelity.reference_texts())
+
+    def _canary(self, bench: Workbench) -> Vectors:
+        if self._is_reranker:
+            return self._rows(bench, "score", queries=[CANARY_TEXT], passages=[CANARY_TEXT])[0]
+        return self._rows(bench, "encode", texts=[CANARY_TEXT])[0]
+
+    def _rows(self, bench: Workbench, do: str, **arguments: list[str]) -> Vectors:
+        output = self._task.folder / "rows.npy"
+        bench.ask(do, output=str(output), **arguments)
+        rows: Vectors = np.load(output)
+        return rows
 
     def _fastest(self, passed: list[_Passed]) -> Chosen:
         self._tell("measuring speed")
@@ -245,7 +264,7 @@ class CandidateSearch:
             runtime=one.runtime,
             fidelity=one.card,
             performance=performance,
-            canary=self._encode(one.bench, [CANARY_TEXT])[0],
+            canary=self._canary(one.bench),
             candidates=(*tried, *self._refused),
         )
 

@@ -27,7 +27,7 @@ from embedserve.models.recipes import RECIPES
 from embedserve.types import EncoderSpec
 
 # Texts a round, by what is measured: enough to keep every thread busy with full micro-batches.
-_ROUNDS = {"16": [16] * 64, "128": [128] * 16, "mixed": list(range(8, 251, 4))}
+_ROUNDS = {"16": [16] * 64, "128": [128] * 16, "256": [256] * 8, "mixed": list(range(8, 251, 4))}
 _INVARIANCE_LENGTHS = (2, 3, 7, 16, 33, 64, 130)
 _MICRO_BATCH_TOKENS = 256
 
@@ -80,6 +80,11 @@ class Loaded:
     def encode(self, *, texts: list[str], output: str) -> None:
         """Write the texts' vectors as a numpy file."""
         np.save(output, self._encoder.encode(texts))
+
+    def score(self, *, queries: list[str], passages: list[str], output: str) -> None:
+        """Write a reranker's scores, (queries, passages) float32, as a numpy file."""
+        rows = [self._encoder.score(query, passages)[:, 0] for query in queries]
+        np.save(output, np.stack(rows))
 
     def speed(self, *, of: str, seconds: float) -> float:
         """Return tokens per second over about that time."""
@@ -135,7 +140,8 @@ def main() -> None:
 
     def load(**arguments: Any) -> None:  # noqa: ANN401  # raw JSON
         loaded = Loaded(**arguments)
-        for action in (loaded.encode, loaded.speed, loaded.machine, loaded.is_batch_invariant):
+        named = (loaded.encode, loaded.score, loaded.speed, loaded.machine)
+        for action in (*named, loaded.is_batch_invariant):
             actions[action.__name__] = action
 
     actions["load"] = load
