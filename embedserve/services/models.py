@@ -170,6 +170,7 @@ def _task(staged: Path, facts: Facts, asked: PullRequest, machine: Machine) -> T
     recipes = ((asked.recipe,),) if asked.recipe else DEFAULTS[machine.device]
     return Task(
         folder=staged,
+        kind=facts.kind,
         max_tokens=facts.max_tokens,
         dimensions=facts.dimensions,
         pad_token_id=facts.pad_token_id,
