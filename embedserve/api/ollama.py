@@ -70,6 +70,8 @@ async def embed(request: Request) -> Response:
             "load_duration": result.load_ns,
             "prompt_eval_count": result.tokens,
         }
+    if result.warnings:
+        reply["warnings"] = result.warnings
     return json_reply(reply, truncated=result.truncated)
 
 

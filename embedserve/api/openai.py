@@ -40,19 +40,18 @@ async def embeddings(request: Request) -> Response:
     wanted = EmbedRequest(model=model, texts=texts, dimensions=dimensions)
     result = await unless_gone(request, services(request).embedding.embed(wanted))
     _check_dimensions(dimensions, result.vectors)
-    return json_reply(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "embedding": _encoded(row, encoding), "index": position}
-                for position, row in enumerate(result.vectors)
-            ],
-            "model": model,
-            "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
-        },
-        truncated=result.truncated,
-        media_type=MEDIA_TYPE,
-    )
+    reply: dict[str, Any] = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "embedding": _encoded(row, encoding), "index": position}
+            for position, row in enumerate(result.vectors)
+        ],
+        "model": model,
+        "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
+    }
+    if result.warnings:
+        reply["warnings"] = result.warnings
+    return json_reply(reply, truncated=result.truncated, media_type=MEDIA_TYPE)
 
 
 @router.get("/models")

@@ -10,6 +10,7 @@ import numpy as np
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import InputTooLongError, ModelError, TooLargeError
 from embedserve.services.encoders import Encoders
+from embedserve.services.shorter import cut, warnings_of
 from embedserve.types import Lane, Vectors
 
 
@@ -38,6 +39,8 @@ class Embeddings:
     """Positions of the texts that were cut."""
     load_ns: int
     total_ns: int
+    warnings: tuple[str, ...] = ()
+    """What the caller should know of these vectors."""
 
 
 class EmbeddingService:
@@ -78,26 +81,18 @@ class EmbeddingService:
         vectors = await asyncio.wrap_future(encoder.submit(texts, lane=lane))
         _refuse_not_finite(vectors)
         return Embeddings(
-            vectors=_cut(vectors, request.dimensions),
+            vectors=cut(vectors, request.dimensions, encoder.spec),
             tokens=tokens,
             truncated=truncated,
             load_ns=loaded - started,
             total_ns=time.perf_counter_ns() - started,
+            warnings=tuple(warnings_of(request.model, request.dimensions, encoder.spec)),
         )
 
     async def _encoder(self, name: str) -> Encoder:
         if self._encoders.is_loaded(name):
             return self._encoders.get(name)
         return await asyncio.to_thread(self._encoders.get, name)
-
-
-def _cut(vectors: Vectors, dimensions: int | None) -> Vectors:
-    if not dimensions or not 0 < dimensions < vectors.shape[1]:
-        return vectors
-    short = vectors[:, :dimensions]
-    # The floor keeps a zero vector zero, as Ollama does (reference: its normalize function).
-    norms = np.maximum(np.linalg.norm(short, axis=1, keepdims=True), np.float32(1e-12))
-    return np.ascontiguousarray(short / norms, dtype=np.float32)
 
 
 def _refuse_not_finite(vectors: Vectors) -> None:
