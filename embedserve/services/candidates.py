@@ -220,9 +220,13 @@ class CandidateSearch:
         return self._rows(bench, "encode", texts=fidelity.reference_texts())
 
     def _canary(self, bench: Workbench) -> Vectors:
-        if self._is_reranker:
-            return self._rows(bench, "score", queries=[CANARY_TEXT], passages=[CANARY_TEXT])[0]
-        return self._rows(bench, "encode", texts=[CANARY_TEXT])[0]
+        rows = (
+            self._rows(bench, "score", queries=[CANARY_TEXT], passages=[CANARY_TEXT])
+            if self._is_reranker
+            else self._rows(bench, "encode", texts=[CANARY_TEXT])
+        )
+        vector: Vectors = rows[0]
+        return vector
 
     def _rows(self, bench: Workbench, do: str, **arguments: list[str]) -> Vectors:
         output = self._task.folder / "rows.npy"
