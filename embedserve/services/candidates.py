@@ -33,7 +33,6 @@ from embedserve.types import Arithmetic, Vectors
 CANARY_TEXT = "The canary sings one song: 3 notes, no more. ¿Qué tal? 你好"
 
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
-_SPEEDS = ("16", "128", "mixed")
 _ROUNDS = 3
 _ROUND_SECONDS = 0.3
 
@@ -236,30 +235,27 @@ class CandidateSearch:
 
     def _fastest(self, passed: list[_Passed]) -> Chosen:
         self._tell("measuring speed")
-        speeds: dict[tuple[int, str], list[float]] = {}
-        for _ in range(_ROUNDS):
-            for number, one in enumerate(passed):
-                for of in _SPEEDS:
-                    speed = one.bench.ask("speed", of=of, seconds=_ROUND_SECONDS)
-                    speeds.setdefault((number, of), []).append(speed)
-        best = max(range(len(passed)), key=lambda number: median(speeds[number, "mixed"]))
+        rounds = [[_speed(one, "mixed") for one in passed] for _ in range(_ROUNDS)]
+        mixed = [median(speeds) for speeds in zip(*rounds, strict=True)]
+        best = mixed.index(max(mixed))
         tried = [
             Candidate(
                 one.way.engine,
                 one.recipe,
                 one.way.method,
                 "installed" if number == best else "slower",
-                median(speeds[number, "mixed"]),
+                mixed[number],
             )
             for number, one in enumerate(passed)
         ]
         one = passed[best]
         performance = Performance(
-            **one.bench.ask("machine"),
-            tokens_per_s_16=median(speeds[best, "16"]),
-            tokens_per_s_128=median(speeds[best, "128"]),
-            tokens_per_s_mixed=median(speeds[best, "mixed"]),
+            tokens_per_s_16=median(_speed(one, "16") for _ in range(_ROUNDS)),
+            tokens_per_s_128=median(_speed(one, "128") for _ in range(_ROUNDS)),
+            tokens_per_s_mixed=mixed[best],
             is_batch_invariant=one.bench.ask("is_batch_invariant"),
+            # Last, so that its memory is what all of that took.
+            **one.bench.ask("machine"),
         )
         return Chosen(
             folder=one.folder,
@@ -281,6 +277,11 @@ class CandidateSearch:
             "`--recipe` and `--engine` to have the fastest faithful one chosen, or with "
             "`--accept-loss` to install it all the same."
         )
+
+
+def _speed(one: _Passed, of: str) -> float:
+    speed: float = one.bench.ask("speed", of=of, seconds=_ROUND_SECONDS)
+    return speed
 
 
 def _method(way: Way) -> str:
