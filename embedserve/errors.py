@@ -28,6 +28,8 @@ Messages say what happened to what (in backquotes) and end with what to do next.
 `api/errors.py` holds the one table from these classes to HTTP statuses.
 """
 
+from collections.abc import Sequence
+
 
 class EmbedserveError(Exception):
     """Base of every deliberate error; `str(error)` is fit to show to a user."""
@@ -64,9 +66,13 @@ class NotFoundError(EmbedserveError):
 class ModelNotFoundError(NotFoundError):
     """The model is not installed."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f'model "{name}" not found, try pulling it first')
+    def __init__(self, name: str, installed: Sequence[str] = ()) -> None:
+        # Clients know Ollama's words for it; what is installed of the same model follows them.
+        others = ", ".join(f"`{other}`" for other in installed)
+        hint = f" (installed of this model: {others})" if others else ""
+        super().__init__(f'model "{name}" not found, try pulling it first{hint}')
         self.name = name
+        self.hint = hint
 
 
 class IndexNotFoundError(NotFoundError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from embedserve import __version__
-from embedserve.api import errors, health, indexes, ollama, openai
+from embedserve.api import errors, health, indexes, ollama, ollama_models, openai
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.replies import Services
 
@@ -37,6 +37,6 @@ def create_app(services: Services, limits: AppLimits) -> App:
     app.state.max_request_bytes = limits.max_request_bytes
     app.add_middleware(BrowserGuard, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
     errors.install(app)
-    for module in (ollama, openai, indexes, health):
+    for module in (ollama, ollama_models, openai, indexes, health):
         app.include_router(module.router)
     return app

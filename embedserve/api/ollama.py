@@ -1,31 +1,17 @@
-"""Ollama's dialect: embeddings, models, version. Shapes: docs/api.md."""
+"""Ollama's dialect: embeddings and version; models are in ollama_models. Shapes: docs/api.md."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import Future
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 
 from embedserve import __version__
 from embedserve.api.body import Fields, read_object
 from embedserve.api.replies import json_reply, services, unless_gone
-from embedserve.errors import (
-    InvalidRequestError,
-    ModelNotFoundError,
-    NotFoundError,
-)
+from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
-from embedserve.services.model_library import ModelReport
-from embedserve.services.models import PullRequest
 
 router = APIRouter(tags=["ollama"])
-
-Step = dict[str, str | int]
 
 # Clients compare this with Ollama's releases and switch features off below some of them; the
 # number is the release whose embeddings contract this server follows.
@@ -91,107 +77,6 @@ async def embeddings(request: Request) -> Response:
     return json_reply({"embedding": vector}, truncated=result.truncated)
 
 
-@router.head("/api/tags", include_in_schema=False)
-@router.get("/api/tags")
-def tags(request: Request) -> Response:
-    """List the installed models, newest first."""
-    reports = services(request).models.reports()
-    return json_reply({"models": [_tag(report) for report in reports]})
-
-
-@router.post("/api/show")
-async def show(request: Request) -> Response:
-    """Describe one model: `{"model"}`."""
-    report = await report_of(request, _model_name(Fields(await read_object(request))))
-    return json_reply(
-        {
-            "license": report.licence,
-            "parameters": f"{'num_ctx':<30} {report.max_tokens}",
-            "details": _details(report),
-            "model_info": report.model_info,
-            "capabilities": ["embedding"],
-            "modified_at": report.modified_at,
-            "embedserve": report.facts,
-        }
-    )
-
-
-@router.delete("/api/delete")
-async def delete(request: Request) -> Response:
-    """Remove one model: `{"model"}`, by its own name; what uses it now goes on to its end."""
-    name = _model_name(Fields(await read_object(request)))
-    try:
-        await asyncio.to_thread(services(request).models.remove, name)
-    except ModelNotFoundError:
-        raise NotFoundError(f"model '{name}' not found") from None
-    return Response(status_code=200)
-
-
-@router.post("/api/pull")
-async def pull(request: Request) -> Response:
-    """Fetch, export and verify a model: `{"model", "stream"}`; progress as lines of JSON.
-
-    The model is installed even when the client leaves before that.
-    """
-    fields = Fields(await read_object(request))
-    wanted = PullRequest(_model_name(fields))
-    library = services(request).models
-    if not fields.flag("stream", default=True):
-        await asyncio.wrap_future(library.start_pull(wanted))
-        return json_reply({"status": "success"})
-    steps: asyncio.Queue[Step | None] = asyncio.Queue()
-    put = partial(_put, asyncio.get_running_loop(), steps)
-
-    def progress(stage: str, done: int | None, total: int | None) -> None:
-        numbers = {"completed": done, "total": total}
-        put({"status": stage, **{k: v for k, v in numbers.items() if v is not None}})
-
-    pull = library.start_pull(wanted, progress)
-    pull.add_done_callback(lambda _: put(None))
-    return StreamingResponse(_pull_lines(pull, steps), media_type="application/x-ndjson")
-
-
-async def _pull_lines(
-    pull: Future[Any], steps: "asyncio.Queue[Step | None]"
-) -> AsyncIterator[bytes]:
-    try:
-        yield _line({"status": "pulling manifest"})
-        while step := await steps.get():
-            yield _line(step)
-        error = pull.exception()
-        yield _line({"error": str(error)} if error else {"status": "success"})
-    finally:
-        pull.cancel()  # the client has left, perhaps early: nobody listens any more
-
-
-def _put(
-    loop: asyncio.AbstractEventLoop, steps: "asyncio.Queue[Step | None]", step: Step | None
-) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the server has stopped
-        loop.call_soon_threadsafe(steps.put_nowait, step)
-
-
-def _line(step: Step) -> bytes:
-    return orjson.dumps(step) + b"\n"
-
-
-async def report_of(request: Request, name: str) -> ModelReport:
-    """Describe a model, or say in Ollama's words that there is none of that name."""
-    library = services(request).models
-    try:
-        return await asyncio.to_thread(library.report, name)
-    except ModelNotFoundError:
-        raise NotFoundError(f"model '{library.display(name)}' not found") from None
-
-
-def _model_name(fields: Fields) -> str:
-    """Return the model that is named, in the new spelling of the field or the old."""
-    name = fields.text("model") or fields.text("name")
-    if not name.strip():
-        raise InvalidRequestError("model is required")
-    return name
-
-
 def texts_of(value: object) -> list[str]:
     """Return `input` as a list: a string, a list of strings, or nothing.
 
@@ -215,28 +100,3 @@ def _num_ctx(fields: Fields) -> int | None:
         raise InvalidRequestError('option "num_ctx" must be of type integer')
     # Ollama raises smaller values to 4: two special tokens and room for two more.
     return max(int(value), 4) if value > 0 else None
-
-
-def _details(report: ModelReport) -> dict[str, Any]:
-    return {
-        "parent_model": "",
-        "format": "onnx",
-        "family": report.family,
-        "families": [report.family],
-        "parameter_size": report.parameter_size,
-        "quantization_level": report.recipe.upper(),
-        "context_length": report.max_tokens,
-        "embedding_length": report.dimensions,
-    }
-
-
-def _tag(report: ModelReport) -> dict[str, Any]:
-    return {
-        "name": report.name,
-        "model": report.name,
-        "modified_at": report.modified_at,
-        "size": report.size_bytes,
-        "digest": report.digest,
-        "details": _details(report),
-        "capabilities": ["embedding"],
-    }

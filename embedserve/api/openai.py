@@ -7,11 +7,12 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import Fields, read_object
-from embedserve.api.ollama import report_of, texts_of
+from embedserve.api.ollama import texts_of
+from embedserve.api.ollama_models import report_of
 from embedserve.api.replies import json_reply, services, unless_gone
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
-from embedserve.services.model_library import ModelReport
+from embedserve.services.model_report import ModelReport
 from embedserve.types import Vectors
 
 router = APIRouter(prefix="/v1", tags=["openai"])

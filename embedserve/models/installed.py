@@ -7,11 +7,13 @@
 
 import fcntl
 import logging
+import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedserve.errors import ConflictError, InvalidNameError, ModelError, ModelNotFoundError
@@ -53,7 +55,9 @@ def list_installed(models_folder: Path) -> list[InstalledModel]:
 def resolve(models_folder: Path, name: str) -> InstalledModel:
     """Find an installed model by any spelling, letter case or library alias of its name.
 
-    Raises ModelNotFoundError for a model that is not there, ModelError for a broken manifest.
+    A tag that ends in a precision is answered from that precision alone, any other never from such
+    a tag. Raises ModelNotFoundError, which names the precisions that are there, and ModelError
+    for a broken manifest.
     """
     wanted = parse_name(name)
     row = find_known(wanted)
@@ -62,7 +66,46 @@ def resolve(models_folder: Path, name: str) -> InstalledModel:
     for candidate in (wanted, *(spellings(row, recipe) if row else ())):
         if candidate.key in folders:
             return _read(*folders[candidate.key])
-    raise ModelNotFoundError(name)
+    same = (found.display for found, _ in folders.values() if _is_same_model(found, wanted))
+    raise ModelNotFoundError(name, installed=sorted(same))
+
+
+def copy(models_folder: Path, source: str, target: str) -> InstalledModel:
+    """Install a model under another name as well, with files of its own; return the copy.
+
+    Whatever had that name is replaced. Raises ModelNotFoundError, ConflictError while one of the
+    two is being pulled or removed, and InvalidNameError for a tag of another precision.
+    """
+    model, wanted = resolve(models_folder, source), parse_name(target)
+    if model.name.key == wanted.key:
+        return model
+    recipe = split_recipe(wanted.tag)[1]
+    if recipe not in (None, model.manifest.recipe):
+        raise InvalidNameError(
+            f"The tag of `{wanted.display}` says `{recipe}`, but `{model.name.display}` is "
+            f"`{model.manifest.recipe}`. Choose another tag."
+        )
+    with (
+        lock(models_folder, model.name, is_patient=False),
+        lock(models_folder, wanted, is_patient=False),
+    ):
+        model = resolve(models_folder, source)  # as it is now that nobody changes it
+        with staging(models_folder, wanted) as staged:
+            for file in model.manifest.files:
+                _duplicate(model.folder / file, staged / file)
+            manifests.write(staged, replace(model.manifest, name=wanted.display))
+            return install(models_folder, wanted, staged)
+
+
+def disk_bytes(models_folder: Path) -> int:
+    """Count the bytes of all files there, those that several names share once."""
+    sizes = {}
+    for path in models_folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a pull clears up behind itself
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def remove(models_folder: Path, name: str) -> None:
@@ -136,6 +179,23 @@ def install(models_folder: Path, name: ModelName, staged: Path) -> InstalledMode
         folder.rename(replaced)
     staged.rename(folder)
     return _read(name, folder)
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    try:
+        # Files of a model are never written again, only replaced: sharing them is safe.
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _is_same_model(found: ModelName, wanted: ModelName) -> bool:
+    """Tell whether two names differ in nothing but their precision."""
+    row = find_known(wanted)
+    if row is not None:
+        return find_known(found) is row
+    keys = [(*name.key[:3], split_recipe(name.key[3])[0]) for name in (found, wanted)]
+    return keys[0] == keys[1]
 
 
 def _clear(place: Path, folder: Path) -> None:

@@ -14,7 +14,8 @@ from embedserve.engine.backend import BACKENDS
 from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import installed
 from embedserve.models import manifest as manifests
-from embedserve.models.checkpoint import Facts, Overrides, weights_sha256
+from embedserve.models.checkpoint import Facts, weights_sha256
+from embedserve.models.checkpoint import Overrides as Overrides
 from embedserve.models.installed import InstalledModel
 from embedserve.models.library import KnownModel, find_known
 from embedserve.models.manifest import ONNX_FILE, TOKENIZER_FILE, Canary, Manifest

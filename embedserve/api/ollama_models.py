@@ -1,0 +1,194 @@
+"""Ollama's dialect: list, describe, pull, copy and remove models. Shapes: docs/api.md."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from embedserve.api.body import Fields, read_object
+from embedserve.api.replies import json_reply, services
+from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
+from embedserve.services.model_report import ModelReport
+from embedserve.services.models import Overrides, PullRequest
+
+router = APIRouter(tags=["ollama"])
+
+Step = dict[str, str | int]
+
+
+@router.head("/api/tags", include_in_schema=False)
+@router.get("/api/tags")
+def tags(request: Request) -> Response:
+    """List the installed models, newest first."""
+    library = services(request).models
+    return json_reply(
+        {
+            "models": [_tag(report) for report in library.reports()],
+            "embedserve": {"disk_bytes": library.disk_bytes()},
+        }
+    )
+
+
+@router.post("/api/show")
+async def show(request: Request) -> Response:
+    """Describe one model: `{"model"}`."""
+    report = await report_of(request, _model_name(Fields(await read_object(request))))
+    return json_reply(
+        {
+            "license": report.licence,
+            "parameters": f"{'num_ctx':<30} {report.max_tokens}",
+            "details": _details(report),
+            "model_info": report.model_info,
+            "capabilities": [report.capability],
+            "modified_at": report.modified_at,
+            "embedserve": report.facts,
+        }
+    )
+
+
+@router.delete("/api/delete")
+async def delete(request: Request) -> Response:
+    """Remove one model: `{"model"}`, by its own name; what uses it now goes on to its end."""
+    name = _model_name(Fields(await read_object(request)))
+    try:
+        await asyncio.to_thread(services(request).models.remove, name)
+    except ModelNotFoundError:
+        raise NotFoundError(f"model '{name}' not found") from None
+    return Response(status_code=200)
+
+
+@router.post("/api/copy")
+async def copy(request: Request) -> Response:
+    """Install a model under another name as well: `{"source", "destination"}`."""
+    fields = Fields(await read_object(request))
+    source, destination = fields.text("source"), fields.text("destination")
+    if not source.strip() or not destination.strip():
+        raise InvalidRequestError("source and destination are required")
+    try:
+        await asyncio.to_thread(services(request).models.copy, source, destination)
+    except ModelNotFoundError as error:
+        raise NotFoundError(f"model '{source}' not found{error.hint}") from None
+    return Response(status_code=200)
+
+
+@router.post("/api/pull")
+async def pull(request: Request) -> Response:
+    """Fetch, export and verify a model: `{"model", "stream"}`; progress as lines of JSON.
+
+    The fields that `embedserve pull` has as options are taken too. The model is installed even
+    when the client leaves before that.
+    """
+    fields = Fields(await read_object(request))
+    wanted = _pull_request(fields)
+    library = services(request).models
+    if not fields.flag("stream", default=True):
+        await asyncio.wrap_future(library.start_pull(wanted))
+        return json_reply({"status": "success"})
+    steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    put = partial(_put, asyncio.get_running_loop(), steps)
+
+    def progress(stage: str, done: int | None, total: int | None) -> None:
+        numbers = {"completed": done, "total": total}
+        put({"status": stage, **{k: v for k, v in numbers.items() if v is not None}})
+
+    pull = library.start_pull(wanted, progress)
+    pull.add_done_callback(lambda _: put(None))
+    return StreamingResponse(_pull_lines(pull, steps), media_type="application/x-ndjson")
+
+
+def _pull_request(fields: Fields) -> PullRequest:
+    if fields.raw("from") is not None:
+        raise InvalidRequestError(
+            "A folder is not pulled over HTTP: whoever reaches the port could have the server "
+            "read any. Stop the server and run `embedserve pull NAME --from FOLDER`."
+        )
+    prompts = ("query_prompt", "document_prompt")
+    # An empty prompt says that there is none; an absent one leaves it to the checkpoint.
+    query, document = (None if fields.raw(name) is None else fields.text(name) for name in prompts)
+    return PullRequest(
+        _model_name(fields),
+        recipe=fields.text("recipe") or None,
+        engine=fields.text("engine") or None,
+        is_forced=fields.flag("force", default=False),
+        accepts_loss=fields.flag("accept_loss", default=False),
+        overrides=Overrides(
+            pooling=fields.text("pooling") or None,
+            max_tokens=fields.whole("max_tokens"),
+            query_prompt=query,
+            document_prompt=document,
+            ignores_onnx=fields.flag("ignore_onnx", default=False),
+        ),
+    )
+
+
+async def _pull_lines(
+    pull: Future[Any], steps: "asyncio.Queue[Step | None]"
+) -> AsyncIterator[bytes]:
+    try:
+        yield _line({"status": "pulling manifest"})
+        while step := await steps.get():
+            yield _line(step)
+        error = pull.exception()
+        yield _line({"error": str(error)} if error else {"status": "success"})
+    finally:
+        pull.cancel()  # the client has left, perhaps early: nobody listens any more
+
+
+def _put(
+    loop: asyncio.AbstractEventLoop, steps: "asyncio.Queue[Step | None]", step: Step | None
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the server has stopped
+        loop.call_soon_threadsafe(steps.put_nowait, step)
+
+
+def _line(step: Step) -> bytes:
+    return orjson.dumps(step) + b"\n"
+
+
+async def report_of(request: Request, name: str) -> ModelReport:
+    """Describe a model, or say in Ollama's words that there is none of that name."""
+    library = services(request).models
+    try:
+        return await asyncio.to_thread(library.report, name)
+    except ModelNotFoundError as error:
+        raise NotFoundError(f"model '{library.display(name)}' not found{error.hint}") from None
+
+
+def _model_name(fields: Fields) -> str:
+    """Return the model that is named, in the new spelling of the field or the old."""
+    name = fields.text("model") or fields.text("name")
+    if not name.strip():
+        raise InvalidRequestError("model is required")
+    return name
+
+
+def _details(report: ModelReport) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "onnx",
+        "family": report.family,
+        "families": [report.family],
+        "parameter_size": report.parameter_size,
+        "quantization_level": report.recipe.upper(),
+        "context_length": report.max_tokens,
+        "embedding_length": report.dimensions,
+    }
+
+
+def _tag(report: ModelReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "model": report.name,
+        "modified_at": report.modified_at,
+        "size": report.size_bytes,
+        "digest": report.digest,
+        "details": _details(report),
+        "capabilities": [report.capability],
+        "embedserve": {"engine": report.engine, "recipe": report.recipe},
+    }
