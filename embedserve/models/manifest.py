@@ -180,8 +180,11 @@ def read(folder: Path, name: str) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         first = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
         raise _broken(name, f"`{path}` is not a manifest ({first})") from error
-    if not set(MODEL_FILES) <= set(manifest.files) <= {*MODEL_FILES, WEIGHTS_FILE}:
+    if not set(MODEL_FILES) <= set(manifest.files):
         raise _broken(name, f"`{path}` does not list {' and '.join(MODEL_FILES)}")
+    # Also what keeps a path such as `../x` from being read.
+    if foreign := set(manifest.files) - {*MODEL_FILES, WEIGHTS_FILE}:
+        raise _broken(name, f"`{path}` lists other than a model's files: {sorted(foreign)}")
     return manifest
 
 
