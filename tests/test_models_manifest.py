@@ -8,8 +8,17 @@ from embedserve.errors import InvalidNameError, ModelError, ModelNotFoundError
 from embedserve.models import installed, manifest
 from embedserve.models.checkpoint import Architecture
 from embedserve.models.fidelity import FidelityCard
-from embedserve.models.manifest import MANIFEST_FILE, Canary, Manifest
+from embedserve.models.manifest import (
+    MANIFEST_FILE,
+    Canary,
+    Candidate,
+    Manifest,
+    Performance,
+    Runtime,
+)
 from embedserve.models.names import parse_name
+
+ANY_DIGEST = {"sha256": "0" * 64, "size_bytes": 1}
 
 
 def make_model(
@@ -28,17 +37,29 @@ def make_model(
         revision="",
         weights_sha256="0" * 64,
         licence="Apache-2.0",
+        kind="embedding",
         family="bert",
         architecture=Architecture(10, 2, 4, 64, 64, 77, 1e-12),
         pooling="mean",
         max_tokens=48,
         dimensions=3,
+        matryoshka_dimensions=(2,),
+        layer_norm_before_cut=False,
         query_prompt="query: ",
         document_prompt="",
         recipe="int8",
+        method="by hand",
+        runtime=Runtime("openvino", "bf16", 128, 1),
         files={file: manifest.digest_file(folder / file) for file in manifest.MODEL_FILES},
         canary=Canary("é", (0.6, 0.8, 0.10000000149011612)),
-        fidelity=FidelityCard(0.999, 0.99, 0.97, 100),
+        fidelity=FidelityCard(0.999, 0.99, 0.96, 0.97, 100),
+        performance=Performance(
+            "openvino 1", "x86_64 avx2", 2, 100.0, 200.5, 300.0, 1_000_000, is_batch_invariant=True
+        ),
+        candidates=(
+            Candidate("openvino", "int8", "by hand", "installed", 300.0),
+            Candidate("onnxruntime", "int8", "by rows", "refused: mean cosine"),
+        ),
         created_at=created_at,
     )
     manifest.write(folder, made)
@@ -63,6 +84,14 @@ def test_artefact_depends_on_what_changes_vectors_and_on_nothing_else(tmp_path: 
     assert replace(made, created_at="later", source="elsewhere").artefact == made.artefact
     assert replace(made, max_tokens=47).artefact != made.artefact
     assert replace(made, query_prompt="q: ").artefact != made.artefact
+    for change in (
+        {"engine": "onnxruntime"},
+        {"arithmetic": "f32"},
+        {"dynamic_group": 0},
+        {"pad_token_id": 0},
+    ):
+        runtime = replace(made.runtime, **change)  # type: ignore[arg-type]
+        assert replace(made, runtime=runtime).artefact != made.artefact, change
     other = {**made.files, "tokenizer.json": made.files["model.onnx"]}
     assert replace(made, files=other).artefact != made.artefact
 
@@ -91,9 +120,21 @@ def test_truncated_and_missing_files_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "has format 2, this version reads 1"),
+        ({"format_version": 3}, "has format 3, this version reads 2"),
+        ({"format_version": 1}, "has format 1, this version reads 2"),
         ({"max_tokens": "many"}, "is not a manifest"),
-        ({"files": {"../../x": {"sha256": "0", "size_bytes": 1}}}, "does not list"),
+        ({"runtime": {"engine": "openvino"}}, "is not a manifest"),
+        ({"kind": "decoder"}, "is not a manifest"),
+        ({"files": {"../../x": ANY_DIGEST}}, "does not list"),
+        (
+            {"files": {file: ANY_DIGEST for file in (*manifest.MODEL_FILES, "../x")}},
+            "lists other than",
+        ),
+        (
+            {"files": {file: ANY_DIGEST for file in (*manifest.MODEL_FILES, "/x")}},
+            "lists other than",
+        ),
+        ({"files": {"model.onnx": ANY_DIGEST}}, "does not list"),
     ],
 )
 def test_manifest_that_does_not_hold_is_refused(
@@ -102,7 +143,7 @@ def test_manifest_that_does_not_hold_is_refused(
     make_model(tmp_path)
     path = folder_of(tmp_path) / MANIFEST_FILE
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=rf"`tiny:latest`.*{message}.*`embedserve pull tiny"):
         installed.resolve(tmp_path, "tiny")
     assert installed.list_installed(tmp_path) == []
 
