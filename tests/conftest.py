@@ -11,10 +11,15 @@ import pytest
 
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from tests.live import LiveServer, environment
+from tests.tiny_models import Exported, export_all
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 CACHE = ROOT / ".cache" / "models"
+# Files of embedserve/services that a pull goes through.
+PULLING = ("candidates.py", "checkpoints.py", "models.py", "workbench.py", "workshop.py")
+# 30 s on two idle cores.
+PULL_S = 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,11 +37,8 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def model_home() -> Path:
-    """A home with all-minilm installed: exported once for each state of the code that exports."""
-    sources = sorted((ROOT / "embedserve" / "models").iterdir())
-    sources += [ROOT / "embedserve" / "services" / "models.py", ROOT / "constraints.txt"]
-    content = b"".join(path.read_bytes() for path in sources if path.is_file())
-    home = CACHE / hashlib.sha256(content).hexdigest()[:16]
+    """A home with all-minilm installed: pulled once for each state of the code that decides it."""
+    home = CACHE / _artefact_code()
     if not home.exists():
         shutil.rmtree(CACHE, ignore_errors=True)
     subprocess.run(
@@ -44,9 +46,26 @@ def model_home() -> Path:
         cwd=ROOT / "tests",
         env=environment(),
         check=True,
-        timeout=120,
+        timeout=PULL_S,
     )
     return home
+
+
+def _artefact_code() -> str:
+    """Return a digest of every file that what is pulled and measured depends on."""
+    package = ROOT / "embedserve"
+    sources = [path for path in (package / "models").rglob("*") if path.suffix != ".pyc"]
+    sources += (package / "engine").glob("*.py")
+    sources += [package / "services" / name for name in PULLING]
+    sources += [ROOT / "constraints.txt"]
+    content = [path.read_bytes() for path in sorted(sources) if path.is_file()]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    """Every tiny model, made and exported once."""
+    return export_all(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from embedserve.models.graph import save
-from tests.tiny_models import CASES, Exported, export_all, pairs, texts
+from tests.tiny_models import CASES, Exported, pairs, texts
 from tests.tiny_networks import MAX_TOKENS
 
 OPSET = 18
@@ -23,12 +23,6 @@ MAX_SCORE_DIFFERENCE = 1e-4
 MAX_PADDING_DIFFERENCE = 1e-5
 
 Rows = NDArray[np.float32]
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Every case, made and exported once."""
-    return export_all(tmp_path_factory.mktemp("architectures"))
 
 
 def session(path: Path) -> ort.InferenceSession:
