@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from embedserve.cli import indexes, jobs, models, retrieval, serve
+from embedserve.cli import indexes, jobs, models, pull, retrieval, serve
 from embedserve.cli.console import errors
 from embedserve.errors import EmbedserveError, NotFoundError
 
@@ -22,9 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve.serve)
-app.command("pull")(models.pull)
+app.command("pull")(pull.pull)
 app.command("list")(models.list_models)
 app.command("show")(models.show)
+app.command("verify")(models.verify)
+app.command("copy")(models.copy)
 app.command("rm")(models.remove)
 app.command("embed")(models.embed)
 app.command("ingest")(retrieval.ingest)

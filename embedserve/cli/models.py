@@ -1,13 +1,13 @@
-"""Commands about models: pull, list, show, rm, embed."""
+"""Commands about installed models: list, show, verify, copy, rm, embed."""
 
 import sys
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from embedserve.bootstrap import open_engine
-from embedserve.cli.client import Home, Json, connect
+from embedserve.cli.client import Home, connect
 from embedserve.cli.console import (
     AsJson,
     errors,
@@ -17,76 +17,82 @@ from embedserve.cli.console import (
     print_table,
     size,
 )
+from embedserve.cli.model_card import print_card, print_model, print_verification
+from embedserve.cli.pull import following
 from embedserve.errors import InvalidRequestError, ModelError
-from embedserve.services.models import PullRequest
 from embedserve.settings import read_settings
-from embedserve.store.home_lock import owner_of
 
-Name = Annotated[str, typer.Argument(help="Model, such as all-minilm or hf.co/org/repo.")]
-
-
-def pull(
-    name: Name = "all-minilm",
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", help="Folder of a checkpoint to take instead.", show_default=False),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Precision, such as int8, bf16 or fp32; else the fastest faithful one."),
-    ] = None,
-    force: Annotated[bool, typer.Option(help="Export again what is installed.")] = False,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fetch a model, export and quantize it, measure it, install it."""
-    wanted = PullRequest(name, source.resolve() if source else None, recipe, is_forced=force)
-    settings = read_settings({"home": home})
-    owner = owner_of(settings.home)
-    if owner is None:
-        with open_engine(settings) as engine:
-            facts = engine.models.pull(wanted, _progress).facts
-    elif wanted == PullRequest(name):
-        facts = _pull_through_server(name, home)
-    else:
-        raise ModelError(
-            f"A server runs on this home (process {owner.pid}); it would keep the model as it is. "
-            "Stop it for --from, --recipe and --force."
-        )
-    print_result(facts, _installed(facts), as_json=as_json)
+Name = Annotated[str, typer.Argument(help="Installed model, such as all-minilm.")]
 
 
 def list_models(home: Home = None, as_json: AsJson = False) -> None:
-    """List the installed models."""
+    """List the installed models and how much of the disk they take."""
     with connect(home) as client:
-        models = client.get("api", "tags")["models"]
-    if as_json:
-        print_json({"models": models})
-        return
-    if not models:
-        errors.print("No model is installed. Run `embedserve pull all-minilm`.")
-        return
-    rows = []
-    for model in models:
-        details = model["details"]
-        keys = ("quantization_level", "parameter_size", "context_length", "embedding_length")
-        rows.append([model["name"], size(model["size"]), *(str(details[key]) for key in keys)])
-    print_table(rows, "NAME", "SIZE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
-
-
-def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
-    """Describe an installed model: source, recipe, how faithful it is, files."""
-    with connect(home) as client:
-        reply = client.post("api", "show", body={"model": name})
+        reply = client.get("api", "tags")
     if as_json:
         print_json(reply)
         return
-    facts = reply["embedserve"].items()
-    print_table([[key.replace("_", " "), _shown(value)] for key, value in facts])
+    if not reply["models"]:
+        errors.print("No model is installed. Run `embedserve pull all-minilm`.")
+        return
+    rows = []
+    for model in reply["models"]:
+        details, ours = model["details"], model["embedserve"]
+        keys = ("parameter_size", "context_length", "embedding_length")
+        figures = [str(details[key]) for key in keys]
+        serves = [ours["engine"], ours["recipe"]]
+        rows.append([model["name"], size(model["size"]), *serves, *figures])
+    print_table(rows, "NAME", "SIZE", "ENGINE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
+    output.print(f"{size(reply['embedserve']['disk_bytes'])} on disk")
+
+
+def show(
+    name: Name,
+    fidelity: Annotated[
+        bool, typer.Option("--fidelity", help="Print the fidelity card alone.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Describe an installed model: what serves, how faithful and fast it is, and why it."""
+    with connect(home) as client:
+        reply = client.post("api", "show", body={"model": name})
+    facts = reply["embedserve"]
+    if as_json:
+        keys = ("fidelity", "performance", "size_bytes", "below_gate")
+        print_json({key: facts[key] for key in keys} if fidelity else reply)
+    elif fidelity:
+        print_card(facts)
+    else:
+        print_model(facts)
+
+
+def verify(name: Name, home: Home = None, as_json: AsJson = False) -> None:
+    """Check a model's files and canary, and measure it again here; status 1 if it differs."""
+    with open_engine(read_settings({"home": home})) as engine, following() as progress:
+        found = engine.models.verify(name, progress)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_verification(asdict(found))
+    if found.failures:
+        raise ModelError(
+            f"Model `{found.name}` is not what its manifest says: {'; '.join(found.failures)}. "
+            f"Run `embedserve pull {found.name} --force` on this machine."
+        )
+    if not as_json:
+        output.print(f"{found.name} is as it was when it was pulled, within tolerance")
+
+
+def copy(source: Name, target: Name, home: Home = None, as_json: AsJson = False) -> None:
+    """Give an installed model another name; both share one loaded graph."""
+    with connect(home) as client:
+        client.post("api", "copy", body={"source": source, "destination": target})
+    print_result({"source": source, "copy": target}, f"{source} is {target} too", as_json=as_json)
 
 
 def remove(name: Name, home: Home = None, as_json: AsJson = False) -> None:
-    """Remove an installed model."""
+    """Remove an installed model; requests that use it go on to their end."""
     with connect(home) as client:
         client.delete("api", "delete", body={"model": name})
     print_result({"removed": name}, f"removed {name}", as_json=as_json)
@@ -97,28 +103,23 @@ def embed(
         list[str] | None, typer.Argument(help="Texts; without any, lines of standard input.")
     ] = None,
     model: Annotated[str, typer.Option(help="Installed model.")] = "all-minilm",
+    dimensions: Annotated[
+        int | None, typer.Option(help="Leading dimensions to keep.", show_default=False)
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the embedding of each text, one line of numbers each."""
-    lines = texts or _standard_input()
+    body = {"model": model, "input": texts or _standard_input(), "dimensions": dimensions}
     with connect(home) as client:
-        reply = client.post("api", "embed", body={"model": model, "input": lines})
+        reply = client.post("api", "embed", body=body)
     if as_json:
         print_json(reply)
         return
+    for warning in reply.get("warnings", ()):
+        errors.print(f"Note: {warning}", style="yellow")
     for vector in reply["embeddings"]:
         output.print(" ".join(f"{value:.8g}" for value in vector))
-
-
-def _pull_through_server(name: str, home: Path | None) -> Json:
-    with connect(home, is_long=True) as client:
-        for step in client.lines("api", "pull", body={"model": name}):
-            if "error" in step:
-                raise ModelError(str(step["error"]))
-            _progress(step["status"], step.get("completed"), step.get("total"))
-        facts: Json = client.post("api", "show", body={"model": name})["embedserve"]
-    return facts
 
 
 def _standard_input() -> list[str]:
@@ -128,24 +129,3 @@ def _standard_input() -> list[str]:
         raise InvalidRequestError(
             f"Standard input is not valid UTF-8 (byte {error.start}). Convert it with `iconv`."
         ) from error
-
-
-def _progress(stage: str, done: int | None, total: int | None) -> None:
-    share = f" {size(done or 0)} of {size(total)}" if total else ""
-    errors.print(f"{stage}{share}")
-
-
-def _installed(facts: Json) -> str:
-    fidelity = facts["fidelity"]
-    return (
-        f"{facts['name']} is installed: {facts['recipe']}, {size(facts['size_bytes'])}, cosine to "
-        f"fp32 {fidelity['cosine_mean']:.4f} on average (lowest {fidelity['cosine_min']:.4f})"
-    )
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_shown(item)}" for key, item in value.items())
-    return str(value)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from embedserve.models.fidelity import failed_figures
 from embedserve.models.installed import InstalledModel
 from embedserve.models.manifest import Manifest
 from embedserve.services.canary import CanaryCheck
@@ -82,6 +83,7 @@ def describe_model(model: InstalledModel, canary: CanaryCheck | None) -> ModelRe
             "installed_at": manifest.created_at,
             "canary": canary.words if canary else NOT_LOADED,
             "fidelity": asdict(manifest.fidelity),
+            "below_gate": failed_figures(manifest.fidelity, manifest.recipe),
             "performance": asdict(manifest.performance),
             "candidates": [asdict(one) for one in manifest.candidates],
         },
