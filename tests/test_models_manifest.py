@@ -90,7 +90,7 @@ def test_artefact_depends_on_what_changes_vectors_and_on_nothing_else(tmp_path: 
         {"dynamic_group": 0},
         {"pad_token_id": 0},
     ):
-        runtime = replace(made.runtime, **change)  # type: ignore[arg-type]
+        runtime = replace(made.runtime, **change)
         assert replace(made, runtime=runtime).artefact != made.artefact, change
     other = {**made.files, "tokenizer.json": made.files["model.onnx"]}
     assert replace(made, files=other).artefact != made.artefact
@@ -127,11 +127,11 @@ def test_truncated_and_missing_files_are_found(tmp_path: Path) -> None:
         ({"kind": "decoder"}, "is not a manifest"),
         ({"files": {"../../x": ANY_DIGEST}}, "does not list"),
         (
-            {"files": {file: ANY_DIGEST for file in (*manifest.MODEL_FILES, "../x")}},
+            {"files": dict.fromkeys((*manifest.MODEL_FILES, "../x"), ANY_DIGEST)},
             "lists other than",
         ),
         (
-            {"files": {file: ANY_DIGEST for file in (*manifest.MODEL_FILES, "/x")}},
+            {"files": dict.fromkeys((*manifest.MODEL_FILES, "/x"), ANY_DIGEST)},
             "lists other than",
         ),
         ({"files": {"model.onnx": ANY_DIGEST}}, "does not list"),
