@@ -13,12 +13,14 @@ import pytest
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError, ModelNotFoundError
 from embedserve.models import installed
-from embedserve.models.exporter import Exporter
 from embedserve.models.names import parse_name
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
-from embedserve.services.models import PullRequest, pull_model
-from tests.hub_double import tiny_checkpoint
+from embedserve.services.models import Machine, PullRequest, pull_model
+from embedserve.services.workshop import Workshop
+from tests.tiny_models import Exported
+
+MACHINE = Machine("cpu", 1)
 
 
 @pytest.fixture
@@ -28,26 +30,27 @@ def scheduler() -> Iterator[Scheduler]:
     scheduler.close()
 
 
+def request_of(model: Exported, name: str) -> PullRequest:
+    """A pull of seconds: the checkpoint has a ready graph, and one recipe is tried."""
+    return PullRequest(name, model.folder / "checkpoint", recipe="fp32", engine="onnxruntime")
+
+
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pulled(exported: dict[str, Exported], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with `one`, made once; tests work on copies."""
-    folder = tmp_path_factory.mktemp("exported")
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=1_000_000)
-    pull_model(
-        PullRequest("one", tiny_checkpoint(folder / "checkpoint")),
-        models_folder=folder / "models",
-        encode=Encoders(folder / "models", scheduler, device="cpu").encode_with,
-        exporter=Exporter(),
-    )
-    scheduler.close()
-    return folder / "models"
+    folder = tmp_path_factory.mktemp("pulled")
+    workshop = Workshop()
+    request = request_of(exported["bert-ready"], "one")
+    pull_model(request, models_folder=folder, workshop=workshop, machine=MACHINE)
+    workshop.close()
+    return folder
 
 
 @pytest.fixture
-def models(exported: Path, tmp_path: Path) -> Path:
+def models(pulled: Path, tmp_path: Path) -> Path:
     """A models folder with one artefact under the names `one` and `two`."""
     folder = tmp_path / "models"
-    shutil.copytree(exported, folder)
+    shutil.copytree(pulled, folder)
     library = folder / "registry.ollama.ai" / "library"
     shutil.copytree(library / "one", library / "two")
     return folder
@@ -60,7 +63,7 @@ def encoders(models: Path, scheduler: Scheduler) -> Encoders:
 
 @pytest.fixture
 def library(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
-    library = ModelLibrary(models, encoders)
+    library = ModelLibrary(models, encoders, MACHINE)
     yield library
     library.close()
 
@@ -120,11 +123,11 @@ def test_removal_does_not_wait_for_a_pull(models: Path, library: ModelLibrary) -
 
 
 def test_pull_that_replaces_a_loaded_model_is_served_at_once(
-    encoders: Encoders, library: ModelLibrary, tmp_path: Path
+    encoders: Encoders, library: ModelLibrary, exported: dict[str, Exported]
 ) -> None:
     held = encoders.get("one")
     before = held.encode(["a text"])
-    library.pull(PullRequest("one", tiny_checkpoint(tmp_path / "checkpoint", seed=1)))
+    library.pull(request_of(exported["xlm-roberta-ready"], "one"))
     fresh = encoders.get("one")
     assert fresh.spec.artefact != held.spec.artefact
     assert not np.array_equal(fresh.encode(["a text"]), before)
@@ -146,7 +149,7 @@ class RemovingScheduler(Scheduler):
 def test_model_that_vanishes_while_it_loads_is_not_remembered(models: Path) -> None:
     scheduler = RemovingScheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
     encoders = Encoders(models, scheduler, device="cpu")
-    library = ModelLibrary(models, encoders)
+    library = ModelLibrary(models, encoders, MACHINE)
     scheduler.during = lambda: library.remove("one")
     encoders.get("one")
     assert not encoders.is_loaded("one")

@@ -14,7 +14,7 @@ from embedserve.errors import EmbedserveError, InvalidNameError, ModelError, Ove
 from embedserve.models.installed import InstalledModel
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
-from embedserve.services.models import Progress, PullRequest, ignore_progress
+from embedserve.services.models import Machine, Progress, PullRequest, ignore_progress
 from embedserve.services.pulls import MAX_PULLS, PullQueue
 from tests.hub_double import tiny_checkpoint
 
@@ -117,7 +117,7 @@ def test_closing_resolves_every_future_even_of_a_pull_that_hangs() -> None:
 
 def test_closing_the_library_ends_the_export(tmp_path: Path) -> None:
     scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
-    library = ModelLibrary(tmp_path, Encoders(tmp_path, scheduler, device="cpu"))
+    library = ModelLibrary(tmp_path, Encoders(tmp_path, scheduler, device="cpu"), Machine("cpu", 1))
     is_exporting = threading.Event()
     pull = library.start_pull(
         PullRequest("tiny", tiny_checkpoint(tmp_path / "checkpoint")),

