@@ -1,0 +1,1 @@
+"""What `scripts/quantization` runs: it measures the recipes and writes docs/quantization.md."""

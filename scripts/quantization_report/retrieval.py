@@ -1,0 +1,90 @@
+"""nDCG@10 on SciFact, as BEIR computes it: title and text in one, cosine, 300 test queries."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedserve.types import Vectors
+
+CUT = 10
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Documents, queries, and which documents answer which query."""
+
+    documents: dict[str, str]
+    """Text by id."""
+    queries: dict[str, str]
+    judgements: dict[str, dict[str, int]]
+    """Gain of a document by id of the query, then of the document."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Return all that is to be embedded, documents first."""
+        return [*self.documents.values(), *self.queries.values()]
+
+    def ndcg(self, vectors: Vectors) -> float:
+        """Return the mean over the queries; `vectors` are those of `texts`."""
+        rows = vectors[: len(self.documents)]
+        ids = list(self.documents)
+        scores = []
+        for query, vector in zip(self.queries, vectors[len(ids) :], strict=True):
+            best = np.argsort(-(rows @ vector), kind="stable")[:CUT]
+            scores.append(ndcg([ids[number] for number in best], self.judgements[query]))
+        return float(np.mean(scores))
+
+
+def read_scifact(folder: Path) -> Retrieval:
+    """Read the corpus with its test queries."""
+    documents = {
+        row["_id"]: f"{row['title']} {row['text']}".strip()
+        for row in _rows(folder / "corpus.jsonl")
+    }
+    judgements: dict[str, dict[str, int]] = {}
+    with (folder / "qrels" / "test.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    asked = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
+    return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
+
+
+def ndcg(ranking: Sequence[str], gains: Mapping[str, int]) -> float:
+    """Return the normalized discounted cumulative gain of a ranking, 0..1."""
+    ideal = sorted(gains.values(), reverse=True)[:CUT]
+    return _discounted([gains.get(one, 0) for one in ranking[:CUT]]) / _discounted(ideal)
+
+
+def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) -> Vectors:
+    """Return the vectors kept under `identity`, or have them made and keep them.
+
+    The identity has to name all that the vectors depend on.
+    """
+    name = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
+    path = folder / f"{name}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, embed())
+        partial.rename(path)
+    vectors: Vectors = np.load(path)
+    return vectors
+
+
+def digest_texts(texts: Sequence[str]) -> str:
+    """Name a list of texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _discounted(gains: Sequence[int]) -> float:
+    return sum(gain / float(np.log2(rank + 2)) for rank, gain in enumerate(gains))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
