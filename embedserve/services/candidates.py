@@ -81,6 +81,7 @@ class _Passed:
     way: Way
     runtime: Runtime
     card: FidelityCard
+    is_batch_invariant: bool
 
 
 class CandidateSearch:
@@ -140,11 +141,14 @@ class CandidateSearch:
         compare = fidelity.compare_scores if self._is_reranker else fidelity.compare
         card = compare(truth, ours)
         failed = fidelity.failed_figures(card, recipe)
+        is_batch_invariant: bool = bench.ask("is_batch_invariant")
+        if RECIPES[recipe].is_batch_invariant and not is_batch_invariant:
+            failed.append("vectors depend on the batch")
         if failed and not self._task.accepts_loss:
             verdict = f"refused: {'; '.join(failed)}"
             self._refused.append(Candidate(way.engine, recipe, way.method, verdict))
             return None
-        return _Passed(bench, folder, recipe, way, runtime, card)
+        return _Passed(bench, folder, recipe, way, runtime, card, is_batch_invariant)
 
     def _runtime(self, recipe: str, way: Way) -> Runtime | None:
         """Say how a way runs here, or note why it does not."""
@@ -253,7 +257,7 @@ class CandidateSearch:
             tokens_per_s_16=median(_speed(one, "16") for _ in range(_ROUNDS)),
             tokens_per_s_128=median(_speed(one, "128") for _ in range(_ROUNDS)),
             tokens_per_s_mixed=mixed[best],
-            is_batch_invariant=one.bench.ask("is_batch_invariant"),
+            is_batch_invariant=one.is_batch_invariant,
             # Last, so that its memory is what all of that took.
             **one.bench.ask("machine"),
         )
