@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from embedserve.engine.backend import describe
-from embedserve.engine.cpu import cpu_features, has_vnni
+from embedserve.engine.backend import EngineFacts, describe
+from embedserve.engine.cpu import CPU_INFO, cpu_features, has_vnni
 from embedserve.errors import ModelError
 from embedserve.models import fidelity
 from embedserve.models.fidelity import FidelityCard
@@ -54,6 +54,9 @@ class Task:
     engines: Sequence[str]
     accepts_loss: bool = False
     """Whether what fails its gate may be installed all the same."""
+    cpu_info: Path = CPU_INFO
+    """What tells the features of the CPU."""
+    engine_facts: Callable[[str], EngineFacts] = describe
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,12 @@ class CandidateSearch:
     def _runtime(self, recipe: str, way: Way) -> Runtime | None:
         """Say how a way runs here, or note why it does not."""
         arithmetic: Arithmetic = way.arithmetic
-        why_not = describe(way.engine).why_not
+        why_not = self._task.engine_facts(way.engine).why_not
         if RECIPES[recipe].device not in (self._task.device, "any"):
             why_not = f"recipe `{recipe}` is not for device `{self._task.device}`"
         if self._task.device != "cpu" and way.engine == "openvino":
             why_not = "this engine runs on CPUs only"
-        if arithmetic == "bf16" and not _BF16_FEATURES & cpu_features():
+        if arithmetic == "bf16" and not _BF16_FEATURES & cpu_features(self._task.cpu_info):
             if recipe == "bf16":
                 why_not = "this CPU has no bf16 arithmetic"
             arithmetic = "f32"
@@ -187,7 +190,7 @@ class CandidateSearch:
                 output=str(output),
                 recipe=recipe,
                 way=number,
-                weight_limit=FULL_RANGE if has_vnni() else SAFE_RANGE,
+                weight_limit=FULL_RANGE if self._has_vnni else SAFE_RANGE,
                 ranges=str(self._ranges) if self._ranges else None,
             )
 
@@ -264,13 +267,22 @@ class CandidateSearch:
         return Chosen(
             folder=one.folder,
             recipe=one.recipe,
-            method=_method(one.way),
+            method=self._method(one.way),
             runtime=one.runtime,
             fidelity=one.card,
             performance=performance,
             canary=self._canary(one.bench),
             candidates=(*tried, *self._refused),
         )
+
+    @property
+    def _has_vnni(self) -> bool:
+        return has_vnni(self._task.cpu_info)
+
+    def _method(self, way: Way) -> str:
+        if way.needs_ranges and not self._has_vnni:
+            return f"{way.method}; 7-bit weights, as this CPU has no VNNI"
+        return way.method
 
     def _why_none(self) -> str:
         tried = "; ".join(
@@ -286,9 +298,3 @@ class CandidateSearch:
 def _speed(one: _Passed, of: str) -> float:
     speed: float = one.bench.ask("speed", of=of, seconds=_ROUND_SECONDS)
     return speed
-
-
-def _method(way: Way) -> str:
-    if way.needs_ranges and not has_vnni():
-        return f"{way.method}; 7-bit weights, as this CPU has no VNNI"
-    return way.method
