@@ -34,7 +34,6 @@ CANARY_TEXT = "The canary sings one song: 3 notes, no more. ¿Qué tal? 你好"
 
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 _ROUNDS = 3
-_ROUND_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Task:
     cpu_info: Path = CPU_INFO
     """What tells the features of the CPU."""
     engine_facts: Callable[[str], EngineFacts] = describe
+    round_seconds: float = 0.3
+    """How long one of the rounds takes by which speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ class CandidateSearch:
 
     def _fastest(self, passed: list[_Passed]) -> Chosen:
         self._tell("measuring speed")
-        rounds = [[_speed(one, "mixed") for one in passed] for _ in range(_ROUNDS)]
+        rounds = [[self._speed(one, "mixed") for one in passed] for _ in range(_ROUNDS)]
         mixed = [median(speeds) for speeds in zip(*rounds, strict=True)]
         best = mixed.index(max(mixed))
         tried = [
@@ -257,8 +258,8 @@ class CandidateSearch:
         ]
         one = passed[best]
         performance = Performance(
-            tokens_per_s_16=median(_speed(one, "16") for _ in range(_ROUNDS)),
-            tokens_per_s_128=median(_speed(one, "128") for _ in range(_ROUNDS)),
+            tokens_per_s_16=median(self._speed(one, "16") for _ in range(_ROUNDS)),
+            tokens_per_s_128=median(self._speed(one, "128") for _ in range(_ROUNDS)),
             tokens_per_s_mixed=mixed[best],
             is_batch_invariant=one.is_batch_invariant,
             # Last, so that its memory is what all of that took.
@@ -274,6 +275,10 @@ class CandidateSearch:
             canary=self._canary(one.bench),
             candidates=(*tried, *self._refused),
         )
+
+    def _speed(self, one: _Passed, of: str) -> float:
+        speed: float = one.bench.ask("speed", of=of, seconds=self._task.round_seconds)
+        return speed
 
     @property
     def _has_vnni(self) -> bool:
@@ -293,8 +298,3 @@ class CandidateSearch:
             "`--recipe` and `--engine` to have the fastest faithful one chosen, or with "
             "`--accept-loss` to install it all the same."
         )
-
-
-def _speed(one: _Passed, of: str) -> float:
-    speed: float = one.bench.ask("speed", of=of, seconds=_ROUND_SECONDS)
-    return speed
