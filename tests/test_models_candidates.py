@@ -51,6 +51,7 @@ def make_task(exported: dict[str, Exported], tmp_path: Path) -> MakeTask:
         given: dict[str, object] = {
             "recipes": (("fp32",),),
             "engines": ("onnxruntime",),
+            "round_seconds": 0.01,
             **changes,
         }
         return Task(
