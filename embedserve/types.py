@@ -69,6 +69,8 @@ class EncoderSpec:
     """Shorter vectors that the model was trained for."""
     layer_norm_before_cut: bool = False
     """Whether vectors are standardized over their features before they are cut."""
+    recipe: str = ""
+    """Name of what was done to the weights, for people."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

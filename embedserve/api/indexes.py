@@ -201,4 +201,5 @@ def _index(report: IndexReport) -> dict[str, Any]:
             "pending": counts.pending,
         },
         "problem": report.problem,
+        "warnings": list(report.warnings),
     }

@@ -9,6 +9,7 @@ from embedserve.errors import ConflictError, EmbedserveError, IndexNotFoundError
 from embedserve.services.definitions import IndexDefinition, check_index_name
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
+from embedserve.services.origins import VectorOrigins
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
@@ -29,6 +30,8 @@ class IndexReport:
     """Vectors that the vector index holds; None while it does not answer."""
     problem: str | None
     """What keeps its definition file from taking effect, or its vectors from being found."""
+    warnings: tuple[str, ...] = ()
+    """What a user of its vectors has to know."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class IndexService:
         self._vector_index = vector_index
         self._encoders = encoders
         self._tools = tools
+        self._origins = VectorOrigins(catalog, encoders)
         # Definition files that are not in effect, tried again whenever their index is asked for:
         # a model that was missing at start may have been pulled since.
         self._waiting: dict[str, IndexDefinition] = {}
@@ -97,7 +101,16 @@ class IndexService:
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.id),
+            warnings=tuple(self._origins.warnings(index)),
         )
+
+    def check_vectors(self, index: Index, encoder: Encoder) -> list[str]:
+        """Return what a user has to know of vectors from another machine, for most nothing.
+
+        Raises ConflictError when the index's vectors cannot be compared with the encoder's.
+        """
+        check_same_artefact(index, encoder)
+        return self._origins.check(index, encoder)
 
     def put(self, name: str, definition: IndexDefinition) -> bool:
         """Create the index or replace its definition; tell whether it was created.
@@ -158,6 +171,7 @@ class IndexService:
 
     def _create(self, name: str, definition: IndexDefinition, model: str, encoder: Encoder) -> bool:
         """Create the index; tell whether the name was still free."""
+        self._origins.begin(encoder)
         try:
             self._catalog.indexes.create(
                 name,
@@ -199,8 +213,11 @@ class IndexService:
 def check_same_artefact(index: Index, encoder: Encoder) -> None:
     """Raise ConflictError when the installed model is not the one that filled the index."""
     if encoder.spec.artefact != index.artefact:
+        spec = encoder.spec
         raise ConflictError(
-            f"Index `{index.name}` holds vectors of another build of `{index.model}` than the "
-            "installed one; the two are never mixed. Install the former build again, or delete "
-            f"the index (`embedserve index delete {index.name}`) and ingest its documents anew."
+            f"Index `{index.name}` holds vectors of another build of `{index.model}` "
+            f"({index.artefact[:12]}) than the one that is installed now (recipe {spec.recipe} on "
+            f"{spec.engine}, {spec.artefact[:12]}); the two are never mixed. Pull the former one "
+            "again with its `--recipe` and `--engine`, or delete the index "
+            f"(`embedserve index delete {index.name}`) and ingest its documents anew."
         )

@@ -12,7 +12,7 @@ from embedserve.ingest.scan import ScanRules
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.indexes import IndexService, check_same_artefact
+from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_run import IngestRun, JobInterruptedError, Target, Tools
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
@@ -172,7 +172,8 @@ class IngestionService:
     def _carry_out(self, job: Job) -> JobStatus:
         index = self._catalog.indexes.get(job.index)
         encoder = self._encoders.get(index.model)
-        check_same_artefact(index, encoder)
+        for warning in self._indexes.check_vectors(index, encoder):
+            logger.warning("job %s: %s", job.id, warning)
         definition = _definition(index)
         tools = Tools(
             catalog=self._catalog,

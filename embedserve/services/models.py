@@ -116,6 +116,7 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
         pad_token_id=runtime.pad_token_id,
         matryoshka_dimensions=manifest.matryoshka_dimensions,
         layer_norm_before_cut=manifest.layer_norm_before_cut,
+        recipe=manifest.recipe,
     )
 
 

@@ -13,7 +13,7 @@ from embedserve.errors import InvalidRequestError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.indexes import IndexService, check_same_artefact
+from embedserve.services.indexes import IndexService
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
@@ -77,11 +77,10 @@ class SearchService:
         _check(text, k)
         started = time.perf_counter()
         encoder = self._encoders.get(index.model)
-        check_same_artefact(index, encoder)
+        warnings = self._indexes.check_vectors(index, encoder)
         [tokenized] = encoder.tokenize([encoder.spec.query_prompt + text])
         vector = encoder.submit([tokenized], lane="small").result()[0]
         embedded = time.perf_counter()
-        warnings: list[str] = []
         if tokenized.is_truncated:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
         hits, is_exact = self._nearest(index, vector, k, warnings)

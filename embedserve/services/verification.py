@@ -5,7 +5,6 @@ digests, canary, batch invariance and speed are checked all the same, and the an
 """
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,11 +71,11 @@ def verify_model(
         with workshop.workbench() as bench:
             progress("measuring the installed model", None, None)
             _load(bench, encoder_spec(model), machine)
-            texts = [manifest.canary.text, *fidelity.reference_texts()]
-            ours = _encode(bench, texts, place)
+            ours = _rows(bench, manifest.kind, place)
+            sung = _sing(bench, manifest, place)
             performance = _performance(bench)
-        card, why_not = _card(model, ours[1:], place, workshop, machine, progress)
-    canary, is_canary_good = _canary(manifest, ours[0], performance)
+        card, why_not = _card(model, ours, place, workshop, machine, progress)
+    canary, is_canary_good = _canary(manifest, sung, performance)
     failures = [] if is_canary_good else [f"the canary is {canary}"]
     if manifest.performance.is_batch_invariant and not performance.is_batch_invariant:
         failures.append("vectors depend on the batch, and did not when it was pulled")
@@ -122,8 +121,10 @@ def _card(
     )
     with workshop.workbench() as bench:
         _load(bench, spec, machine)
-        true = _encode(bench, fidelity.reference_texts(), place)
-    return fidelity.compare(true, ours), ""
+        true = _rows(bench, model.manifest.kind, place)
+    is_reranker = model.manifest.kind == "reranker"
+    compare = fidelity.compare_scores if is_reranker else fidelity.compare
+    return compare(true, ours), ""
 
 
 def _find(model: InstalledModel, progress: Progress) -> FoundCheckpoint:
@@ -169,11 +170,31 @@ def _load(bench: Workbench, spec: EncoderSpec, machine: Machine) -> None:
     bench.ask("load", spec=values | paths, device=machine.device, threads=machine.threads)
 
 
-def _encode(bench: Workbench, texts: Sequence[str], place: Path) -> Vectors:
-    output = place / "vectors.npy"
-    bench.ask("encode", texts=list(texts), output=str(output))
-    vectors: Vectors = np.load(output)
-    return vectors
+def _rows(bench: Workbench, kind: str, place: Path) -> Vectors:
+    """Return what fidelity compares: vectors of texts, or scores of queries by passages."""
+    if kind == "reranker":
+        queries, passages = fidelity.reference_pairs()
+        return _asked(bench, "score", place, queries=queries, passages=passages)
+    return _asked(bench, "encode", place, texts=fidelity.reference_texts())
+
+
+def _sing(bench: Workbench, manifest: Manifest, place: Path) -> Vectors:
+    """Return the canary's vector, or a reranker's score of the canary with itself."""
+    texts = [manifest.canary.text]
+    rows = (
+        _asked(bench, "score", place, queries=texts, passages=texts)
+        if manifest.kind == "reranker"
+        else _asked(bench, "encode", place, texts=texts)
+    )
+    row: Vectors = rows[0]
+    return row
+
+
+def _asked(bench: Workbench, do: str, place: Path, **arguments: list[str]) -> Vectors:
+    output = place / "rows.npy"
+    bench.ask(do, output=str(output), **arguments)
+    rows: Vectors = np.load(output)
+    return rows
 
 
 def _performance(bench: Workbench) -> Performance:
@@ -191,7 +212,9 @@ def _canary(manifest: Manifest, got: Vectors, here: Performance) -> tuple[str, b
     stored = np.array(manifest.canary.vector, dtype=np.float32)
     if got.tobytes() == stored.tobytes():
         return "exact", True
-    cosine = float(np.dot(got, stored))
+    # A reranker's score is a single number, whose cosine tells its sign alone.
+    distance = float(np.abs(got - stored).max())
+    cosine = float(np.dot(got, stored)) if len(stored) > 1 else 1 - distance
     then = manifest.performance
     changes = changed_since(then.cpu, then.engine_version, here.cpu, here.engine_version)
     is_good = cosine >= CANARY_COSINE

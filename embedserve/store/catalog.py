@@ -14,6 +14,7 @@ from embedserve.store.database import Database
 from embedserve.store.documents import Documents
 from embedserve.store.indexes import Indexes
 from embedserve.store.jobs import Jobs
+from embedserve.store.origins import Origins
 
 
 class Catalog:
@@ -32,6 +33,7 @@ class Catalog:
         self.chunks = Chunks(self._database)
         self.changes = Changes(self._database)
         self.jobs = Jobs(self._database)
+        self.origins = Origins(self._database)
 
     def check(self) -> None:
         """Return when the file can be read; raise CatalogError when it cannot."""

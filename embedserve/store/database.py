@@ -13,7 +13,7 @@ from threading import Lock
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x656D6273  # "embs": tells our file from another program's
 OLDEST_SQLITE = (3, 37, 0)  # the first with STRICT tables
 BUSY_TIMEOUT_MS = 10_000
@@ -138,8 +138,10 @@ class Database:
                 f"The catalog `{self.path}` has schema version {version}; this program knows up "
                 f"to {SCHEMA_VERSION}. Upgrade embedserve, or start with another home folder."
             )
-        if version == 0:
-            self._refuse_stranger(connection)
+        if version < SCHEMA_VERSION:
+            if version == 0:
+                self._refuse_stranger(connection)
+            # Every statement adds what is not there yet, so an older catalog is brought up by it.
             schema = files("embedserve.store").joinpath("schema.sql").read_text(encoding="utf-8")
             connection.executescript(
                 f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA application_id = {APPLICATION_ID};\n"

@@ -1,4 +1,5 @@
--- The catalog, schema version 1. Run once on an empty file; `user_version` says that it ran.
+-- The catalog, schema version 2. Run on an empty file and on one of an older version, which gets
+-- the tables that it lacks; `user_version` says that it ran.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -60,6 +61,13 @@ CREATE TABLE IF NOT EXISTS vectors (
     vector    BLOB NOT NULL,
     PRIMARY KEY (artefact, text_hash)
 ) STRICT;
+
+-- Where the vectors of an artefact were computed first: JSON of services/origins.py. Another class of
+-- CPU may give other bits. (Since version 2.)
+CREATE TABLE IF NOT EXISTS origins (
+    artefact TEXT PRIMARY KEY,
+    origin   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- What the vector index has yet to do, oldest first. No reference to chunks: a delete outlives
 -- its chunk.
