@@ -92,9 +92,18 @@ def copy(models_folder: Path, source: str, target: str) -> InstalledModel:
         model = resolve(models_folder, source)  # as it is now that nobody changes it
         with staging(models_folder, wanted) as staged:
             for file in model.manifest.files:
-                _duplicate(model.folder / file, staged / file)
+                link_or_copy(model.folder / file, staged / file)
             manifests.write(staged, replace(model.manifest, name=wanted.display))
             return install(models_folder, wanted, staged)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or where the file system cannot, a second file."""
+    try:
+        # Files of a model are never written again, only replaced: sharing them is safe.
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def disk_bytes(models_folder: Path) -> int:
@@ -179,14 +188,6 @@ def install(models_folder: Path, name: ModelName, staged: Path) -> InstalledMode
         folder.rename(replaced)
     staged.rename(folder)
     return _read(name, folder)
-
-
-def _duplicate(source: Path, target: Path) -> None:
-    try:
-        # Files of a model are never written again, only replaced: sharing them is safe.
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def _is_same_model(found: ModelName, wanted: ModelName) -> bool:
