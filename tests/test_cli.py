@@ -75,15 +75,6 @@ def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:
         assert "guide.md" in details.stdout
 
 
-def test_models_are_listed_shown_and_used(home: Path) -> None:
-    listed = run("list", home=home)
-    assert "all-minilm:latest" in listed.stdout
-    shown = run("show", "all-minilm", home=home)
-    assert "cosine mean" in shown.stdout
-    embedded = run("embed", "--json", home=home, stdin="one\ntwo\n")
-    assert len(json.loads(embedded.stdout)["embeddings"]) == 2
-
-
 def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> None:
     (documents / "broken.docx").write_bytes(b"PK\x03\x04 not really")
     done = run("ingest", str(documents), "-i", "notes", home=home)

@@ -26,7 +26,7 @@ def print_model(facts: Json) -> None:
     print_card(facts)
     output.print()
     output.print(f"Chosen: {why_chosen(facts)}.")
-    print_table(_candidates(facts), "ENGINE", "RECIPE", "TOKENS/S", "VERDICT", "METHOD")
+    print_table(_candidates(facts), "ENGINE", "RECIPE", "TOKENS/S", "METHOD", "VERDICT")
 
 
 def print_card(facts: Json) -> None:
@@ -93,8 +93,8 @@ def _candidates(facts: Json) -> Sequence[Sequence[str]]:
             one["engine"],
             one["recipe"],
             "" if one["tokens_per_s_mixed"] is None else f"{one['tokens_per_s_mixed']:,.0f}",
-            one["verdict"],
             one["method"],
+            one["verdict"],
         ]
         for one in facts["candidates"]
     ]

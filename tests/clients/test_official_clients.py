@@ -1,5 +1,8 @@
 """The official client libraries against a live server, as their users call them."""
 
+import shutil
+from pathlib import Path
+
 import httpx
 import numpy as np
 import ollama
@@ -26,6 +29,30 @@ def check_ollama(client: ollama.Client) -> None:
     assert listed.model == "all-minilm:latest"
     assert client.show("all-minilm").capabilities == ["embedding"]
     assert [step.status for step in client.pull("all-minilm", stream=True)][-1] == "success"
+
+
+def test_clients_take_answers_that_carry_warnings(server: LiveServer) -> None:
+    url = str(server.http.base_url)
+    body = {"model": "all-minilm", "input": "a", "dimensions": 100}
+    for path in ("/api/embed", "/v1/embeddings"):
+        assert "not trained for 100" in server.http.post(path, json=body).json()["warnings"][0]
+        whole = server.http.post(path, json={**body, "dimensions": 384}).json()
+        assert "warnings" not in whole
+    with ollama.Client(host=url) as one, openai.OpenAI(base_url=f"{url}/v1", api_key="no") as two:
+        theirs = one.embed(model="all-minilm", input="a", dimensions=100).embeddings[0]
+        others = two.embeddings.create(model="all-minilm", input="a", dimensions=100)
+    assert len(theirs) == len(others.data[0].embedding) == 100
+
+
+def test_ollama_client_copies_and_removes(home: Path) -> None:
+    writable = home.with_name("writable")
+    shutil.copytree(home, writable)
+    with LiveServer(writable) as live, ollama.Client(host=str(live.http.base_url)) as client:
+        assert client.copy("all-minilm", "mine").status == "success"
+        assert {model.model for model in client.list().models} >= {"mine:latest"}
+        assert client.delete("mine").status == "success"
+        with pytest.raises(ollama.ResponseError, match="not found"):
+            client.copy("nope", "mine")
 
 
 def test_ollama_client_gets_the_error_text(server: LiveServer) -> None:

@@ -1,0 +1,63 @@
+"""The commands about models, with and without a running server."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from embedserve.models import installed, manifest
+from tests.live import LiveServer
+from tests.test_cli import run
+
+
+def test_models_are_listed_shown_and_used(home: Path) -> None:
+    listed = run("list", home=home)
+    assert "all-minilm:latest" in listed.stdout
+    assert "on disk" in listed.stdout
+    shown = run("show", "all-minilm", home=home)
+    assert "cosine to fp32, mean" in shown.stdout
+    assert "Chosen: the fastest of" in shown.stdout
+    assert "canary      exact" in shown.stdout
+    card = json.loads(run("show", "all-minilm", "--fidelity", "--json", home=home).stdout)
+    assert card["fidelity"]["cosine_mean"] > 0.9985
+    assert card["below_gate"] == []
+    short = run("embed", "one", "--dimensions", "3", home=home)
+    assert len(short.stdout.split()) == 3
+    assert "was not trained for 3 dimensions" in short.stderr
+    embedded = run("embed", "--json", home=home, stdin="one\ntwo\n")
+    assert len(json.loads(embedded.stdout)["embeddings"]) == 2
+
+
+def test_server_pulls_with_the_options_of_the_command(model_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_home / "models", tmp_path / "home" / "models")
+    home = tmp_path / "home"
+    with LiveServer(home):
+        folder = run("pull", "x", "--from", str(tmp_path), home=home)
+        assert folder.returncode == 1
+        assert "Stop it for `--from`" in folder.stderr
+        options = ["--engine", "onnxruntime", "--max-tokens", "64"]
+        done = run("pull", "all-minilm:fp32", *options, home=home)
+        assert done.returncode == 0, done.stderr
+        assert "fp32 on onnxruntime" in done.stdout
+        assert "nothing else was tried" in done.stdout
+        assert done.stderr.count("exporting") == 1
+        facts = json.loads(run("show", "all-minilm:fp32", "--json", home=home).stdout)["embedserve"]
+        assert (facts["max_tokens"], facts["engine"]) == (64, "onnxruntime")
+        listed = json.loads(run("list", "--json", home=home).stdout)
+        assert len(listed["models"]) == 2  # side by side
+        assert listed["embedserve"]["disk_bytes"] > 100_000_000
+        assert run("copy", "all-minilm:fp32", "mine", home=home).returncode == 0
+        assert run("rm", "mine", home=home).returncode == 0
+
+
+def test_verify_tells_a_card_that_is_not_true(model_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_home / "models", tmp_path / "home" / "models")
+    home = tmp_path / "home"
+    model = installed.resolve(home / "models", "all-minilm")
+    told = replace(model.manifest.fidelity, top10_overlap=0.5)
+    manifest.write(model.folder, replace(model.manifest, fidelity=told))
+    done = run("verify", "all-minilm", home=home)
+    assert done.returncode == 1
+    assert "top10 overlap is" in done.stderr
+    assert "MEASURED HERE" in done.stdout
+    assert run("verify", "nope", home=home).returncode == 3
