@@ -96,8 +96,11 @@ class Report:
     server_bytes: int | None = None
     """Resident memory of `embedserve serve` with the default; None: not measured."""
 
-    def default(self) -> Row:
-        """Return what `embedserve pull` would install: see `services.candidates`."""
+    def default(self) -> Row | None:
+        """Return what `embedserve pull` would install of what was measured.
+
+        See `services.candidates`, which does not measure what cannot win.
+        """
         for group in DEFAULTS["cpu"]:
             first: dict[tuple[str, str], Row] = {}
             for row in self.ways:
@@ -105,7 +108,7 @@ class Report:
                     first.setdefault((row.recipe, row.engine), row)
             if first:
                 return max(first.values(), key=lambda row: row.speed("mixed"))
-        raise SystemExit("No recipe that was measured passes its gate.")
+        return None
 
     def ratio(self, row: Row, length: str) -> float:
         """Return the speed over that of the fastest rival, the middle of the rounds' ratios."""

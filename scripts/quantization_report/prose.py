@@ -75,10 +75,11 @@ parameters) with random weights, which have no fidelity but the real size and sp
 tokens, all {cores} cores."""
 
 ARITHMETIC = """\
-**Arithmetic, not measurement**, but for the first two rows, which repeat the tables above. File and
-memory: bytes for each parameter of the tables (words, positions) and of the layers, solved from the
-two measured models for each recipe. Speed at 128 tokens: that of the BERT-base model, divided by
-the floating-point operations for each token. Large vocabularies cost memory and no time."""
+**Arithmetic, not measurement**, but for the first two rows, which repeat the tables above. File:
+bytes for each parameter of the tables (words, positions) and of the layers, solved from the two
+measured models for each recipe. Memory: on the line through the two models' memory by file size.
+Speed at 128 tokens: that of the BERT-base model, by the floating-point operations for each token.
+Large vocabularies cost memory and no time."""
 
 LOST = """\
 Figures from when the recipes were made, on a CPU of the same class; the script does not repeat
