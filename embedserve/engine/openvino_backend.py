@@ -79,7 +79,10 @@ class OpenVinoBackend:
         if not names & set(GRAPH_OUTPUTS):
             given = ", ".join(sorted(names))
             raise ModelError(f"Graph `{onnx_path}` gives `{given}`, no embedding. Pull it again.")
-        return cls(compiled, options)
+        backend = cls(compiled, options)
+        # One run by one thread, before many come: whatever else is set up on first use is, then.
+        backend.run([np.full(1, options.pad_token_id, dtype=np.int64)])
+        return backend
 
     def bucket(self, length: int) -> int:
         """Return the next multiple of 8 up to 64, of 16 up to 256, of 32 up to 512, and so on.
@@ -178,6 +181,10 @@ def _import_openvino() -> ModuleType:
         sys.modules[_REPORTING_PART] = None  # type: ignore[assignment]  # "cannot be imported"
         try:
             import openvino
+
+            # The bindings set up their numpy side on first use, with a lock of their own that they
+            # hold while they wait for Python's: two threads that are first at once wait forever.
+            openvino.Tensor(np.zeros(1, dtype=np.float32)).data.sum()
         except (ImportError, OSError) as error:
             raise ModelError(f"OpenVINO cannot be used: {error}. {INSTALL}") from error
         finally:

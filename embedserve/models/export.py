@@ -10,7 +10,9 @@ ONNX file in the checkpoint is taken instead, and then the training stack is not
 """
 
 import argparse
+import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +99,16 @@ def quantize_dynamic(reference: Path, output: Path) -> None:
         next(Path(scratch).glob("*.onnx")).rename(output)
 
 
+def _end_with_parent() -> None:
+    """Wait until standard input ends, as it does with the process that asked, and end too."""
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when Python ends
+        pass
+    os._exit(1)
+
+
 def main() -> None:
-    """Run `export` with the arguments of the command line."""
+    """Run `export` with the arguments of the command line, while standard input is open."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     parser = argparse.ArgumentParser(prog="embedserve.models.export")
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)

@@ -13,8 +13,8 @@ from embedserve.models.checkpoint import Overrides
 _ERROR_LINES = 5
 # The checkpoint is complete: whatever would reach for the network now should not.
 OFFLINE = {
-    "HF_HUBOFFLINE": "1",
-    "TRANSFORMERSOFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",
 }
@@ -41,13 +41,16 @@ class Exporter:
             process = self._process = subprocess.Popen(
                 command,
                 env={**os.environ, **OFFLINE},
-                stdin=subprocess.DEVNULL,
+                # Nothing is written: its end tells the child that this process is gone.
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
             )
-        _, stderr = process.communicate()
+        with process:
+            # Not communicate, which would close its input at once.
+            stderr = process.stderr.read() if process.stderr else ""
         if self._is_closed:
             raise _stopped(source)
         if process.returncode != 0:

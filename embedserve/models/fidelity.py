@@ -8,7 +8,6 @@ from importlib.resources import files
 
 import numpy as np
 
-from embedserve.errors import ModelError
 from embedserve.models.recipes import RECIPES
 from embedserve.types import Vectors
 
@@ -92,16 +91,6 @@ def failed_figures(card: FidelityCard, recipe: str) -> list[str]:
         for name, got, wanted in figures
         if not got >= wanted
     ]
-
-
-def gate(card: FidelityCard, recipe: str) -> None:
-    """Raise ModelError that names the figures by which `card` fails `recipe`."""
-    if failed := failed_figures(card, recipe):
-        raise ModelError(
-            f"Recipe `{recipe}` loses too much of this model: {'; '.join(failed)}. "
-            "Pull it with `--recipe bf16` or `--recipe fp32`, or without `--recipe` to have "
-            "the fastest faithful one chosen."
-        )
 
 
 def _similarity(vectors: Vectors) -> Vectors:

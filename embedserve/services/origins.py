@@ -109,7 +109,7 @@ class VectorOrigins:
         ]
 
     def warnings(self, index: Index) -> list[str]:
-        """Return what `check` says, also of what it refuses; nothing while its model is not loaded."""
+        """Return what `check` says, also of what it refuses; nothing before its model is loaded."""
         if not self._encoders.is_loaded(index.model):
             return []
         encoder = self._encoders.get(index.model)

@@ -226,7 +226,14 @@ def real_texts(tokenizer_path: Path, max_tokens: int) -> list[TokenIds]:
 
 def test_installed_model_gives_one_vector_a_text_on_its_own_engine(model_home: Path) -> None:
     spec = encoder_spec(installed.resolve(model_home / "models", "all-minilm"))
-    options = BackendOptions("cpu", 2, spec.arithmetic, spec.pad_token_id, spec.max_tokens)
+    options = BackendOptions(
+        device="cpu",
+        threads=2,
+        arithmetic=spec.arithmetic,
+        pad_token_id=spec.pad_token_id,
+        max_tokens=spec.max_tokens,
+        dynamic_group=spec.dynamic_group,
+    )
     backend = load(spec.engine, spec.onnx_path, options)
     for ids in real_texts(spec.tokenizer_path, spec.max_tokens):
         [alone] = backend.run([ids])
