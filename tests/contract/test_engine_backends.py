@@ -188,7 +188,7 @@ def test_file_that_is_no_graph_is_refused_by_name(
 
 def test_graph_without_sentence_embedding_is_refused(engine: str, tmp_path: Path) -> None:
     path = write_tiny_graph(tmp_path / "other.onnx", output="last_hidden_state")
-    with pytest.raises(ModelError, match="has no output `sentence_embedding`"):
+    with pytest.raises(ModelError, match="gives `last_hidden_state`, no embedding"):
         load(engine, path)
 
 
