@@ -16,6 +16,7 @@ from pathlib import Path
 
 from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
+from embedserve.engine.cache import VectorCache
 from embedserve.engine.cores import available_cores
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, StartupError
@@ -77,6 +78,8 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         workers=settings.threads or available_cores(),
         micro_batch_tokens=settings.micro_batch_tokens,
         queue_tokens=settings.queue_tokens,
+        queue_s=settings.queue_s,
+        worker_timeout_s=settings.worker_timeout_s,
     )
     encoders = Encoders(folder, scheduler, device=settings.device)
     models = ModelLibrary(folder, encoders, Machine(settings.device, scheduler.workers))
@@ -218,6 +221,7 @@ def _services(
     return Services(
         embedding=EmbeddingService(
             engine.encoders,
+            VectorCache(settings.cache_bytes),
             small_request_tokens=settings.small_request_tokens,
             max_texts=settings.max_request_texts,
         ),

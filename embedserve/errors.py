@@ -96,7 +96,14 @@ class ConflictError(EmbedserveError):
 
 
 class OverloadedError(EmbedserveError):
-    """The queue is full; nothing of the request was done."""
+    """The queue is full; nothing of the request was done.
+
+    `retry_after_s`: when there will be room again, as far as that can be told.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ModelError(EmbedserveError):

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""
     queue_tokens: int = Field(default=4_000_000, ge=1)
     """Tokens that may wait in each lane; beyond it requests are refused with 503."""
+    queue_s: float = Field(default=120, gt=0)
+    """Seconds that a request may wait for the engine, as far as can be told; more are refused."""
+    worker_timeout_s: float = Field(default=60, gt=0)
+    """Seconds after which an engine call that does not come back is given up."""
+    cache_bytes: int = Field(default=64 * MIB, ge=0)
+    """Memory for finished vectors, so that the same text is embedded once; 0 switches it off."""
     max_request_bytes: int = Field(default=64 * MIB, ge=1)
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)

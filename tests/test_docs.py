@@ -9,7 +9,7 @@ from typing import cast
 import typer.core
 import typer.main
 
-from embedserve.api.app import AppLimits, create_app
+from embedserve.api.app import AppLimits, create_framework_app
 from embedserve.api.replies import Services
 from embedserve.cli.app import app
 from embedserve.settings import MIB, PREFIX, Settings
@@ -90,9 +90,8 @@ def test_every_route_is_documented() -> None:
     # The document is built from the routes alone; no service is called.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # GET and HEAD of one route share an operation id
-        paths = create_app(cast(Services, object()), AppLimits(1, (), is_loopback=True)).openapi()[
-            "paths"
-        ]
+        limits = AppLimits(1, (), is_loopback=True)
+        paths = create_framework_app(cast(Services, object()), limits).openapi()["paths"]
     # HEAD is GET without the body, by definition of HTTP.
     routes = [
         f"{method.upper()} {path}"

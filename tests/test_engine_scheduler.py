@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
-from embedserve.engine.scheduler import Scheduler
+from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.types import TokenIds, Vectors
 
@@ -62,8 +62,20 @@ def text(length: int, value: int = 1) -> TokenIds:
     return np.full(length, value, dtype=np.int64)
 
 
-def scheduler(*, workers: int = 1, queue_tokens: int = 10_000) -> Scheduler:
-    return Scheduler(workers=workers, micro_batch_tokens=16, queue_tokens=queue_tokens)
+def scheduler(
+    *,
+    workers: int = 1,
+    queue_tokens: int = 10_000,
+    queue_s: float = 100,
+    worker_timeout_s: float = 30,
+) -> Scheduler:
+    return Scheduler(
+        workers=workers,
+        micro_batch_tokens=16,
+        queue_tokens=queue_tokens,
+        queue_s=queue_s,
+        worker_timeout_s=worker_timeout_s,
+    )
 
 
 def test_rows_come_back_in_request_order_whatever_the_lengths() -> None:
@@ -93,7 +105,8 @@ def test_texts_of_one_bucket_come_together_and_count_as_long_as_they_run() -> No
     backend.gate.set()
     assert rows.result(5)[:, 1].tolist() == [len(ids) for ids in texts]
     shapes = [[len(ids) for ids in batch] for batch in backend.batches]
-    assert shapes == [[100], [1, 8], [9], [5, 3]]  # two texts at 8 tokens fit the budget of 16
+    # Two texts at 8 tokens fit the budget of 16, and a worker stays with one bucket in this lane.
+    assert shapes == [[100], [1, 8], [5, 3], [9]]
     engine.close()
 
 
@@ -102,7 +115,7 @@ def test_a_text_that_the_backend_cannot_take_is_refused_before_it_is_queued() ->
     texts = [text(1), text(LONGEST + 1)]
     with pytest.raises(ModelError, match="too long"):
         engine.submit(backend, texts, dimensions=DIMENSIONS, lane="bulk")
-    assert engine.queued_tokens == 0
+    assert engine.queued_tokens("bulk") + engine.queued_tokens("small") == 0
     assert backend.batches == []
     engine.close()
 
@@ -139,7 +152,7 @@ def test_a_full_queue_refuses_the_whole_request_at_once() -> None:
     backend.gate.set()
     first.result(5)
     second.result(5)
-    assert engine.queued_tokens == 0
+    assert engine.queued_tokens("bulk") + engine.queued_tokens("small") == 0
     engine.close()
 
 
@@ -258,3 +271,98 @@ def test_a_model_of_other_dimensions_fails_its_requests_and_no_worker() -> None:
     right = engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")
     assert right.result(5).tolist() == [[3, 3]]
     engine.close()
+
+
+def test_a_text_that_never_comes_back_fails_alone_and_its_worker_is_replaced() -> None:
+    class Wedged(SumBackend):
+        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+            if any((ids == 666).any() for ids in texts):
+                never.wait(20)
+            return super().run(texts)
+
+    never = threading.Event()
+    backend, engine = Wedged(), scheduler(workers=1, worker_timeout_s=0.2)
+    backend.gate.clear()
+    blocker = engine.submit(backend, [text(2)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    good = engine.submit(backend, [text(4, 1)], dimensions=DIMENSIONS, lane="bulk")
+    bad = engine.submit(backend, [text(4, 666)], dimensions=DIMENSIONS, lane="bulk")
+    backend.gate.set()
+    blocker.result(5)
+    assert good.result(5).tolist() == [[4, 4]], "it was in one batch with the other"
+    with pytest.raises(ModelError, match="did not come back"):
+        bad.result(5)
+    assert engine.restarts == 2, "once for the batch, once for the text alone"
+    after = engine.submit(backend, [text(4, 3)], dimensions=DIMENSIONS, lane="bulk")
+    assert after.result(5).tolist() == [[12, 4]]
+    assert not engine.is_stuck
+    never.set()
+    engine.close()
+
+
+def test_a_worker_that_dies_is_replaced() -> None:
+    class Deadly(SumBackend):
+        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+            if any((ids == 666).any() for ids in texts):
+                raise SystemExit
+            return super().run(texts)
+
+    backend, engine = Deadly(), scheduler(workers=1)
+    bad = engine.submit(backend, [text(4, 666)], dimensions=DIMENSIONS, lane="small")
+    with pytest.raises(ModelError, match="did not come back"):
+        bad.result(5)
+    good = engine.submit(backend, [text(4, 2)], dimensions=DIMENSIONS, lane="small")
+    assert good.result(5).tolist() == [[8, 4]]
+    assert engine.restarts == 1
+    engine.close()
+
+
+def test_a_queue_that_would_take_too_long_refuses_and_says_when_to_come_back() -> None:
+    backend, engine = SumBackend(), scheduler(queue_s=0.05)
+    backend.gate.clear()
+    slow = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    time.sleep(0.2)  # so that the model is known to be slow: 50 tokens a second at most
+    backend.gate.set()
+    slow.result(5)
+    backend.has_started.clear()
+    backend.gate.clear()
+    waiting = [engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")]
+    assert backend.has_started.wait(5)
+    waiting.append(engine.submit(backend, [text(100)], dimensions=DIMENSIONS, lane="small"))
+    with pytest.raises(OverloadedError, match="server busy") as refused:
+        engine.submit(backend, [text(1)], dimensions=DIMENSIONS, lane="small")
+    assert refused.value.retry_after_s is not None
+    assert 1 <= refused.value.retry_after_s <= 10
+    bulk = engine.submit(backend, [text(1)], dimensions=DIMENSIONS, lane="bulk")
+    backend.gate.set()
+    assert [future.result(5).shape for future in (*waiting, bulk)] == [(1, DIMENSIONS)] * 3
+    engine.close()
+
+
+def test_nobody_waits_beyond_the_time_limit_of_a_request() -> None:
+    backend, engine = SumBackend(), scheduler()
+    backend.gate.clear()
+    first = engine.submit(backend, [text(5)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    late = engine.submit(backend, [text(6, 7)], dimensions=DIMENSIONS, lane="small", timeout_s=0.01)
+    time.sleep(0.02)
+    backend.gate.set()
+    first.result(5)
+    with pytest.raises(OverloadedError, match="time limit"):
+        late.result(5)
+    assert all(7 not in ids for batch in backend.batches for ids in batch)
+    engine.close()
+
+
+def test_what_ran_is_reported() -> None:
+    reports: list[BatchReport] = []
+    backend = SumBackend(bucket_tokens=8)
+    engine = Scheduler(workers=1, micro_batch_tokens=16, queue_tokens=1000, report=reports.append)
+    engine.submit(backend, [text(3), text(5)], dimensions=DIMENSIONS, lane="bulk").result(5)
+    engine.close()
+    assert [(one.lane, one.texts, one.tokens) for one in reports] in (
+        [("bulk", 2, 16)],
+        [("bulk", 1, 8), ("bulk", 1, 8)],
+    )
+    assert all(one.waited_s >= 0 and one.run_s >= 0 for one in reports)

@@ -1,16 +1,20 @@
 """The ASGI application: routers of every dialect over one set of services."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from embedserve import __version__
 from embedserve.api import errors, health, indexes, ollama, ollama_models, openai
 from embedserve.api.guard import BrowserGuard
+from embedserve.api.hot import HotPath, HotRoute
+from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.replies import Services
 
-App = FastAPI
+App = ASGIApp
 """What `create_app` returns, for those who may not import the framework."""
 
 
@@ -25,8 +29,26 @@ class AppLimits:
     """Whether only this machine can connect, so that no other host name is meant."""
 
 
+HOT_ROUTES: Mapping[str, HotRoute] = {
+    "/api/embed": ollama.embed,
+    "/api/embeddings": ollama.embeddings,
+    "/v1/embeddings": openai.embeddings,
+}
+
+
 def create_app(services: Services, limits: AppLimits) -> App:
     """Return the application; starting and stopping the services is the caller's part."""
+    fast = HotPath(
+        create_framework_app(services, limits),
+        routes=HOT_ROUTES,
+        services=services,
+        max_request_bytes=limits.max_request_bytes,
+    )
+    return BrowserGuard(fast, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
+
+
+def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
+    """Return the part that answers everything but the hot routes, and describes those too."""
     app = FastAPI(
         title="embedserve",
         version=__version__,
@@ -35,8 +57,14 @@ def create_app(services: Services, limits: AppLimits) -> App:
     )
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
-    app.add_middleware(BrowserGuard, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
     errors.install(app)
     for module in (ollama, ollama_models, openai, indexes, health):
         app.include_router(module.router)
+    describe_framework = app.openapi
+
+    def describe_all() -> dict[str, Any]:
+        document = describe_framework()
+        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS}}
+
+    app.openapi = describe_all  # type: ignore[method-assign]  # the framework's documented way
     return app

@@ -34,7 +34,11 @@ async def read_body(request: Request) -> bytes:
 
 async def read_object(request: Request) -> dict[str, Any]:
     """Return the body as a JSON object; raise InvalidRequestError otherwise."""
-    body = await read_body(request)
+    return parse_object(await read_body(request))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that `body` is; raise InvalidRequestError otherwise."""
     if not body.strip():
         raise InvalidRequestError("missing request body")
     try:

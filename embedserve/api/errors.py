@@ -26,7 +26,9 @@ STATUS: dict[type[EmbedserveError], int] = {
     EmbedserveError: 500,
 }
 
-OPENAI_TYPES = {404: "not_found_error", 503: "api_error"}
+OPENAI_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "api_error"}
+
+BUG = "Unexpected failure; the server's log has the details."
 
 
 def install(app: FastAPI) -> None:
@@ -42,7 +44,7 @@ def status_of(error: EmbedserveError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_response(path: str, status: int, message: str) -> Response:
+def error_response(path: str, status: int, message: str, *, retry_after_s: int = 1) -> Response:
     """Return an error as the dialect of `path` writes it."""
     body: dict[str, Any] = {"error": message}
     media_type = "application/json; charset=utf-8"
@@ -51,13 +53,23 @@ def error_response(path: str, status: int, message: str) -> Response:
         kind = OPENAI_TYPES.get(status, fallback)
         body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
         media_type = "application/json"
-    headers = {"Retry-After": "1"} if status == 503 else None
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
     return Response(orjson.dumps(body), status, headers, media_type)
+
+
+def respond(path: str, error: EmbedserveError) -> Response:
+    """Return a deliberate error as the dialect of `path` writes it."""
+    status, retry_after_s = status_of(error), 1
+    if isinstance(error, errors.OverloadedError):
+        retry_after_s = error.retry_after_s or 1
+        # OpenAI's clients back off on 429, Ollama's know 503 only.
+        status = 429 if path.startswith("/v1/") else status
+    return error_response(path, status, error.message, retry_after_s=retry_after_s)
 
 
 def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EmbedserveError)  # Starlette dispatches by class
-    return error_response(request.url.path, status_of(error), error.message)
+    return respond(request.url.path, error)
 
 
 def _on_validation(request: Request, error: Exception) -> Response:
@@ -82,6 +94,4 @@ def _on_http(request: Request, error: Exception) -> Response:
 
 def _on_bug(request: Request, error: Exception) -> Response:
     logger.error("unexpected failure in %s %s", request.method, request.url.path, exc_info=error)
-    return error_response(
-        request.url.path, 500, "Unexpected failure; the server's log has the details."
-    )
+    return error_response(request.url.path, 500, BUG)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from embedserve import __version__
-from embedserve.api.body import Fields, read_object
-from embedserve.api.replies import json_reply, services, unless_gone
+from embedserve.api.body import Fields
+from embedserve.api.replies import Reply, Services, fast_reply, json_reply
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 
@@ -32,10 +32,8 @@ async def version() -> Response:
     return json_reply({"version": OLLAMA_VERSION, "embedserve": __version__})
 
 
-@router.post("/api/embed")
-async def embed(request: Request) -> Response:
+async def embed(services: Services, fields: Fields) -> Reply:
     """Embed one text or many: `{"model", "input", "truncate", "dimensions", "options"}`."""
-    fields = Fields(await read_object(request))
     model = fields.text("model")
     if not model.strip():
         raise NotFoundError("model '' not found")
@@ -48,7 +46,7 @@ async def embed(request: Request) -> Response:
         dimensions=fields.whole("dimensions"),
         max_tokens=_num_ctx(fields),
     )
-    result = await unless_gone(request, services(request).embedding.embed(wanted))
+    result = await services.embedding.embed(wanted)
     reply: dict[str, Any] = {"model": model, "embeddings": result.vectors}
     if texts:
         reply |= {
@@ -58,13 +56,11 @@ async def embed(request: Request) -> Response:
         }
     if result.warnings:
         reply["warnings"] = result.warnings
-    return json_reply(reply, truncated=result.truncated)
+    return fast_reply(reply, truncated=result.truncated)
 
 
-@router.post("/api/embeddings")
-async def embeddings(request: Request) -> Response:
+async def embeddings(services: Services, fields: Fields) -> Reply:
     """Embed one text: `{"model", "prompt"}`. Too long a text is cut, and the reply says so."""
-    fields = Fields(await read_object(request))
     model = fields.text("model")
     if not model.strip():
         raise InvalidRequestError("model is required")
@@ -72,9 +68,9 @@ async def embeddings(request: Request) -> Response:
     prompt = fields.text("prompt") or fields.text("input")
     texts = [prompt] if prompt else []
     wanted = EmbedRequest(model=model, texts=texts, max_tokens=_num_ctx(fields))
-    result = await unless_gone(request, services(request).embedding.embed(wanted))
+    result = await services.embedding.embed(wanted)
     vector = result.vectors[0] if prompt else []
-    return json_reply({"embedding": vector}, truncated=result.truncated)
+    return fast_reply({"embedding": vector}, truncated=result.truncated)
 
 
 def texts_of(value: object) -> list[str]:

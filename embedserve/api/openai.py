@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from embedserve.api.body import Fields, read_object
+from embedserve.api.body import Fields
 from embedserve.api.ollama import texts_of
 from embedserve.api.ollama_models import report_of
-from embedserve.api.replies import json_reply, services, unless_gone
+from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_report import ModelReport
@@ -20,10 +20,8 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 MEDIA_TYPE = "application/json"
 
 
-@router.post("/embeddings")
-async def embeddings(request: Request) -> Response:
+async def embeddings(available: Services, fields: Fields) -> Reply:
     """Embed one text or many: `{"model", "input", "encoding_format", "dimensions"}`."""
-    fields = Fields(await read_object(request))
     encoding = fields.text("encoding_format") or "float"
     if encoding.lower() not in ("float", "base64"):
         raise InvalidRequestError(
@@ -39,7 +37,7 @@ async def embeddings(request: Request) -> Response:
     dimensions = fields.whole("dimensions")
     texts = [""] if value == "" else texts_of(value)
     wanted = EmbedRequest(model=model, texts=texts, dimensions=dimensions)
-    result = await unless_gone(request, services(request).embedding.embed(wanted))
+    result = await available.embedding.embed(wanted)
     _check_dimensions(dimensions, result.vectors)
     reply: dict[str, Any] = {
         "object": "list",
@@ -52,7 +50,7 @@ async def embeddings(request: Request) -> Response:
     }
     if result.warnings:
         reply["warnings"] = result.warnings
-    return json_reply(reply, truncated=result.truncated, media_type=MEDIA_TYPE)
+    return fast_reply(reply, truncated=result.truncated, media_type=MEDIA_TYPE.encode())
 
 
 @router.get("/models")

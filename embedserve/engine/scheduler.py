@@ -1,120 +1,111 @@
 """A queue counted in tokens between many callers and a few worker threads.
 
-Two lanes, oldest first within each. A free worker takes work at once: batches form only because
-the workers are busy, never by waiting. A micro-batch holds texts of one model that run at one
-length (`Backend.bucket`), so none is padded to its neighbours and no vector depends on them.
+A free worker takes work at once: batches form only because the workers are busy, never by waiting.
+A micro-batch holds texts of one model and one bucket of it, so no vector depends on its
+neighbours. Requests are refused early, when the queue would take too long, and never half.
 
-Not here: tokenizing, caching, loading of models.
+Not here: tokenizing, caching, loading of models. What runs next is decided in `lanes.py`.
 """
 
 import logging
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from threading import Condition, Lock, Thread
+from dataclasses import dataclass, replace
+from math import ceil
+from threading import Condition, RLock
 
 import numpy as np
 
 from embedserve.engine.backend import Backend
+from embedserve.engine.lanes import Lanes, group_of
+from embedserve.engine.requests import EmbedRequest, Entry
+from embedserve.engine.throughput import Throughput
+from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
 from embedserve.types import Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
 
-# While both lanes wait, one batch in this many is bulk: queries stay quick, ingestion moves on.
-BULK_TURN = 4
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
-
-class _Request:
-    """Texts that arrived together; `future` is resolved once: rows, an error, or cancelled."""
-
-    def __init__(self, backend: Backend, rows: Vectors) -> None:
-        self.backend = backend
-        self.future: Future[Vectors] = Future()
-        self.dimensions = rows.shape[1]
-        self._rows = rows
-        self._remaining = len(rows)
-        self._lock = Lock()
-
-    def deliver(self, row: int, vector: Vectors) -> None:
-        self._rows[row] = vector
-        with self._lock:
-            self._remaining -= 1
-            if self._remaining == 0 and self._is_wanted():
-                self.future.set_result(self._rows)
-
-    def fail(self, error: EmbedserveError) -> None:
-        with self._lock:
-            if self._is_wanted():
-                self.future.set_exception(error)
-
-    def _is_wanted(self) -> bool:
-        # The caller may cancel at any moment; the second call settles who was first.
-        return not self.future.done() and self.future.set_running_or_notify_cancel()
+# A run may take this many times as long as its model's mean before it counts as overdue: other
+# programs may have the cores.
+_PATIENCE = 50
 
 
 @dataclass(frozen=True)
-class _Entry:
-    order: int
-    request: _Request
-    row: int
-    ids: TokenIds
-    bucket: int
+class BatchReport:
+    """One run, for whoever keeps count."""
+
+    lane: Lane
+    texts: int
+    tokens: int
+    """At the length at which they ran."""
+    waited_s: float
+    """The longest that one of them waited."""
+    run_s: float
 
 
-_Group = tuple[int, int]  # (identity of the backend, bucket in tokens)
-
-
-class _Queue:
-    """Entries of one lane by group; the group whose oldest entry waits longest goes first."""
-
-    def __init__(self) -> None:
-        self._groups: dict[_Group, deque[_Entry]] = {}
-
-    def add(self, entry: _Entry) -> None:
-        key = (id(entry.request.backend), entry.bucket)
-        self._groups.setdefault(key, deque()).append(entry)
-
-    def take(self, budget_tokens: int) -> list[_Entry]:
-        """Take the oldest entry, and others of its bucket up to the budget."""
-        key = min(self._groups, key=lambda key: self._groups[key][0].order)
-        group = self._groups[key]
-        count = max(1, budget_tokens // max(1, key[1]))
-        taken = [group.popleft() for _ in range(min(count, len(group)))]
-        if not group:
-            del self._groups[key]
-        return taken
-
-    def __bool__(self) -> bool:
-        return bool(self._groups)
+def ignore_report(report: BatchReport) -> None:
+    """Keep no count."""
 
 
 class Scheduler:
     """Run texts through backends on `workers` threads, in fair micro-batches."""
 
-    def __init__(self, *, workers: int, micro_batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        micro_batch_tokens: int,
+        queue_tokens: int,
+        queue_s: float = 120.0,
+        worker_timeout_s: float = 60.0,
+        report: Callable[[BatchReport], None] = ignore_report,
+    ) -> None:
+        """Start the threads.
+
+        At most `queue_tokens` wait in each lane, and nothing for longer than `queue_s`; a run that
+        takes longer than `worker_timeout_s`, and than its model usually does, is given up.
+        """
         self.workers = workers
         self._micro_batch_tokens = micro_batch_tokens
-        self._limit_tokens = queue_tokens
-        self._queued_tokens: dict[Lane, int] = {"small": 0, "bulk": 0}
+        self._queue_tokens = queue_tokens
+        self._queue_s = queue_s
+        self._worker_timeout_s = worker_timeout_s
+        self._report = report
+        self._lanes = Lanes()
+        self._throughput = Throughput()
         self._order = 0
-        self._small_turns = 0
+        self._patient = 0
         self._is_closed = False
-        self._lanes: dict[Lane, _Queue] = {"small": _Queue(), "bulk": _Queue()}
-        self._changed = Condition()
-        self._threads = [
-            Thread(target=self._work, name=f"embed-{number}", daemon=True)
-            for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._lock = RLock()
+        self._work_came = Condition(self._lock)
+        self._room_came = Condition(self._lock)
+        self._workers = Workers(
+            workers,
+            self._lock,
+            take=self._take,
+            run=self._run,
+            give_up=self._give_up,
+            check_every_s=worker_timeout_s / 4,
+        )
 
     @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait for a worker now."""
-        return sum(self._queued_tokens.values())
+    def restarts(self) -> int:
+        """How many workers were given up and replaced."""
+        return self._workers.restarts
+
+    @property
+    def is_stuck(self) -> bool:
+        """Tell whether no worker comes back."""
+        return self._workers.is_stuck
+
+    def queued_tokens(self, lane: Lane) -> int:
+        """Return how many tokens wait for a worker now."""
+        with self._lock:
+            return self._lanes.tokens(lane)
 
     def submit(
         self,
@@ -124,102 +115,146 @@ class Scheduler:
         dimensions: int,
         lane: Lane,
         is_patient: bool = False,
+        timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue all texts or none; the future gives (len(texts), dimensions) float32 in order.
 
-        Cancel the future to drop what has not run yet. When the lane is full a patient caller
-        waits for room; for others OverloadedError is raised. Raises ModelError for a text that
-        the backend cannot take.
+        Cancel the future to drop what has not run yet; after `timeout_s` that is done, with an
+        error. When the lane is full a patient caller waits for room; for others OverloadedError is
+        raised. Raises ModelError for a text that the backend cannot take.
         """
         rows: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
-        request = _Request(backend, rows)
+        now = time.monotonic()
+        deadline_s = None if timeout_s is None else now + timeout_s
+        request = EmbedRequest(backend, rows, lane, deadline_s=deadline_s)
         if not texts:
             request.future.set_result(rows)
             return request.future
-        tokens = sum(len(ids) for ids in texts)
         buckets = [backend.bucket(len(ids)) for ids in texts]
-        with self._changed:
-            while self._is_full(lane, tokens) and is_patient and not self._is_closed:
-                self._changed.wait()
-            if self._is_closed:
-                raise OverloadedError("The server is stopping; send the request again later.")
-            if self._is_full(lane, tokens):
-                raise OverloadedError(BUSY)
+        with self._lock:
+            self._admit(request, sum(buckets), is_patient=is_patient)
             for row, (ids, bucket) in enumerate(zip(texts, buckets, strict=True)):
-                self._lanes[lane].add(_Entry(self._order, request, row, ids, bucket))
+                self._lanes.add(Entry(self._order, request, row, ids, bucket, now))
                 self._order += 1
-            self._queued_tokens[lane] += tokens
-            # All of them: workers and patient callers wait on the same condition.
-            self._changed.notify_all()
+            self._work_came.notify(len(texts))
         return request.future
-
-    def _is_full(self, lane: Lane, tokens: int) -> bool:
-        """Tell whether a lane has no room; a request larger than all of it waits for none."""
-        queued = self._queued_tokens[lane]
-        return queued > 0 and queued + tokens > self._limit_tokens
 
     def close(self, timeout_s: float = 10) -> None:
         """Refuse new work, finish what is queued within `timeout_s`, fail the rest."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout_s)
-        with self._changed:
-            for queue in self._lanes.values():
-                while queue:
-                    for entry in queue.take(self._micro_batch_tokens):
-                        entry.request.fail(OverloadedError("The server stopped."))
+            self._work_came.notify_all()
+            self._room_came.notify_all()
+        self._workers.close(timeout_s)
+        with self._lock:
+            while self._lanes:
+                for entry in self._lanes.take(self._micro_batch_tokens):
+                    entry.request.fail(OverloadedError("The server stopped."))
 
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            # The backend may be slow or fail; the lock is not held here.
-            _run(batch)
+    def _admit(self, request: EmbedRequest, tokens: int, *, is_patient: bool) -> None:
+        """Return when there is room for `tokens`; raise OverloadedError when there will be none."""
+        self._patient += is_patient
+        try:
+            while is_patient and not self._is_closed and self._excess_s(request, tokens) > 0:
+                self._room_came.wait()
+        finally:
+            self._patient -= is_patient
+        if self._is_closed:
+            raise OverloadedError("The server is stopping; send the request again later.")
+        if (excess_s := self._excess_s(request, tokens)) > 0:
+            raise OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
 
-    def _next_batch(self) -> list[_Entry]:
+    def _excess_s(self, request: EmbedRequest, tokens: int) -> float:
+        """Return how long until there is room; a request larger than all of it waits for none."""
+        waiting = self._lanes.tokens(request.lane)
+        if waiting == 0:
+            return 0.0
+        seconds = self._throughput.seconds(request.backend, 1) / self.workers
+        excess_tokens = waiting + tokens - self._queue_tokens
+        excess_s = waiting * seconds - self._queue_s
+        return max(excess_s, excess_tokens * max(seconds, 1e-6))
+
+    def _take(self, worker: Worker) -> list[Entry]:
         """Wait for work and take it; an empty list means: closed and drained."""
-        with self._changed:
+        with self._lock:
             while True:
-                while not any(self._lanes.values()):
+                while not self._lanes:
                     if self._is_closed:
                         return []
-                    self._changed.wait()
-                lane = self._next_lane()
-                taken = self._lanes[lane].take(self._micro_batch_tokens)
-                self._queued_tokens[lane] -= sum(len(entry.ids) for entry in taken)
-                self._changed.notify_all()  # there is room for a patient caller
+                    self._work_came.wait()
+                taken = self._lanes.take(self._micro_batch_tokens, worker.last)
+                worker.last = group_of(taken[0])
+                if self._patient:
+                    self._room_came.notify_all()
                 # Dropped before it costs compute: nobody waits for these any more.
-                if live := [entry for entry in taken if not entry.request.future.done()]:
+                if live := [entry for entry in taken if _is_awaited(entry)]:
+                    self._expect(worker, live)
                     return live
 
-    def _next_lane(self) -> Lane:
-        small, bulk = self._lanes["small"], self._lanes["bulk"]
-        if small and (not bulk or self._small_turns < BULK_TURN):
-            self._small_turns += 1
-            return "small"
-        self._small_turns = 0
-        return "bulk"
+    def _expect(self, worker: Worker, batch: list[Entry]) -> None:
+        """Note what a worker runs, and when it should be done."""
+        tokens = sum(entry.bucket_tokens for entry in batch)
+        usual_s = self._throughput.seconds(batch[0].request.backend, tokens)
+        patience_s = max(self._worker_timeout_s, _PATIENCE * usual_s)
+        worker.batch, worker.due_s = batch, time.monotonic() + patience_s
 
-
-def _run(batch: list[_Entry]) -> None:
-    """Run one micro-batch; when it fails, run its members alone so that only the bad one fails."""
-    request = batch[0].request
-    try:
-        rows = request.backend.run([entry.ids for entry in batch])
-        if rows.shape != (len(batch), request.dimensions):
-            raise ModelError(
-                f"The model gave {rows.shape} numbers for {len(batch)} texts of "
-                f"{request.dimensions} dimensions; its manifest does not fit its graph."
-            )
-    except Exception as error:
-        if len(batch) > 1:
+    def _run(self, worker: Worker, batch: list[Entry]) -> None:
+        """Run one micro-batch; when it fails, its members alone, so that only the bad one fails."""
+        started = time.monotonic()
+        try:
+            rows = _rows(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
             for entry in batch:
-                _run([entry])
+                with self._lock:
+                    self._expect(worker, [entry])
+                self._run(worker, [entry])
             return
-        logger.exception("one text of %d tokens failed in the engine", len(batch[0].ids))
-        reason = error.message if isinstance(error, EmbedserveError) else repr(error)
-        [entry] = batch
-        entry.request.fail(ModelError(f"Text {entry.row} could not be embedded: {reason}"))
-        return
-    for entry, row in zip(batch, rows, strict=True):
-        entry.request.deliver(entry.row, row)
+        run_s = time.monotonic() - started
+        if worker.is_given_up:
+            return  # its texts were queued again, or failed
+        tokens = sum(entry.bucket_tokens for entry in batch)
+        with self._lock:
+            self._throughput.record(batch[0].request.backend, tokens, run_s)
+        for entry, row in zip(batch, rows, strict=True):
+            entry.request.deliver(entry.row, row)
+        waited_s = started - min(entry.queued_s for entry in batch)
+        lane = batch[0].request.lane
+        self._report(BatchReport(lane, len(batch), tokens, waited_s, run_s))
+
+    def _give_up(self, worker: Worker) -> None:
+        """Queue what a lost worker had again, each text for itself; one that it had alone fails."""
+        if len(worker.batch) > 1:
+            for entry in worker.batch:
+                self._lanes.add(replace(entry, runs_alone=True))
+        for entry in worker.batch[:1] if len(worker.batch) == 1 else ():
+            lost = ModelError("the engine did not come back from it")
+            _fail(entry, lost)
+        worker.batch, worker.due_s = [], None
+        self._work_came.notify_all()
+
+
+def _rows(batch: list[Entry]) -> Vectors:
+    request = batch[0].request
+    rows = request.backend.run([entry.ids for entry in batch])
+    if rows.shape != (len(batch), request.dimensions):
+        raise ModelError(
+            f"The model gave {rows.shape} numbers for {len(batch)} texts of "
+            f"{request.dimensions} dimensions; its manifest does not fit its graph."
+        )
+    return rows
+
+
+def _is_awaited(entry: Entry) -> bool:
+    request = entry.request
+    if request.deadline_s is not None and time.monotonic() > request.deadline_s:
+        request.fail(OverloadedError("The request waited longer than its time limit."))
+    return not request.future.done()
+
+
+def _fail(entry: Entry, error: Exception) -> None:
+    logger.error("one text of %d tokens failed in the engine", len(entry.ids), exc_info=error)
+    reason = error.message if isinstance(error, EmbedserveError) else repr(error)
+    entry.request.fail(ModelError(f"Text {entry.row} could not be embedded: {reason}"))

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
-from embedserve.errors import InputTooLongError, ModelError, TooLargeError
+from embedserve.errors import InputTooLongError, TooLargeError
 from embedserve.services.encoders import Encoders
 from embedserve.services.shorter import cut, warnings_of
+from embedserve.services.vectors import VectorSource
 from embedserve.types import Lane, Vectors
 
 
@@ -46,8 +46,16 @@ class Embeddings:
 class EmbeddingService:
     """Embed requests of any size; small ones go ahead of large ones."""
 
-    def __init__(self, encoders: Encoders, *, small_request_tokens: int, max_texts: int) -> None:
+    def __init__(
+        self,
+        encoders: Encoders,
+        cache: VectorCache,
+        *,
+        small_request_tokens: int,
+        max_texts: int,
+    ) -> None:
         self._encoders = encoders
+        self._source = VectorSource(cache)
         self._small_request_tokens = small_request_tokens
         self._max_texts = max_texts
 
@@ -78,8 +86,7 @@ class EmbeddingService:
             raise InputTooLongError("the input length exceeds the context length")
         tokens = sum(len(text.ids) for text in texts)
         lane: Lane = "small" if tokens <= self._small_request_tokens else "bulk"
-        vectors = await asyncio.wrap_future(encoder.submit(texts, lane=lane))
-        _refuse_not_finite(vectors)
+        vectors = await self._source.vectors(encoder, texts, lane=lane)
         return Embeddings(
             vectors=cut(vectors, request.dimensions, encoder.spec),
             tokens=tokens,
@@ -93,8 +100,3 @@ class EmbeddingService:
         if self._encoders.is_loaded(name):
             return self._encoders.get(name)
         return await asyncio.to_thread(self._encoders.get, name)
-
-
-def _refuse_not_finite(vectors: Vectors) -> None:
-    if not np.isfinite(vectors).all():
-        raise ModelError("embedding contains NaN or Inf values")

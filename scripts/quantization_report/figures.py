@@ -115,7 +115,8 @@ class Report:
         best = [
             max(values) for values in zip(*(r.speeds[length] for r in self.rivals), strict=True)
         ]
-        return median(ours / other for ours, other in zip(row.speeds[length], best, strict=True))
+        ratios = [ours / other for ours, other in zip(row.speeds[length], best, strict=True)]
+        return float(median(ratios))
 
     def write(self, path: Path) -> None:
         """Keep the figures as JSON."""

@@ -1,0 +1,127 @@
+"""The embedding routes as plain ASGI: read, embed, write, and nothing between.
+
+They are called thousands of times a second, and a framework's routing, dependency and response
+layers cost more than tokenizing a query. Everything else goes on to the framework's application,
+which also describes these routes in the OpenAPI document.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from embedserve.api.body import Fields, parse_object
+from embedserve.api.errors import BUG, error_response, respond
+from embedserve.api.replies import Reply, Services
+from embedserve.errors import EmbedserveError, TooLargeError
+
+logger = logging.getLogger(__name__)
+
+HotRoute = Callable[[Services, Fields], Awaitable[Reply]]
+
+# Most answers are there sooner; only for those that are not is it worth a task to watch the client.
+_WATCH_AFTER_S = 0.05
+
+
+class HotPath:
+    """ASGI application that answers some paths itself and passes all others on."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: Mapping[str, HotRoute],
+        services: Services,
+        max_request_bytes: int,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._services = services
+        self._max_request_bytes = max_request_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            refusal = Response("405 method not allowed", 405, {"Allow": "POST"}, "text/plain")
+            await refusal(scope, receive, send)
+            return
+        try:
+            body = await self._read(receive)
+            if body is None:
+                return
+            work = route(self._services, Fields(parse_object(body)))
+            reply = await _unless_gone(receive, work)
+            if reply is None:
+                return
+        except EmbedserveError as error:
+            await respond(scope["path"], error)(scope, receive, send)
+            return
+        except Exception:
+            logger.exception("unexpected failure in POST %s", scope["path"])
+            await error_response(scope["path"], 500, BUG)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": reply.headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Return the whole body, or None when the client left before its end."""
+        parts, size, is_more = [], 0, True
+        while is_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_request_bytes:
+                raise TooLargeError(
+                    f"The request is larger than {self._max_request_bytes} bytes "
+                    "(EMBEDSERVE_MAX_REQUEST_BYTES); send it in parts."
+                )
+            parts.append(part)
+            is_more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@dataclass
+class _Watch:
+    """Cancels the task that works for a client when that client leaves."""
+
+    receive: Receive
+    working: "asyncio.Task[object]"
+    watcher: "asyncio.Task[None] | None" = None
+    has_left: bool = False
+
+    def start(self) -> None:
+        self.watcher = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        await self.receive()
+        self.has_left = True
+        self.working.cancel()
+
+
+async def _unless_gone(receive: Receive, work: Awaitable[Reply]) -> Reply | None:
+    """Await `work`; drop it, and return None, when the client leaves first."""
+    working = asyncio.current_task()
+    if working is None:
+        raise RuntimeError("This is a bug: a request outside of a task.")
+    watch = _Watch(receive, working)
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, watch.start)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not watch.has_left:
+            raise
+        working.uncancel()
+        return None
+    finally:
+        timer.cancel()
+        if watch.watcher:
+            watch.watcher.cancel()

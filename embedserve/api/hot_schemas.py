@@ -1,0 +1,109 @@
+"""What the OpenAPI document says of the routes that the framework does not see. Data only."""
+
+from typing import Any
+
+_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_NUMBERS = {"type": "array", "items": {"type": "number", "format": "float"}}
+_MODEL = {"type": "string", "description": "Installed model, such as `all-minilm`."}
+_DIMENSIONS = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "Leading dimensions to keep; the rest is cut and the vector normalized again.",
+}
+_OPTIONS = {
+    "type": "object",
+    "description": "`num_ctx` is a shorter length limit in tokens; other options do nothing.",
+}
+_WARNINGS = {"type": "array", "items": {"type": "string"}}
+
+
+def _route(
+    summary: str, tag: str, body: dict[str, Any], required: list[str], reply: dict[str, Any]
+) -> dict[str, Any]:
+    sent = {"type": "object", "required": required, "properties": body}
+    given = {"type": "object", "properties": reply}
+    errors = {
+        "400": "Something in the request is wrong; the message says what.",
+        "404": "There is no such model.",
+        "413": "The request is larger than a setting allows.",
+    }
+    described = {status: {"description": text} for status, text in errors.items()}
+    return {
+        "post": {
+            "tags": [tag],
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": sent}}},
+            "responses": {
+                "200": {
+                    "description": "The vectors, in the order of the texts.",
+                    "content": {"application/json": {"schema": given}},
+                },
+                **described,
+            },
+        }
+    }
+
+
+HOT_SCHEMAS = {
+    "/api/embed": _route(
+        "Embed one text or many (Ollama)",
+        "ollama",
+        {
+            "model": _MODEL,
+            "input": _TEXTS,
+            "truncate": {"type": "boolean", "default": True},
+            "dimensions": _DIMENSIONS,
+            "options": _OPTIONS,
+        },
+        ["model"],
+        {
+            "model": {"type": "string"},
+            "embeddings": {"type": "array", "items": _NUMBERS},
+            "total_duration": {"type": "integer", "description": "Nanoseconds."},
+            "load_duration": {"type": "integer", "description": "Nanoseconds."},
+            "prompt_eval_count": {"type": "integer", "description": "Tokens embedded."},
+            "warnings": _WARNINGS,
+        },
+    ),
+    "/api/embeddings": _route(
+        "Embed one text (Ollama, older)",
+        "ollama",
+        {"model": _MODEL, "prompt": {"type": "string"}, "options": _OPTIONS},
+        ["model"],
+        {"embedding": _NUMBERS},
+    ),
+    "/v1/embeddings": _route(
+        "Embed one text or many (OpenAI)",
+        "openai",
+        {
+            "model": _MODEL,
+            "input": _TEXTS,
+            "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+            "dimensions": _DIMENSIONS,
+        },
+        ["model", "input"],
+        {
+            "object": {"type": "string"},
+            "data": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "object": {"type": "string"},
+                        "index": {"type": "integer"},
+                        "embedding": {"anyOf": [_NUMBERS, {"type": "string"}]},
+                    },
+                },
+            },
+            "model": {"type": "string"},
+            "usage": {
+                "type": "object",
+                "properties": {
+                    "prompt_tokens": {"type": "integer"},
+                    "total_tokens": {"type": "integer"},
+                },
+            },
+            "warnings": _WARNINGS,
+        },
+    ),
+}

@@ -1,0 +1,61 @@
+"""Texts that came together, and the one answer that they get. Queues and runs nothing."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+
+from embedserve.engine.backend import Backend
+from embedserve.errors import EmbedserveError
+from embedserve.types import Lane, TokenIds, Vectors
+
+
+class EmbedRequest:
+    """One caller's texts; `future` is resolved once: rows, an error, or cancelled."""
+
+    def __init__(
+        self, backend: Backend, rows: Vectors, lane: Lane, *, deadline_s: float | None
+    ) -> None:
+        self.backend = backend
+        self.lane = lane
+        self.deadline_s = deadline_s
+        """Of `time.monotonic`; nobody waits for the answer after it."""
+        self.future: Future[Vectors] = Future()
+        self.dimensions = rows.shape[1]
+        self._rows = rows
+        self._remaining = len(rows)
+        self._lock = Lock()
+
+    def deliver(self, row: int, vector: Vectors) -> None:
+        """Take one text's vector; the last one resolves the future."""
+        self._rows[row] = vector
+        with self._lock:
+            self._remaining -= 1
+            if self._remaining == 0 and self._is_wanted():
+                self.future.set_result(self._rows)
+
+    def fail(self, error: EmbedserveError) -> None:
+        """Resolve the future with an error, unless it is resolved or cancelled."""
+        with self._lock:
+            if self._is_wanted():
+                self.future.set_exception(error)
+
+    def _is_wanted(self) -> bool:
+        # The caller may cancel at any moment; the second call settles who was first.
+        return not self.future.done() and self.future.set_running_or_notify_cancel()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One text of a request."""
+
+    order: int
+    """Rises with each text that is queued."""
+    request: EmbedRequest
+    row: int
+    ids: TokenIds
+    bucket_tokens: int
+    """The length at which it runs."""
+    queued_s: float
+    """When it was queued, of `time.monotonic`."""
+    runs_alone: bool = False
+    """Whether it was among texts that did not come back; then none shares its next run."""

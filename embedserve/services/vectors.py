@@ -1,0 +1,89 @@
+"""Vectors of tokenized texts for requests: a text asked for again is not computed again.
+
+First the cache of finished vectors, then what another request computes just now, then the engine.
+Ingestion goes past this: the catalog knows what it has embedded.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedserve.engine.cache import VectorCache, key_of
+from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
+from embedserve.errors import ModelError
+from embedserve.services.mailbox import Mailbox
+from embedserve.types import Lane, Vectors
+
+
+@dataclass
+class _Flight:
+    """Texts that one request has in the engine now."""
+
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    rows: Mapping[bytes, Vectors] = field(default_factory=dict)
+    """Empty when it failed or its client left: whoever waits computes for itself."""
+
+
+class VectorSource:
+    """Compute what is neither kept nor under way. For one event loop."""
+
+    def __init__(self, cache: VectorCache) -> None:
+        self._cache = cache
+        self._mailbox = Mailbox()
+        self._flights: dict[bytes, _Flight] = {}
+
+    async def vectors(
+        self, encoder: Encoder, texts: Sequence[TokenizedText], *, lane: Lane
+    ) -> Vectors:
+        """Return (len(texts), dimensions) float32 in the order of the texts.
+
+        Raises OverloadedError and ModelError. When the caller is cancelled, its texts are dropped.
+        """
+        if not self._cache.is_on:
+            return await self._run(encoder, texts, lane)
+        keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
+        rows = {k: r for k, r in zip(keys, self._cache.find(keys), strict=True) if r is not None}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in rows}
+        under_way = {key: self._flights[key] for key in missing if key in self._flights}
+        own = {key: text for key, text in missing.items() if key not in under_way}
+        rows |= await self._compute(encoder, own, lane)
+        for key, flight in under_way.items():
+            await flight.is_over.wait()
+            if key in flight.rows:
+                rows[key] = flight.rows[key]
+        left = {key: missing[key] for key in under_way if key not in rows}
+        rows |= await self._compute(encoder, left, lane)
+        return _stacked((rows[key] for key in keys), len(keys), encoder.spec.dimensions)
+
+    async def _compute(
+        self, encoder: Encoder, texts: Mapping[bytes, TokenizedText], lane: Lane
+    ) -> Mapping[bytes, Vectors]:
+        if not texts:
+            return {}
+        flight, keys = _Flight(), list(texts)
+        self._flights |= dict.fromkeys(keys, flight)
+        try:
+            vectors = await self._run(encoder, list(texts.values()), lane)
+            self._cache.keep(keys, vectors)
+            flight.rows = dict(zip(keys, vectors, strict=True))
+            return flight.rows
+        finally:
+            for key in keys:
+                self._flights.pop(key, None)
+            flight.is_over.set()
+
+    async def _run(self, encoder: Encoder, texts: Sequence[TokenizedText], lane: Lane) -> Vectors:
+        vectors = await self._mailbox.result(encoder.submit(texts, lane=lane))
+        if not np.isfinite(vectors).all():
+            raise ModelError("embedding contains NaN or Inf values")
+        return vectors
+
+
+def _stacked(rows: Iterable[Vectors], count: int, dimensions: int) -> Vectors:
+    stacked: Vectors = np.empty((count, dimensions), dtype=np.float32)
+    for position, row in enumerate(rows):
+        stacked[position] = row
+    return stacked
