@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     small_request_tokens: int = Field(default=512, ge=1)
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""
     queue_tokens: int = Field(default=4_000_000, ge=1)
-    """Tokens that may wait in each lane; beyond it requests are refused with 503."""
+    """Tokens that may wait in each lane; beyond it requests are refused."""
     queue_s: float = Field(default=120, gt=0)
     """Seconds that a request may wait for the engine, as far as can be told; more are refused."""
     worker_timeout_s: float = Field(default=60, gt=0)

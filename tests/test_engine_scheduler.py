@@ -366,3 +366,66 @@ def test_what_ran_is_reported() -> None:
         [("bulk", 1, 8), ("bulk", 1, 8)],
     )
     assert all(one.waited_s >= 0 and one.run_s >= 0 for one in reports)
+
+
+def test_a_text_that_hangs_among_those_of_a_failed_batch_takes_no_other_with_it() -> None:
+    class FailsThenHangs(SumBackend):
+        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+            if len(texts) > 1:
+                self.gate.wait(10)
+                raise ValueError("not together")
+            if (texts[0] == 666).any():
+                never.wait(20)
+            return super().run(texts)
+
+    never = threading.Event()
+    backend, engine = FailsThenHangs(), scheduler(workers=1, worker_timeout_s=0.2)
+    backend.gate.clear()
+    blocker = engine.submit(backend, [text(2)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    values = [1, 666, 2, 3]
+    waiting = [
+        engine.submit(backend, [text(4, value)], dimensions=DIMENSIONS, lane="bulk")
+        for value in values
+    ]
+    backend.gate.set()
+    blocker.result(5)
+    with pytest.raises(ModelError, match="did not come back"):
+        waiting[1].result(5)
+    for value, future in zip(values, waiting, strict=True):
+        if value != 666:
+            assert future.result(5).tolist() == [[4 * value, 4]]
+    never.set()
+    engine.close()
+
+
+def test_the_queue_of_a_fast_model_does_not_keep_a_slow_one_out() -> None:
+    class Slow(SumBackend):
+        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+            time.sleep(0.05)
+            return super().run(texts)
+
+    fast, slow, engine = SumBackend(), Slow(), scheduler(queue_s=0.5)
+    for backend in (fast, slow):
+        engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small").result(5)
+    fast.gate.clear()
+    fast.has_started.clear()
+    waiting = [engine.submit(fast, [text(10)], dimensions=DIMENSIONS, lane="small")]
+    assert fast.has_started.wait(5)
+    # At the slow model's 200 tokens a second these would take 5 s.
+    waiting += [engine.submit(fast, [text(1000)], dimensions=DIMENSIONS, lane="small")]
+    waiting += [engine.submit(slow, [text(10)], dimensions=DIMENSIONS, lane="small")]
+    fast.gate.set()
+    assert [future.result(5).shape for future in waiting] == [(1, DIMENSIONS)] * 3
+    engine.close()
+
+
+def test_closing_fails_what_a_stuck_worker_has() -> None:
+    backend, engine = SumBackend(), scheduler()
+    backend.gate.clear()
+    stuck = engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="bulk")
+    assert backend.has_started.wait(5)
+    engine.close(timeout_s=0.1)
+    with pytest.raises(OverloadedError, match="stopped"):
+        stuck.result(1)
+    backend.gate.set()

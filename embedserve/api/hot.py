@@ -102,7 +102,8 @@ class _Watch:
         self.watcher = asyncio.ensure_future(self._wait())
 
     async def _wait(self) -> None:
-        await self.receive()
+        while (await self.receive())["type"] != "http.disconnect":
+            pass  # nothing else is of interest here
         self.has_left = True
         self.working.cancel()
 

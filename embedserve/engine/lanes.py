@@ -5,8 +5,9 @@ Decides what runs next and knows nothing of threads.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Mapping
 
+from embedserve.engine.backend import Backend
 from embedserve.engine.requests import Entry
 from embedserve.types import Lane
 
@@ -31,14 +32,15 @@ class LaneQueue:
     """Entries of one lane by group; the group whose oldest entry waits longest goes first."""
 
     def __init__(self) -> None:
-        self.tokens = 0
-        """That wait, at the length at which they run."""
+        self.tokens: dict[Backend, int] = {}
+        """That wait for each backend, at the length at which they run."""
         self._groups: dict[Group, deque[Entry]] = {}
 
     def add(self, entry: Entry) -> None:
         """Queue one entry behind those of its group."""
         self._groups.setdefault(group_of(entry), deque()).append(entry)
-        self.tokens += entry.bucket_tokens
+        backend = entry.request.backend
+        self.tokens[backend] = self.tokens.get(backend, 0) + entry.bucket_tokens
 
     def take(self, budget_tokens: int, last: Group | None, stay_s: float) -> list[Entry]:
         """Take the oldest entry, and others of its group up to the budget.
@@ -55,12 +57,11 @@ class LaneQueue:
         taken = [group.popleft() for _ in range(min(count, len(group)))]
         if not group:
             del self._groups[key]
-        self.tokens -= sum(entry.bucket_tokens for entry in taken)
+        backend = taken[0].request.backend
+        self.tokens[backend] -= sum(entry.bucket_tokens for entry in taken)
+        if not self.tokens[backend]:
+            del self.tokens[backend]  # else a model that was removed stays in memory
         return taken
-
-    def __iter__(self) -> Iterator[Entry]:
-        for group in self._groups.values():
-            yield from group
 
     def __bool__(self) -> bool:
         return bool(self._groups)
@@ -89,8 +90,8 @@ class Lanes:
         self._small_turns = 0
         return bulk.take(budget_tokens, last, stay_s=STAY_S)
 
-    def tokens(self, lane: Lane) -> int:
-        """Return how many tokens wait in a lane."""
+    def waiting(self, lane: Lane) -> Mapping[Backend, int]:
+        """Return how many tokens wait in a lane, by backend."""
         return self._queues[lane].tokens
 
     def __bool__(self) -> bool:

@@ -89,7 +89,7 @@ class Scheduler:
             take=self._take,
             run=self._run,
             give_up=self._give_up,
-            check_every_s=worker_timeout_s / 4,
+            check_every_s=min(1.0, worker_timeout_s / 4),
         )
 
     @property
@@ -105,7 +105,7 @@ class Scheduler:
     def queued_tokens(self, lane: Lane) -> int:
         """Return how many tokens wait for a worker now."""
         with self._lock:
-            return self._lanes.tokens(lane)
+            return sum(self._lanes.waiting(lane).values())
 
     def submit(
         self,
@@ -147,9 +147,11 @@ class Scheduler:
             self._room_came.notify_all()
         self._workers.close(timeout_s)
         with self._lock:
+            left = self._workers.running()
             while self._lanes:
-                for entry in self._lanes.take(self._micro_batch_tokens):
-                    entry.request.fail(OverloadedError("The server stopped."))
+                left += self._lanes.take(self._micro_batch_tokens)
+        for entry in left:
+            entry.request.fail(OverloadedError("The server stopped."))
 
     def _admit(self, request: EmbedRequest, tokens: int, *, is_patient: bool) -> None:
         """Return when there is room for `tokens`; raise OverloadedError when there will be none."""
@@ -166,13 +168,14 @@ class Scheduler:
 
     def _excess_s(self, request: EmbedRequest, tokens: int) -> float:
         """Return how long until there is room; a request larger than all of it waits for none."""
-        waiting = self._lanes.tokens(request.lane)
-        if waiting == 0:
+        waiting = self._lanes.waiting(request.lane)
+        waiting_tokens = sum(waiting.values())
+        if waiting_tokens == 0:
             return 0.0
-        seconds = self._throughput.seconds(request.backend, 1) / self.workers
-        excess_tokens = waiting + tokens - self._queue_tokens
-        excess_s = waiting * seconds - self._queue_s
-        return max(excess_s, excess_tokens * max(seconds, 1e-6))
+        waiting_s = sum(self._throughput.seconds(*item) for item in waiting.items()) / self.workers
+        token_s = max(waiting_s / waiting_tokens, 1e-6)
+        excess_tokens = waiting_tokens + tokens - self._queue_tokens
+        return max(waiting_s - self._queue_s, excess_tokens * token_s)
 
     def _take(self, worker: Worker) -> list[Entry]:
         """Wait for work and take it; an empty list means: closed and drained."""
@@ -199,41 +202,45 @@ class Scheduler:
         worker.batch, worker.due_s = batch, time.monotonic() + patience_s
 
     def _run(self, worker: Worker, batch: list[Entry]) -> None:
-        """Run one micro-batch; when it fails, its members alone, so that only the bad one fails."""
+        """Run one micro-batch; when it fails, queue its members again, each for itself."""
         started = time.monotonic()
+        error: Exception | None = None
         try:
             rows = _rows(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                _fail(batch[0], error)
-                return
-            for entry in batch:
-                with self._lock:
-                    self._expect(worker, [entry])
-                self._run(worker, [entry])
-            return
+        except Exception as failure:
+            error = failure
         run_s = time.monotonic() - started
-        if worker.is_given_up:
-            return  # its texts were queued again, or failed
         tokens = sum(entry.bucket_tokens for entry in batch)
         with self._lock:
-            self._throughput.record(batch[0].request.backend, tokens, run_s)
+            if worker.is_given_up:
+                return  # its texts were queued again, or failed
+            worker.batch, worker.due_s = [], None
+            if error is None:
+                self._throughput.record(batch[0].request.backend, tokens, run_s)
+            elif len(batch) > 1:
+                self._queue_alone(batch)
+                return
+        if error is not None:
+            _fail(batch[0], error)
+            return
         for entry, row in zip(batch, rows, strict=True):
             entry.request.deliver(entry.row, row)
         waited_s = started - min(entry.queued_s for entry in batch)
-        lane = batch[0].request.lane
-        self._report(BatchReport(lane, len(batch), tokens, waited_s, run_s))
+        self._report(BatchReport(batch[0].request.lane, len(batch), tokens, waited_s, run_s))
+
+    def _queue_alone(self, batch: list[Entry]) -> None:
+        """Queue texts again, none to be run with another: one of them may be what is wrong."""
+        for entry in batch:
+            self._lanes.add(replace(entry, runs_alone=True))
+        self._work_came.notify_all()
 
     def _give_up(self, worker: Worker) -> None:
         """Queue what a lost worker had again, each text for itself; one that it had alone fails."""
-        if len(worker.batch) > 1:
-            for entry in worker.batch:
-                self._lanes.add(replace(entry, runs_alone=True))
-        for entry in worker.batch[:1] if len(worker.batch) == 1 else ():
-            lost = ModelError("the engine did not come back from it")
-            _fail(entry, lost)
-        worker.batch, worker.due_s = [], None
-        self._work_came.notify_all()
+        batch, worker.batch, worker.due_s = worker.batch, [], None
+        if len(batch) > 1:
+            self._queue_alone(batch)
+        elif batch:
+            _fail(batch[0], ModelError("the engine did not come back from it"))
 
 
 def _rows(batch: list[Entry]) -> Vectors:

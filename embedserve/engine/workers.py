@@ -33,8 +33,8 @@ class Workers:
     """A fixed number of threads that take batches until they are told to end.
 
     `take` waits for a batch and returns an empty list to end a thread; it sets `worker.batch` and
-    `worker.due_s` under `lock`. `run` runs it. `give_up` gets a worker whose batch did not come
-    back in time, and is called under `lock`.
+    `worker.due_s` under `lock`. `run` runs it and clears them, under `lock` too. `give_up` gets a
+    worker whose batch did not come back in time, and is called under `lock`.
     """
 
     def __init__(
@@ -67,6 +67,10 @@ class Workers:
         now = time.monotonic()
         return all(worker.due_s is not None and worker.due_s < now for worker in self._workers)
 
+    def running(self) -> list[Entry]:
+        """Return the texts that threads have now; needs `lock`."""
+        return [entry for worker in self._workers for entry in worker.batch]
+
     def close(self, timeout_s: float) -> None:
         """Wait for the threads, all together `timeout_s` at most; `take` must end them."""
         self._closing.set()
@@ -87,8 +91,6 @@ class Workers:
         try:
             while not worker.is_given_up and (batch := self._take(worker)):
                 self._run(worker, batch)
-                with self._lock:
-                    worker.batch, worker.due_s = [], None
         except BaseException:
             # Whatever it was, the place is filled again; what it ran is dealt with as overdue.
             logger.exception("worker %d died", worker.number)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
@@ -12,6 +13,9 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.shorter import cut, warnings_of
 from embedserve.services.vectors import VectorSource
 from embedserve.types import Lane, Vectors
+
+# Models that may be loading at once; more wait for their turn.
+_LOADERS = 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class EmbeddingService:
     ) -> None:
         self._encoders = encoders
         self._source = VectorSource(cache)
+        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
+        self._loading: dict[str, asyncio.Future[Encoder]] = {}
         self._small_request_tokens = small_request_tokens
         self._max_texts = max_texts
 
@@ -97,6 +103,12 @@ class EmbeddingService:
         )
 
     async def _encoder(self, name: str) -> Encoder:
-        if self._encoders.is_loaded(name):
-            return self._encoders.get(name)
-        return await asyncio.to_thread(self._encoders.get, name)
+        if encoder := self._encoders.find(name):
+            return encoder
+        # One thread for each model that is loading, however many wait for it, and none of those
+        # that tokenize: the other models go on.
+        if name not in self._loading:
+            loop = asyncio.get_running_loop()
+            self._loading[name] = loop.run_in_executor(self._loaders, self._encoders.get, name)
+            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
+        return await asyncio.shield(self._loading[name])

@@ -68,9 +68,13 @@ class Encoders:
                     self._by_name[key] = loaded.encoder
         return loaded.encoder
 
+    def find(self, name: str) -> Encoder | None:
+        """Return the model's encoder if it is loaded, at once; raise InvalidNameError."""
+        return self._by_name.get(parse_name(name).key)
+
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
-        return parse_name(name).key in self._by_name
+        return self.find(name) is not None
 
     def refresh(self) -> None:
         """Look at the models folder anew: a model was installed, replaced or removed there.

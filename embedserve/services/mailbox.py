@@ -20,6 +20,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._finished: deque[_Delivery] = deque()
+        self._woken: asyncio.AbstractEventLoop | None = None
         self._lock = Lock()
 
     async def result(self, pending: "Future[T]") -> T:
@@ -34,10 +35,13 @@ class Mailbox:
 
     def _put(self, loop: asyncio.AbstractEventLoop, delivery: _Delivery) -> None:
         with self._lock:
-            is_first = not self._finished
+            if loop.is_closed():
+                return  # nobody waits any more
+            is_first = not self._finished or loop is not self._woken
             self._finished.append(delivery)
-        if is_first and not loop.is_closed():
-            loop.call_soon_threadsafe(self._deliver)
+            if is_first:
+                self._woken = loop
+                loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         with self._lock:

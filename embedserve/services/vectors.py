@@ -22,6 +22,7 @@ from embedserve.types import Lane, Vectors
 class _Flight:
     """Texts that one request has in the engine now."""
 
+    lane: Lane
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
     rows: Mapping[bytes, Vectors] = field(default_factory=dict)
     """Empty when it failed or its client left: whoever waits computes for itself."""
@@ -47,7 +48,12 @@ class VectorSource:
         keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
         rows = {k: r for k, r in zip(keys, self._cache.find(keys), strict=True) if r is not None}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in rows}
-        under_way = {key: self._flights[key] for key in missing if key in self._flights}
+        # A query does not wait for a large request to be done, only for one of its own kind.
+        under_way = {
+            key: flight
+            for key in missing
+            if (flight := self._flights.get(key)) and (lane == "bulk" or flight.lane == lane)
+        }
         own = {key: text for key, text in missing.items() if key not in under_way}
         rows |= await self._compute(encoder, own, lane)
         for key, flight in under_way.items():
@@ -63,8 +69,9 @@ class VectorSource:
     ) -> Mapping[bytes, Vectors]:
         if not texts:
             return {}
-        flight, keys = _Flight(), list(texts)
-        self._flights |= dict.fromkeys(keys, flight)
+        flight, keys = _Flight(lane), list(texts)
+        for key in keys:
+            self._flights.setdefault(key, flight)
         try:
             vectors = await self._run(encoder, list(texts.values()), lane)
             self._cache.keep(keys, vectors)
@@ -72,7 +79,8 @@ class VectorSource:
             return flight.rows
         finally:
             for key in keys:
-                self._flights.pop(key, None)
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
             flight.is_over.set()
 
     async def _run(self, encoder: Encoder, texts: Sequence[TokenizedText], lane: Lane) -> Vectors:
