@@ -28,7 +28,7 @@ from embedserve.models.tokenizer_file import copy_tokenizer
 from embedserve.models.weights import ready_graph
 
 # Brings LayerNormalization as one operator, and ReduceMin and ReduceMax with their axes as an
-# input, which `quantize` writes.
+# input, which the recipes write.
 OPSET = 18
 
 
