@@ -182,4 +182,5 @@ def test_documentation_has_every_row_as_the_library_has_it() -> None:
     missing = [text for text in wanted if text not in lines]
     assert not missing, "docs/models.md lacks:\n" + "\n".join(missing)
     first, last = lines.index(wanted[0]), lines.index(wanted[-1])
-    assert lines[first : last + 1] == wanted, "in the order of the library, and nothing between"
+    rows = [text for text in lines[first : last + 1] if text.startswith("| `")]
+    assert rows == wanted, "in the order of the library, and no other between"
