@@ -28,6 +28,7 @@ from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine
 from embedserve.services.roots import AllowedRoots
@@ -53,6 +54,7 @@ class Engine:
     scheduler: Scheduler
     encoders: Encoders
     models: ModelLibrary
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,19 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     _limit_malloc_arenas()
     folder = settings.home / "models"
+    metrics = Metrics()
     scheduler = Scheduler(
         workers=settings.threads or available_cores(),
         micro_batch_tokens=settings.micro_batch_tokens,
         queue_tokens=settings.queue_tokens,
         queue_s=settings.queue_s,
         worker_timeout_s=settings.worker_timeout_s,
+        report=metrics.count_batch,
     )
     encoders = Encoders(folder, scheduler, device=settings.device)
     models = ModelLibrary(folder, encoders, Machine(settings.device, scheduler.workers))
     try:
-        yield Engine(scheduler, encoders, models)
+        yield Engine(scheduler, encoders, models, metrics)
     finally:
         models.close()
         scheduler.close()
@@ -219,12 +223,7 @@ def _services(
         files_at_once=settings.extract_workers + 2,
     )
     return Services(
-        embedding=EmbeddingService(
-            engine.encoders,
-            VectorCache(settings.cache_bytes),
-            small_request_tokens=settings.small_request_tokens,
-            max_texts=settings.max_request_texts,
-        ),
+        embedding=_embedding(settings, engine),
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
@@ -232,6 +231,18 @@ def _services(
         health=HealthService(
             catalog, vector_index, worker, engine.encoders, default_model=settings.default_model
         ),
+        metrics=engine.metrics,
+    )
+
+
+def _embedding(settings: Settings, engine: Engine) -> EmbeddingService:
+    cache = VectorCache(settings.cache_bytes)
+    engine.metrics.watch(engine.scheduler, cache, engine.encoders)
+    return EmbeddingService(
+        engine.encoders,
+        cache,
+        small_request_tokens=settings.small_request_tokens,
+        max_texts=settings.max_request_texts,
     )
 
 

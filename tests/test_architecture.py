@@ -24,6 +24,7 @@ FENCED = {
     "onnx": ["models/"],
     "huggingface_hub": ["models/hub"],
     "kreuzberg": ["ingest/extract_worker.py"],
+    "prometheus_client": ["services/metrics.py"],
     "fastapi": ["api/"],
     "typer": ["cli/"],
     "rich": ["cli/"],

@@ -7,6 +7,7 @@ which also describes these routes in the OpenAPI document.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ HotRoute = Callable[[Services, Fields], Awaitable[Reply]]
 
 # Most answers are there sooner; only for those that are not is it worth a task to watch the client.
 _WATCH_AFTER_S = 0.05
+_GONE = 499
+"""nginx's number for a client that left."""
 
 
 class HotPath:
@@ -52,23 +55,32 @@ class HotPath:
             refusal = Response("405 method not allowed", 405, {"Allow": "POST"}, "text/plain")
             await refusal(scope, receive, send)
             return
+        started = time.perf_counter()
+        status = await self._answer(route, scope, receive, send)
+        seconds = time.perf_counter() - started
+        self._services.metrics.count_request(scope["path"], status, seconds)
+
+    async def _answer(self, route: HotRoute, scope: Scope, receive: Receive, send: Send) -> int:
+        """Send the answer and return its status; 499 when the client left first."""
         try:
             body = await self._read(receive)
             if body is None:
-                return
+                return _GONE
             work = route(self._services, Fields(parse_object(body)))
             reply = await _unless_gone(receive, work)
             if reply is None:
-                return
+                return _GONE
         except EmbedserveError as error:
-            await respond(scope["path"], error)(scope, receive, send)
-            return
+            refusal = respond(scope["path"], error)
+            await refusal(scope, receive, send)
+            return refusal.status_code
         except Exception:
             logger.exception("unexpected failure in POST %s", scope["path"])
             await error_response(scope["path"], 500, BUG)(scope, receive, send)
-            return
+            return 500
         await send({"type": "http.response.start", "status": 200, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
+        return 200
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the whole body, or None when the client left before its end."""

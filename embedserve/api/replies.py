@@ -11,6 +11,7 @@ from embedserve.services.embedding import EmbeddingService
 from embedserve.services.health import HealthService
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
+from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.search import SearchService
 
@@ -25,6 +26,7 @@ class Services:
     ingestion: IngestionService
     search: SearchService
     health: HealthService
+    metrics: Metrics
 
 
 def services(request: Request) -> Services:

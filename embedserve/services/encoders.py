@@ -72,6 +72,11 @@ class Encoders:
         """Return the model's encoder if it is loaded, at once; raise InvalidNameError."""
         return self._by_name.get(parse_name(name).key)
 
+    @property
+    def loaded_count(self) -> int:
+        """How many models are in memory."""
+        return len(self._by_artefact)
+
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
         return self.find(name) is not None
