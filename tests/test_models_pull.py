@@ -14,6 +14,7 @@ from embedserve.models.hub import HubOptions
 from embedserve.models.library import find_known
 from embedserve.models.names import parse_name
 from embedserve.models.pull import Checkpoint, locate
+from embedserve.models.weights import weights_sha256
 from tests.hub_double import COMMIT, HubDouble, files_of, tiny_checkpoint
 
 UNWANTED = {
@@ -231,3 +232,14 @@ def test_extra_module_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps([modules[-1], *modules]))
     with pytest.raises(ModelError, match="a module `Dense`"):
         read_facts(tmp_path)
+
+
+def test_folder_and_installed_model_are_told_apart_by_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    for name in ("model.onnx", "model.onnx_data", "Constant_7_attr__value"):
+        (tmp_path / "onnx" / name).write_bytes(name.encode())
+    before = locate(parse_name("x"), tmp_path).weights_sha256
+    assert before == weights_sha256(tmp_path)
+    assert before == sha256(b"model.onnx", b"Constant_7_attr__value", b"model.onnx_data")
+    (tmp_path / "onnx" / "Constant_7_attr__value").write_bytes(b"other")
+    assert before != weights_sha256(tmp_path)

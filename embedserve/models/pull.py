@@ -4,25 +4,27 @@ Of a repository only weights in safetensors or ONNX, JSON and vocabulary files a
 and pickles never are.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from embedserve.errors import ModelError
-from embedserve.models.checkpoint import WEIGHTS
 from embedserve.models.hub import Address, HubOptions, Progress, fetch
 from embedserve.models.library import KnownModel, find_known
 from embedserve.models.names import DEFAULT_TAG, HUB_HOST, ModelName, split_recipe
+from embedserve.models.weights import (
+    ONNX_FIRST,
+    READY_ONNX,
+    SAFETENSORS_FIRST,
+    WEIGHTS,
+    digest_weights,
+    weights_among,
+    weights_in,
+)
 
-READY_ONNX = ("onnx/model.onnx", "model.onnx")
-"""Where repositories keep the fp32 graph; files beside it are quantized or optimized variants."""
-
-_SAFETENSORS_FIRST = (WEIGHTS, *READY_ONNX)
-_ONNX_FIRST = (*READY_ONNX, WEIGHTS)
 _TEXTS = (".json", ".txt")
 _VOCABULARIES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 # Modules of sentence-transformers have folders such as `1_Pooling`.
@@ -96,10 +98,7 @@ def _in_package(row: KnownModel) -> Checkpoint | None:
 
 
 def _in_folder(folder: Path, source: str, revision: str) -> Checkpoint:
-    places = {(folder / form).parent for form in READY_ONNX}
-    paths = [path for place in places if place.is_dir() for path in place.iterdir()]
-    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-    weights = _weights(names, _SAFETENSORS_FIRST, f"`{folder}` ({source})")
+    weights = weights_in(folder, f"`{folder}` ({source})")
     return _checkpoint(folder, weights, source, revision)
 
 
@@ -120,7 +119,7 @@ def _forms(row: KnownModel | None, is_onnx_preferred: bool) -> tuple[str, ...]:
     """Return the files that may hold the weights on the hub, the best first."""
     if row and row.needs_ready_onnx:
         return READY_ONNX
-    return _ONNX_FIRST if is_onnx_preferred else _SAFETENSORS_FIRST
+    return ONNX_FIRST if is_onnx_preferred else SAFETENSORS_FIRST
 
 
 def _on_hub(
@@ -128,7 +127,7 @@ def _on_hub(
 ) -> Checkpoint:
     def choose(names: Sequence[str]) -> list[str]:
         # Weights last: where they are, the rest is.
-        return [*filter(_is_wanted, names), *_weights(names, forms, str(address))]
+        return [*filter(_is_wanted, names), *weights_among(names, forms, str(address))]
 
     snapshot = fetch(address, choose, hub, progress)
     names = [
@@ -136,7 +135,7 @@ def _on_hub(
         for path in snapshot.folder.rglob("*")
         if path.is_file()
     ]
-    weights = _weights(names, forms, str(address))
+    weights = weights_among(names, forms, str(address))
     source = f"{HUB_HOST}/{address.repository}"
     return _checkpoint(snapshot.folder, weights, source, snapshot.commit)
 
@@ -149,36 +148,7 @@ def _is_wanted(name: str) -> bool:
     return file.endswith(_TEXTS) or file in _VOCABULARIES
 
 
-def _weights(names: Sequence[str], forms: Sequence[str], place: str) -> list[str]:
-    """Return the files of the first form that is there; the last of them is the form itself."""
-    main = next((form for form in forms if form in names), None)
-    if main is None:
-        known = " or ".join(f"`{form}`" for form in forms)
-        raise ModelError(f"There is no {known} in {place}, and no other weights can be served.")
-    if main == WEIGHTS:
-        return [main]
-    return [*sorted(name for name in names if _is_external(name, main)), main]
-
-
-def _is_external(name: str, graph: str) -> bool:
-    """Return whether `name` holds tensors of the ONNX file `graph`, judged by its name.
-
-    Exporters write `model.onnx_data`, `model.onnx.data`, or one file for each tensor under the
-    tensor's name, which has no suffix.
-    """
-    path, beside = PurePosixPath(name), PurePosixPath(graph)
-    if path.parent != beside.parent or path == beside:
-        return False
-    if path.name.startswith((f"{beside.name}_", f"{beside.name}.")):
-        return True
-    return "onnx" in beside.parts and not path.suffix and not path.name.startswith(".")
-
-
 def _checkpoint(folder: Path, weights: Sequence[str], source: str, revision: str) -> Checkpoint:
-    *external, main = weights
-    digest = hashlib.sha256()
-    for name in (main, *external):
-        with (folder / name).open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
+    main = weights[-1]
     onnx_path = None if main == WEIGHTS else folder / main
-    return Checkpoint(folder, source, revision, digest.hexdigest(), onnx_path)
+    return Checkpoint(folder, source, revision, digest_weights(folder, weights), onnx_path)

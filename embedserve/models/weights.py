@@ -7,8 +7,9 @@ Read here without the package of that name, whose numpy side knows no bfloat16.
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,17 @@ from embedserve.errors import ModelError
 
 WEIGHTS = "model.safetensors"
 
-# Where a repository keeps a graph that somebody exported before, in fp32.
-_READY = ("onnx/model.onnx", "model.onnx")
+READY_ONNX = ("onnx/model.onnx", "model.onnx")
+"""Where repositories keep the fp32 graph; files beside it are quantized or optimized variants."""
+SAFETENSORS_FIRST = (WEIGHTS, *READY_ONNX)
+ONNX_FIRST = (*READY_ONNX, WEIGHTS)
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": np.uint16}
 
 
 def ready_graph(folder: Path) -> Path | None:
     """Return the ONNX file that the checkpoint brings along, if it does."""
-    paths = (folder / name for name in _READY)
+    paths = (folder / name for name in READY_ONNX)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -36,11 +39,38 @@ def weights_sha256(folder: Path) -> str:
     Of `model.safetensors`; without one of the ready ONNX file and the files of its external
     tensors. Raises ModelError when there is neither.
     """
+    return digest_weights(folder, weights_in(folder, f"`{folder}`"))
+
+
+def weights_among(names: Sequence[str], forms: Sequence[str], place: str) -> list[str]:
+    """Return the files of the first of `forms` that is there; the last of them is the form itself.
+
+    Raises ModelError, which says that `place` has none.
+    """
+    main = next((form for form in forms if form in names), None)
+    if main is None:
+        known = " or ".join(f"`{form}`" for form in forms)
+        raise ModelError(f"There is no {known} in {place}, and no other weights can be served.")
+    if main == WEIGHTS:
+        return [main]
+    return [*sorted(name for name in names if _is_external(name, main)), main]
+
+
+def weights_in(folder: Path, place: str) -> list[str]:
+    """Return the weights files of a folder, as `weights_among` does: safetensors go first."""
+    places = {(folder / form).parent for form in SAFETENSORS_FIRST}
+    paths = [path for place in places if place.is_dir() for path in place.iterdir()]
+    names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    return weights_among(names, SAFETENSORS_FIRST, place)
+
+
+def digest_weights(folder: Path, names: Sequence[str]) -> str:
+    """Return the sha256 over the files that `weights_among` gave: the form itself, then others."""
+    *external, main = names
     digest = hashlib.sha256()
-    for path in _weights_files(folder):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    for name in (main, *external):
+        with (folder / name).open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
@@ -52,7 +82,8 @@ def count_parameters(folder: Path, *, leave_out: tuple[str, ...]) -> int:
     """
     path = folder / WEIGHTS
     if not path.is_file():
-        return sum(file.stat().st_size for file in _weights_files(folder)) // 4
+        names = weights_in(folder, f"`{folder}`")
+        return sum((folder / name).stat().st_size for name in names) // 4
     return sum(
         prod(tensor["shape"])
         for name, tensor in _header(path).items()
@@ -78,14 +109,18 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def _weights_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    graph = ready_graph(folder)
-    if graph is None:
-        raise ModelError(f"There is no `{WEIGHTS}` and no `{_READY[0]}` in `{folder}`.")
-    # Tensors beyond protobuf's 2 GB lie beside the graph: model.onnx_data or model.onnx.data.
-    return [graph, *sorted(graph.parent.glob(f"{graph.name}[_.]data"))]
+def _is_external(name: str, graph: str) -> bool:
+    """Return whether `name` holds tensors of the ONNX file `graph`, judged by its name.
+
+    Exporters write `model.onnx_data`, `model.onnx.data`, or one file for each tensor under the
+    tensor's name, which has no suffix.
+    """
+    path, beside = PurePosixPath(name), PurePosixPath(graph)
+    if path.parent != beside.parent or path == beside:
+        return False
+    if path.name.startswith((f"{beside.name}_", f"{beside.name}.")):
+        return True
+    return "onnx" in beside.parts and not path.suffix and not path.name.startswith(".")
 
 
 def _header(path: Path) -> dict[str, Any]:
