@@ -65,6 +65,56 @@ def test_ready_graph_may_keep_its_weights_beside_it(
     assert before != weights_sha256(ready) != ""
 
 
+def as_hub_keeps_it(folder: Path, cache: Path) -> Path:
+    """Lay a checkpoint out like a hub cache: its files are symlinks to files with other names."""
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / "commit"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
+        (blobs / str(number)).hardlink_to(path)
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blobs / str(number))
+    return snapshot
+
+
+def test_weights_beside_a_graph_are_read_through_the_links_of_a_hub_cache(
+    exported: Exported, ready: Path, tmp_path: Path
+) -> None:
+    save(onnx.load(str(ready / "onnx/model.onnx")), ready / "onnx/model.onnx", external_bytes=1)
+    cached = as_hub_keeps_it(ready, tmp_path / "cache")
+    assert (cached / "onnx/model.onnx.data").is_symlink()
+    assert weights_sha256(cached) == weights_sha256(ready)
+    export(cached, tmp_path)
+    assert_close(exported, run_alone(exported, session(tmp_path / "reference.onnx")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("location", "../secret", r"in `../secret`; only files beside the graph are read"),
+        ("location", "/etc/passwd", r"in `/etc/passwd`; only files beside the graph are read"),
+        ("location", "..", r"in `..`; only files beside the graph are read"),
+        ("location", "", r"in ``; only files beside the graph are read"),
+        ("location", "absent", r"cannot be read from `absent`: .*No such file"),
+        ("offset", "-1", r"cannot be read from `model.onnx.data`: it has \d+ bytes, -1"),
+        ("length", "999999999", r"cannot be read from `model.onnx.data`: it has \d+ bytes"),
+    ],
+)
+def test_weights_elsewhere_are_not_read(
+    ready: Path, tmp_path: Path, key: str, value: str, message: str
+) -> None:
+    path = ready / "onnx/model.onnx"
+    (ready / "secret").write_bytes(bytes(10**6))
+    save(onnx.load(str(path)), path, external_bytes=1)
+    graph = onnx.load(str(path), load_external_data=False)
+    outside = [t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    [place] = [item for item in outside[0].external_data if item.key == key]
+    place.value = value
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match=message):
+        export(ready, tmp_path)
+
+
 def test_code_beside_a_ready_graph_is_not_run(
     exported: Exported, ready: Path, tmp_path: Path
 ) -> None:

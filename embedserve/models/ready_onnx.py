@@ -3,10 +3,11 @@
 Nothing is run, and no training stack is needed.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, TensorProto, helper, version_converter
+from onnx import GraphProto, ModelProto, TensorProto, helper, version_converter
 
 from embedserve.errors import ModelError
 from embedserve.models.graph import replace_items
@@ -26,18 +27,62 @@ _WAY_OUT = "Pull it with `--ignore-onnx` to export it from its weights."
 def load_ready(path: Path, *, opset: int) -> ModelProto:
     """Load the fp32 graph `path` with operator set `opset` or later.
 
-    Raises ModelError for one that is quantized, half precision, of fixed shape, made of operators
-    outside of ONNX, that takes other inputs than ours, or that cannot be lifted to `opset`.
+    Tensors in files beside it become part of it. Raises ModelError for one that is quantized, half
+    precision, of fixed shape, made of operators outside of ONNX, that takes other inputs than ours,
+    or that cannot be lifted to `opset`.
     """
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # narrower is not possible: protobuf's error has no public name
         raise ModelError(f"Graph `{path}` cannot be read: {error}. Fetch it again.") from error
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _fetch_in(path, tensor)
     _judge_tensors(path, model)
     _judge_inputs(path, model)
     model.ir_version = max(model.ir_version, _IR_VERSION)
     version = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     return model if version >= opset else _lift(path, model, opset)
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every constant of a graph and of the branches in it."""
+    yield from graph.initializer
+    for attribute in (item for node in graph.node for item in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _fetch_in(path: Path, tensor: TensorProto) -> None:
+    """Read a tensor from its file beside the graph `path`.
+
+    Not onnx's own reader, which takes neither symlinks nor files with several names: a hub cache
+    has nothing else. Those may be followed, as only a plain name in the graph's folder is taken.
+    """
+    place = {item.key: item.value for item in tensor.external_data}
+    name = place.get("location", "")
+    if name in ("", "..") or Path(name).name != name or "\\" in name:
+        raise ModelError(
+            f"Graph `{path}` keeps tensor `{tensor.name}` in `{name}`; only files beside the graph "
+            f"are read. {_WAY_OUT}"
+        )
+    try:
+        offset = int(place.get("offset", 0))
+        with (path.parent / name).open("rb") as file:
+            end = file.seek(0, 2)
+            length = int(place.get("length", end - offset))
+            if min(offset, length) < 0 or offset + length > end:
+                raise ValueError(f"it has {end} bytes, {offset} + {length} are needed")
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"Tensor `{tensor.name}` of graph `{path}` cannot be read from `{name}`: {error}. "
+            "Fetch it again."
+        ) from error
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
 
 
 def _judge_tensors(path: Path, model: ModelProto) -> None:
