@@ -17,6 +17,7 @@ from embedserve.models.names import RECIPES as RECIPE_NAMES
 from embedserve.models.recipes import DEFAULTS, FULL_RANGE, RECIPES, SAFE_RANGE
 from tests.small_graph import Floats, drawn, graph_of, run
 from tests.tiny_graph import random_text, write_tiny_graph
+from tests.tiny_models import Exported
 
 WIDTH = 8
 
@@ -133,7 +134,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelProto:
 
 
 def embed(model: ModelProto, length: int, count: int = 3) -> Floats:
-    ids = np.stack([random_text(length, seed) for seed in range(count)])
+    # The smallest vocabulary among the models here has 179 tokens.
+    ids = 2 + np.stack([random_text(length, seed) for seed in range(count)]) % 170
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     feeds["token_type_ids"] = np.zeros_like(ids)
     names = {one.name for one in model.graph.input}
@@ -161,6 +163,32 @@ def test_sixteen_bit_weights_run_on_this_cpu_and_agree(builder: str, tiny: Model
     for length in (1, 8, 60):
         cosines = (embed(made, length) * embed(tiny, length)).sum(axis=1)
         assert cosines.min() >= 0.999, length
+
+
+def test_pooling_of_fp16_takes_sums_that_fp16_cannot_hold(exported: dict[str, Exported]) -> None:
+    for name in ("bert-mean", "bert-sqrt-dense", "bert-lasttoken", "bert-max"):
+        model = onnx.load(exported[name].folder / "reference.onnx")
+        rows = []
+        [last] = [node for node in model.graph.node if "last_hidden_state" in node.output]
+        [bias] = [t for t in model.graph.initializer if t.name == last.input[-1]]
+        # 64 tokens of 2,000 are 128,000; their squares are far more.
+        large = numpy_helper.to_array(bias) + np.float32(2_000)
+        bias.CopyFrom(numpy_helper.from_array(large, bias.name))
+        for made in (model, BUILDERS["halves throughout"](copy_of(model), {}, FULL_RANGE)):
+            rows.append(embed(made, 64))
+        assert np.isfinite(rows[1]).all(), name
+        assert (rows[0] * rows[1]).sum(axis=1).min() >= 0.999, name
+
+
+def test_row_of_zeros_stays_finite_in_fp16(exported: dict[str, Exported]) -> None:
+    model = onnx.load(exported["bert-cls"].folder / "reference.onnx")
+    [last] = [node for node in model.graph.node if "last_hidden_state" in node.output]
+    for tensor in model.graph.initializer:
+        if tensor.name in last.input[1:]:
+            zeros = np.zeros_like(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
+    made = BUILDERS["halves throughout"](model, {}, FULL_RANGE)
+    assert not embed(made, 8).any()
 
 
 def test_weights_beyond_fp16_stay_fp32() -> None:

@@ -15,6 +15,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 T = TypeVar("T")
 
 EMBEDDING = "sentence_embedding"
+HIDDEN_STATES = ("last_hidden_state", "token_embeddings")
+"""What exporters call a network's last hidden state, (batch, length, features)."""
 
 # Keeps an all-zero row finite; sentence-transformers uses the same value.
 TINY = 1e-12

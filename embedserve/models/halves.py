@@ -1,9 +1,9 @@
 """Recipes `bf16` and `fp16`: weights of 16 bits."""
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from embedserve.models.graph import GraphEditor
+from embedserve.models.graph import HIDDEN_STATES, GraphEditor
 
 # Smaller constants (axes, epsilons, gains, biases) stay as they are: nothing to gain.
 _MIN_ELEMENTS = 4096
@@ -35,30 +35,52 @@ def store_halves(model: ModelProto) -> ModelProto:
 
 
 def compute_halves(model: ModelProto) -> ModelProto:
-    """Make all float arithmetic fp16, in place; ids stay integers, the output stays fp32.
+    """Make the network's float arithmetic fp16, in place; ids stay integers, the output fp32.
 
     For GPUs. Values beyond fp16's range, such as the -3.4e38 that masks attention, become its
-    greatest ones.
+    greatest ones. What follows the last hidden state, pooling and unit length, stays fp32: sums
+    over a long text exceed 65,504, and what keeps a zero row finite is 0 in fp16. A graph without
+    such a state, a reranker's, is fp16 up to its score.
     """
     [output] = [item.name for item in model.graph.output]
+    seam = _last_hidden_state(model) or output
+    network, head = _split(model, seam)
+    in_head = {name for node in head for name in node.input}
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in in_head:
             tensor.CopyFrom(_half(tensor))
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if (
-                attribute.type == AttributeProto.TENSOR
-                and attribute.t.data_type == TensorProto.FLOAT
-            ):
-                attribute.t.CopyFrom(_half(attribute.t))
-            elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
-        node.output[:] = [f"{output}_half" if name == output else name for name in node.output]
-    last = helper.make_node("Cast", [f"{output}_half"], [output], to=TensorProto.FLOAT)
-    model.graph.node.append(last)
+    for node in network:
+        _compute_half(node)
+        node.output[:] = [f"{seam}_half" if name == seam else name for name in node.output]
+    cast = helper.make_node("Cast", [f"{seam}_half"], [seam], to=TensorProto.FLOAT)
     editor = GraphEditor(model)
-    editor.nodes = list(model.graph.node)
+    editor.nodes = [*network, cast, *head]
     return editor.finish()
+
+
+def _last_hidden_state(model: ModelProto) -> str | None:
+    names = {name for node in model.graph.node for name in node.output}
+    return next((name for name in HIDDEN_STATES if name in names), None)
+
+
+def _split(model: ModelProto, seam: str) -> tuple[list[NodeProto], list[NodeProto]]:
+    """Return the nodes that `seam` needs, and the others, in order."""
+    needed, network, head = {seam}, list[NodeProto](), list[NodeProto]()
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            network.append(node)
+        else:
+            head.append(node)
+    return network[::-1], head[::-1]
+
+
+def _compute_half(node: NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
+            attribute.t.CopyFrom(_half(attribute.t))
+        elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.FLOAT16
 
 
 def _half(tensor: TensorProto) -> TensorProto:

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 from embedserve.errors import ModelError
 from embedserve.models.branches import drop_branches
 from embedserve.models.checkpoint import TOKENIZER, Facts
-from embedserve.models.graph import EMBEDDING, TINY, GraphEditor, replace_items
+from embedserve.models.graph import EMBEDDING, HIDDEN_STATES, TINY, GraphEditor, replace_items
 from embedserve.models.json_file import read_object
 from embedserve.models.modules import Module
 from embedserve.models.simplify import simplify
@@ -20,8 +20,6 @@ from embedserve.models.weights import WEIGHTS, read_tensors
 
 SCORE = "score"
 
-# What exporters call a network's last hidden state, (batch, length, features).
-_TOKENS = ("last_hidden_state", "token_embeddings")
 _LOGITS = ("logits",)
 _TOKEN_TYPES = "token_type_ids"
 
@@ -47,7 +45,7 @@ def attach_head(model: ModelProto, facts: Facts, folder: Path) -> ModelProto:
         _derive_token_types(editor, folder)
         editor.node("Identity", [_find_output(model, _LOGITS)], output)
     else:
-        tokens = _find_output(model, _TOKENS)
+        tokens = _find_output(model, HIDDEN_STATES)
         output = _take_name(editor, EMBEDDING)
         _fix_token_types(editor)
         steps = (
