@@ -13,9 +13,13 @@ from embedserve.types import Vectors
 
 NEIGHBOURS = 10
 
-# Behind texts of all kinds the reference texts have topics of ten: three queries, seven passages.
-_FIRST_TOPIC = 117
+# Behind texts of all kinds and an empty line the reference texts have topics of ten: three queries,
+# seven passages.
 _TOPIC_TEXTS = 10
+# The last texts of all kinds are paragraphs. The first four joined, and the others, fill models of
+# 512 tokens; longer ones would cost slow models minutes.
+_PARAGRAPHS = 11
+_FIRST_JOINED = 4
 _TOPIC_QUERIES = 3
 
 
@@ -38,9 +42,11 @@ class FidelityCard:
 
 
 def reference_texts() -> list[str]:
-    """Return the varied texts that every model is measured on."""
-    text = files("embedserve.models").joinpath("reference_texts.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line]
+    """Return the varied texts that every model is measured on, the last two of full length."""
+    varied, topics = _lines()
+    paragraphs = varied[-_PARAGRAPHS:]
+    long = [" ".join(paragraphs[:_FIRST_JOINED]), " ".join(paragraphs[_FIRST_JOINED:])]
+    return [*varied, *topics, *long]
 
 
 def compare(true: Vectors, ours: Vectors) -> FidelityCard:
@@ -50,6 +56,11 @@ def compare(true: Vectors, ours: Vectors) -> FidelityCard:
     return _card(true, ours, _similarity(true), _similarity(ours))
 
 
+def compare_kind(kind: str, true: Vectors, ours: Vectors) -> FidelityCard:
+    """Compare what a model of that kind gives: `compare_scores` for rerankers, else `compare`."""
+    return (compare_scores if kind == "reranker" else compare)(true, ours)
+
+
 def compare_scores(true: Vectors, ours: Vectors) -> FidelityCard:
     """Compare a reranker's scores, (queries, passages); see FidelityCard."""
     return _card(_centred(true), _centred(ours), true, ours)
@@ -57,10 +68,19 @@ def compare_scores(true: Vectors, ours: Vectors) -> FidelityCard:
 
 def reference_pairs() -> tuple[list[str], list[str]]:
     """Return queries and passages that rerankers are measured on, each query with each passage."""
-    texts = reference_texts()[_FIRST_TOPIC:]
+    _, texts = _lines()
     topics = [texts[first : first + _TOPIC_TEXTS] for first in range(0, len(texts), _TOPIC_TEXTS)]
     queries = [text for topic in topics for text in topic[:_TOPIC_QUERIES]]
     return queries, [text for topic in topics for text in topic[_TOPIC_QUERIES:][:2]]
+
+
+def _lines() -> tuple[list[str], list[str]]:
+    """Return texts of all kinds, and those in topics."""
+    text = files("embedserve.models").joinpath("reference_texts.txt").read_text("utf-8")
+    varied, topics = (part.splitlines() for part in text.strip().split("\n\n"))
+    if len(topics) % _TOPIC_TEXTS:
+        raise ValueError(f"This is a bug: {len(topics)} reference texts do not make whole topics.")
+    return varied, topics
 
 
 def _card(true: Vectors, ours: Vectors, true_near: Vectors, our_near: Vectors) -> FidelityCard:
