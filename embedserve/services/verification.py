@@ -7,7 +7,6 @@ digests, canary, batch invariance and speed are checked all the same, and the an
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from embedserve.models.names import HUB_HOST, ModelName, parse_name
 from embedserve.services.canary import CANARY_COSINE, changed_since
 from embedserve.services.checkpoints import FoundCheckpoint, find_checkpoint
 from embedserve.services.models import Machine, Progress, encoder_spec
-from embedserve.services.workshop import Workbench, Workshop
+from embedserve.services.workshop import LoadedModel, Workbench, Workshop
 from embedserve.types import EncoderSpec, Vectors
 
 TOLERANCES = {
@@ -70,10 +69,10 @@ def verify_model(
         place = Path(scratch)
         with workshop.workbench() as bench:
             progress("measuring the installed model", None, None)
-            _load(bench, encoder_spec(model), machine)
-            ours = _rows(bench, manifest.kind, place)
-            sung = _sing(bench, manifest, place)
-            performance = _performance(bench)
+            loaded = _load(bench, encoder_spec(model), manifest, machine)
+            ours = loaded.reference_rows()
+            sung = loaded.canary(manifest.canary.text)
+            performance = _performance(loaded)
         card, why_not = _card(model, ours, place, workshop, machine, progress)
     canary, is_canary_good = _canary(manifest, sung, performance)
     failures = [] if is_canary_good else [f"the canary is {canary}"]
@@ -120,11 +119,8 @@ def _card(
         dynamic_group=0,
     )
     with workshop.workbench() as bench:
-        _load(bench, spec, machine)
-        true = _rows(bench, model.manifest.kind, place)
-    is_reranker = model.manifest.kind == "reranker"
-    compare = fidelity.compare_scores if is_reranker else fidelity.compare
-    return compare(true, ours), ""
+        true = _load(bench, spec, model.manifest, machine).reference_rows()
+    return fidelity.compare_kind(model.manifest.kind, true, ours), ""
 
 
 def _find(model: InstalledModel, progress: Progress) -> FoundCheckpoint:
@@ -164,47 +160,18 @@ def _origin(model: InstalledModel) -> tuple[ModelName, Path | None]:
     return (spellings(row)[0] if row else model.name), None
 
 
-def _load(bench: Workbench, spec: EncoderSpec, machine: Machine) -> None:
-    values: dict[str, Any] = asdict(spec)
-    paths = {name: str(values[name]) for name in ("onnx_path", "tokenizer_path")}
-    bench.ask("load", spec=values | paths, device=machine.device, threads=machine.threads)
+def _load(bench: Workbench, spec: EncoderSpec, manifest: Manifest, machine: Machine) -> LoadedModel:
+    return LoadedModel(bench, spec, manifest.kind, device=machine.device, threads=machine.threads)
 
 
-def _rows(bench: Workbench, kind: str, place: Path) -> Vectors:
-    """Return what fidelity compares: vectors of texts, or scores of queries by passages."""
-    if kind == "reranker":
-        queries, passages = fidelity.reference_pairs()
-        return _asked(bench, "score", place, queries=queries, passages=passages)
-    return _asked(bench, "encode", place, texts=fidelity.reference_texts())
-
-
-def _sing(bench: Workbench, manifest: Manifest, place: Path) -> Vectors:
-    """Return the canary's vector, or a reranker's score of the canary with itself."""
-    texts = [manifest.canary.text]
-    rows = (
-        _asked(bench, "score", place, queries=texts, passages=texts)
-        if manifest.kind == "reranker"
-        else _asked(bench, "encode", place, texts=texts)
-    )
-    row: Vectors = rows[0]
-    return row
-
-
-def _asked(bench: Workbench, do: str, place: Path, **arguments: list[str]) -> Vectors:
-    output = place / "rows.npy"
-    bench.ask(do, output=str(output), **arguments)
-    rows: Vectors = np.load(output)
-    return rows
-
-
-def _performance(bench: Workbench) -> Performance:
-    speeds = {of: bench.ask("speed", of=of, seconds=_SPEED_SECONDS) for of in _SPEEDS}
+def _performance(loaded: LoadedModel) -> Performance:
+    speeds = {of: loaded.speed(of, _SPEED_SECONDS) for of in _SPEEDS}
     return Performance(
-        **bench.ask("machine"),
+        **loaded.machine(),
         tokens_per_s_16=speeds["16"],
         tokens_per_s_128=speeds["128"],
         tokens_per_s_mixed=speeds["mixed"],
-        is_batch_invariant=bench.ask("is_batch_invariant"),
+        is_batch_invariant=loaded.is_batch_invariant(),
     )
 
 
