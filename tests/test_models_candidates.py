@@ -1,11 +1,7 @@
 """The search for the fastest faithful recipe: what is tried, refused, chosen, and cleaned up."""
 
-import os
-import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +9,11 @@ import onnx
 import pytest
 
 from embedserve.engine.backend import EngineFacts, describe
-from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import EmbedserveError, ModelError
-from embedserve.models import installed
+from embedserve.errors import ModelError
 from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE
-from embedserve.services.candidates import CandidateSearch, Chosen, Task
-from embedserve.services.encoders import Encoders
-from embedserve.services.model_library import ModelLibrary
-from embedserve.services.models import Machine, PullRequest, pull_model
 from embedserve.services.workshop import Workshop
+from tests.candidate_tasks import MakeTask, search, tasks_of
 from tests.tiny_models import Exported
-
-WAIT_S = 30
-# Its vectors keep their neighbours well enough under int8, for weights at random.
-FAITHFUL = "bert-mean"
-
-MakeTask = Callable[..., Task]
 
 
 @pytest.fixture
@@ -40,45 +25,7 @@ def workshop() -> Iterator[Workshop]:
 
 @pytest.fixture
 def make_task(exported: dict[str, Exported], tmp_path: Path) -> MakeTask:
-    """A task on a copy of a tiny model; recipes and engines are what a test is about."""
-
-    def make(name: str = FAITHFUL, **changes: object) -> Task:
-        model = exported[name]
-        folder = tmp_path / "task"
-        folder.mkdir()
-        for file in ("reference.onnx", "tokenizer.json"):
-            shutil.copyfile(model.folder / file, folder / file)
-        given: dict[str, object] = {
-            "recipes": (("fp32",),),
-            "engines": ("onnxruntime",),
-            "round_seconds": 0.01,
-            **changes,
-        }
-        return Task(
-            folder=folder,
-            kind=model.facts.kind,
-            max_tokens=model.facts.max_tokens,
-            dimensions=model.facts.dimensions,
-            pad_token_id=model.facts.pad_token_id,
-            device="cpu",
-            threads=1,
-            **given,  # type: ignore[arg-type]
-        )
-
-    return make
-
-
-def search(task: Task, workshop: Workshop) -> Chosen:
-    return CandidateSearch(task, workshop, lambda stage: None).run()
-
-
-def children() -> set[int]:
-    """Return the processes that this one has started and not yet seen the end of."""
-    return {
-        int(child)
-        for thread in Path("/proc/self/task").iterdir()
-        for child in (thread / "children").read_text("ascii").split()
-    }
+    return tasks_of(exported, tmp_path)
 
 
 def cpu_with(folder: Path, flags: str) -> Path:
@@ -119,6 +66,52 @@ def test_loss_that_is_accepted_is_installed_with_its_true_figures(
     chosen = search(make_task(recipes=(("int4",),), accepts_loss=True), workshop)
     assert chosen.recipe == "int4"
     assert chosen.fidelity.top10_overlap < RECIPES["int4"].gate.top10_overlap
+    [only] = chosen.candidates
+    assert only.verdict.startswith("installed, below its gate: ")
+    assert "top-10 overlap against fp32 is 0." in only.verdict
+
+
+def test_loss_is_not_taken_where_something_passes(make_task: MakeTask, workshop: Workshop) -> None:
+    chosen = search(make_task(recipes=(("int4", "fp32"),), accepts_loss=True), workshop)
+    assert chosen.recipe == "fp32"
+    verdicts = {one.recipe: one.verdict for one in chosen.candidates}
+    assert verdicts["fp32"] == "installed"
+    assert verdicts["int4"].startswith("refused: ")
+
+
+def test_of_the_lossy_ways_of_a_recipe_the_most_faithful_is_taken(
+    make_task: MakeTask, workshop: Workshop
+) -> None:
+    if not describe("openvino").is_available:
+        pytest.skip(f"ENGINE NOT CHECKED: {describe('openvino').why_not}")
+    chosen = search(
+        make_task("bert-dense", recipes=(("int8",),), engines=("openvino",), accepts_loss=True),
+        workshop,
+    )
+    means = [
+        float(re.findall(r"mean cosine against fp32 is (0\.\d+)", one.verdict)[0])
+        for one in chosen.candidates
+        if "mean cosine" in one.verdict and one.verdict.startswith("refused: ")
+    ]
+    assert max(means, default=0) <= chosen.fidelity.cosine_mean + 1e-5
+    assert sum(one.verdict.startswith("installed, below") for one in chosen.candidates) == 1
+    assert len(chosen.candidates) == sum(w.engine == "openvino" for w in RECIPES["int8"].ways)
+
+
+def test_what_cannot_be_built_is_refused_and_the_next_is_tried(
+    make_task: MakeTask, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands before the real package, as if that were not installed.
+    (tmp_path / "optimum").mkdir()
+    (tmp_path / "optimum" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    chosen = search(make_task(recipes=(("int8-dynamic",), ("fp32",))), workshop)
+    assert chosen.recipe == "fp32"
+    [refused] = [one for one in chosen.candidates if one.recipe == "int8-dynamic"]
+    assert refused.verdict == (
+        "refused: Recipe `int8-dynamic` needs the package `optimum.onnxruntime`, which is not "
+        "installed. Install it with `pip install 'embedserve[export]'`."
+    )
 
 
 def test_what_depends_on_the_batch_is_refused_unless_its_recipe_says_so(
@@ -206,87 +199,8 @@ def test_static_int8_runs_in_float32_where_there_is_no_bf16(
     assert search(task, workshop).runtime.arithmetic == "f32"
 
 
-def test_a_killed_workbench_is_an_error_that_says_so(
-    make_task: MakeTask, workshop: Workshop
-) -> None:
-    before = children()
-
-    def kill(stage: str) -> None:
-        if stage.startswith("building"):
-            # The next question finds it gone.
-            threading.Timer(0.2, kill_all).start()
-
-    def kill_all() -> None:
-        for child in children() - before:
-            os.kill(child, signal.SIGKILL)
-
-    with pytest.raises(ModelError, match=r"was killed. If nobody did that, memory ran out"):
-        CandidateSearch(make_task(), workshop, kill).run()
-    assert children() == before
-
-
-def test_a_killed_workbench_leaves_nothing_behind_and_the_next_pull_works(
-    exported: dict[str, Exported], workshop: Workshop, tmp_path: Path
-) -> None:
-    request = PullRequest(
-        "tiny", exported["bert-ready"].folder / "checkpoint", recipe="fp32", engine="onnxruntime"
-    )
-    before, has_killed = children(), threading.Event()
-
-    def progress(stage: str, done: int | None, total: int | None) -> None:
-        if stage == "measuring speed" and not has_killed.is_set():
-            has_killed.set()
-            for child in children() - before:
-                os.kill(child, signal.SIGKILL)
-
-    def pull() -> None:
-        pull_model(
-            request,
-            models_folder=tmp_path,
-            workshop=workshop,
-            machine=Machine("cpu", 1),
-            progress=progress,
-        )
-
-    with pytest.raises(ModelError, match=r"The process for `speed` was killed"):
-        pull()
-    assert installed.list_installed(tmp_path) == []
-    assert list((tmp_path / ".staging").iterdir()) == []
-    pull()
-    assert installed.resolve(tmp_path, "tiny").manifest.recipe == "fp32"
-
-
 def test_a_graph_that_cannot_be_built_says_why(make_task: MakeTask, workshop: Workshop) -> None:
     task = make_task(recipes=(("int8",),))
     (task.folder / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(ModelError, match=r"okenizer"):
         search(task, workshop)
-
-
-def test_closing_the_library_ends_measuring_too(
-    exported: dict[str, Exported], tmp_path: Path
-) -> None:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
-    encoders = Encoders(tmp_path, scheduler, device="cpu")
-    library = ModelLibrary(tmp_path, encoders, Machine("cpu", 1))
-    is_measuring, before = threading.Event(), children()
-    pull = library.start_pull(
-        PullRequest("tiny", exported["bert-ready"].folder / "checkpoint", recipe="fp32"),
-        lambda stage, done, total: is_measuring.set() if stage.startswith("measuring s") else None,
-    )
-    assert is_measuring.wait(WAIT_S)
-    started = time.monotonic()
-    library.close()
-    # Measuring alone would take seconds.
-    assert time.monotonic() - started < 2
-    assert isinstance(pull.exception(WAIT_S), EmbedserveError)
-    assert children() == before
-    assert list((tmp_path / ".staging").iterdir()) == []
-    scheduler.close()
-
-
-def test_a_closed_workshop_lends_nothing(make_task: MakeTask) -> None:
-    workshop = Workshop()
-    workshop.close()
-    with pytest.raises(ModelError, match="was stopped"):
-        search(make_task(), workshop)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pytest
 
+from embedserve.engine.backend import EngineFacts, describe
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import installed, manifest
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 WAIT_S = 60
 ROOT = Path(__file__).parent.parent
+MACHINE = Machine("cpu", 1, round_seconds=0.01)
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +67,9 @@ def encoders(models: Path) -> Iterator[Encoders]:
     scheduler.close()
 
 
-def pull(request: PullRequest, models_folder: Path, workshop: Workshop) -> None:
-    machine = Machine("cpu", 1)
+def pull(
+    request: PullRequest, models_folder: Path, workshop: Workshop, machine: Machine = MACHINE
+) -> None:
     pull_model(request, models_folder=models_folder, workshop=workshop, machine=machine)
 
 
@@ -150,6 +154,47 @@ def test_next_pull_repairs_a_model_to_the_same_artefact(
     assert list((models / ".staging").iterdir()) == []
 
 
+def without_openvino(name: str) -> EngineFacts:
+    if name == "openvino":
+        return EngineFacts(name, "", is_available=False, why_not="openvino is not installed.")
+    return describe(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine"),
+    [
+        ({"engine": "onnxruntime", "arithmetic": "bf16"}, "without bf16"),
+        ({"engine": "openvino", "arithmetic": "f32"}, "without openvino"),
+        ({"engine": "openvino", "arithmetic": "f32"}, "with a GPU"),
+        ({"engine": "abacus", "arithmetic": "f32"}, "as it is"),
+    ],
+)
+def test_plain_pull_repairs_a_model_that_cannot_run_here(
+    changes: dict[str, str], machine: str, models: Path, request_of_tiny: PullRequest
+) -> None:
+    old_cpu = models / "cpuinfo"
+    old_cpu.write_text("processor : 0\nflags : fpu avx2\n", "ascii")
+    new_cpu = models / "new-cpuinfo"
+    new_cpu.write_text("processor : 0\nflags : fpu avx512_bf16\n", "ascii")
+    here = {
+        "without bf16": replace(MACHINE, cpu_info=old_cpu),
+        "without openvino": replace(MACHINE, engine_facts=without_openvino),
+        "with a GPU": replace(MACHINE, device="cuda"),
+        "as it is": MACHINE,
+    }[machine]
+    model = installed.resolve(models, "tiny")
+    runtime = replace(model.manifest.runtime, **changes)  # type: ignore[arg-type]
+    manifest.write(model.folder, replace(model.manifest, runtime=runtime))
+    plain = replace(request_of_tiny, engine=None, recipe=None)
+    closed = Workshop()
+    closed.close()
+    # Were it taken for intact, the pull would make nothing and succeed.
+    with pytest.raises(ModelError, match="was stopped"):
+        pull(plain, models, closed, here)
+    if machine == "without bf16":
+        pull(plain, models, closed, replace(MACHINE, cpu_info=new_cpu))
+
+
 def test_another_canary_is_refused(models: Path, encoders: Encoders) -> None:
     model = installed.resolve(models, "tiny")
     turned = np.roll(np.array(model.manifest.canary.vector), 1).tolist()
@@ -170,7 +215,7 @@ pull_model(
     PullRequest("tiny", Path(sys.argv[1]), recipe="fp32", engine="onnxruntime"),
     models_folder=Path(sys.argv[2]),
     workshop=Workshop(),
-    machine=Machine("cpu", 1),
+    machine=Machine("cpu", 1, round_seconds=0.01),
     progress=lambda stage, done, total: print(stage, flush=True),
 )
 """

@@ -19,6 +19,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
+from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Facts, Overrides, read_facts
 from embedserve.models.graph import save
 from embedserve.models.head import attach_head
@@ -88,10 +89,18 @@ def _trace(source: Path, output: Path, facts: Facts) -> ModelProto:
 
 
 def quantize_dynamic(reference: Path, output: Path) -> None:
-    """Write recipe `int8-dynamic`: what optimum's own quantizer makes of the graph `reference`."""
-    from optimum.onnxruntime import ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+    """Write recipe `int8-dynamic`: what optimum's own quantizer makes of the graph `reference`.
 
+    Raises ModelError where the exporting stack is not installed.
+    """
+    try:
+        from optimum.onnxruntime import ORTQuantizer
+        from optimum.onnxruntime.configuration import AutoQuantizationConfig
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"Recipe `int8-dynamic` needs the package `{error.name}`, which is not installed. "
+            "Install it with `pip install 'embedserve[export]'`."
+        ) from error
     quantizer = ORTQuantizer(reference)
     settings = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:

@@ -1,7 +1,9 @@
 """Try the recipes on one fp32 graph and choose: the fastest one that is faithful enough.
 
 For each recipe and engine the ways are built from the fastest on until one passes the recipe's
-gate. Those that pass stay loaded and are timed in turns, so that a busy machine slows all alike.
+gate; one that cannot be built or loaded is refused like one that fails it. Those that pass stay
+loaded and are timed in turns, so that a busy machine slows all alike. Where loss is accepted and
+nothing of a group of recipes passes, the most faithful way of each stands in.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-import numpy as np
-
-from embedserve.engine.backend import EngineFacts, describe
-from embedserve.engine.cpu import CPU_INFO, cpu_features, has_vnni
 from embedserve.errors import ModelError
 from embedserve.models import fidelity
 from embedserve.models.fidelity import FidelityCard
@@ -27,12 +25,12 @@ from embedserve.models.manifest import (
     Runtime,
 )
 from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE, Way
-from embedserve.services.workshop import Workbench, Workshop
-from embedserve.types import Arithmetic, Vectors
+from embedserve.services.machine import Machine
+from embedserve.services.workshop import LoadedModel, Workbench, Workshop
+from embedserve.types import EncoderSpec, Vectors
 
 CANARY_TEXT = "The canary sings one song: 3 notes, no more. ¿Qué tal? 你好"
 
-_BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 _ROUNDS = 3
 
 
@@ -46,18 +44,12 @@ class Task:
     max_tokens: int
     dimensions: int
     pad_token_id: int
-    device: str
-    threads: int
+    machine: Machine
     recipes: Sequence[Sequence[str]]
     """Groups of recipes; a later group is tried only when nothing of the earlier ones passes."""
     engines: Sequence[str]
     accepts_loss: bool = False
-    """Whether what fails its gate may be installed all the same."""
-    cpu_info: Path = CPU_INFO
-    """What tells the features of the CPU."""
-    engine_facts: Callable[[str], EngineFacts] = describe
-    round_seconds: float = 0.3
-    """How long one of the rounds takes by which speed is measured."""
+    """Whether what fails its gate may be installed all the same, where nothing else can."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +68,18 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Passed:
-    """A candidate that is faithful enough, still loaded."""
+class _Built:
+    """A candidate that was measured, still loaded."""
 
-    bench: Workbench
+    model: LoadedModel
     folder: Path
     recipe: str
     way: Way
     runtime: Runtime
     card: FidelityCard
     is_batch_invariant: bool
+    failed: tuple[str, ...]
+    """What fails its gate, in words."""
 
 
 class CandidateSearch:
@@ -108,63 +102,88 @@ class CandidateSearch:
             self._tell("measuring fp32")
             truth = self._true_rows()
             for group in self._task.recipes:
-                passed = [
-                    found
+                found = [
+                    best
                     for recipe in group
                     for engine in self._task.engines
-                    if (found := self._first_faithful(recipe, engine, truth, benches))
+                    if (best := self._best_way(recipe, engine, truth, benches))
                 ]
-                if passed:
+                if passed := [one for one in found if not one.failed]:
+                    for one in found:
+                        if one.failed:
+                            self._refuse(one.recipe, one.way, "; ".join(one.failed))
                     return self._fastest(passed)
+                if found:
+                    return self._fastest(found)
         raise ModelError(self._why_none())
 
-    def _first_faithful(
+    def _best_way(
         self, recipe: str, engine: str, truth: Vectors, benches: ExitStack
-    ) -> _Passed | None:
+    ) -> _Built | None:
+        """Return the first way that passes; else where loss is accepted the most faithful one."""
+        best: _Built | None = None
+        kept = benches.enter_context(ExitStack())
         for number, way in enumerate(RECIPES[recipe].ways):
-            if way.engine == engine and (runtime := self._runtime(recipe, way)):
-                self._tell(f"building {recipe} for {engine}: {way.method}")
-                with ExitStack() as trial:
-                    bench = trial.enter_context(self._workshop.workbench())
-                    passed = self._try(bench, recipe, number, runtime, truth)
-                    if passed:
-                        benches.push(trial.pop_all())
-                        return passed
-        return None
+            if way.engine != engine or not (runtime := self._runtime(recipe, way)):
+                continue
+            self._tell(f"building {recipe} for {engine}: {way.method}")
+            with ExitStack() as trial:
+                bench = trial.enter_context(self._workshop.workbench())
+                built = self._try(bench, recipe, number, runtime, truth)
+                if built is None or not self._is_better(built, best):
+                    continue
+                if best:
+                    self._refuse(recipe, best.way, "; ".join(best.failed))
+                kept.close()
+                kept.push(trial.pop_all())
+                best = built
+            if not best.failed:
+                break
+        return best
+
+    def _is_better(self, built: _Built, best: _Built | None) -> bool:
+        """Tell whether a candidate goes before the best so far; note the one that does not."""
+        is_better = not built.failed or (
+            self._task.accepts_loss
+            and (best is None or built.card.cosine_mean > best.card.cosine_mean)
+        )
+        if not is_better:
+            self._refuse(built.recipe, built.way, "; ".join(built.failed))
+        return is_better
 
     def _try(
         self, bench: Workbench, recipe: str, number: int, runtime: Runtime, truth: Vectors
-    ) -> _Passed | None:
+    ) -> _Built | None:
+        """Build, load and measure a way; None where that cannot be done, which is noted."""
         way = RECIPES[recipe].ways[number]
         folder = self._task.folder / f"candidate-{self._built}"
         folder.mkdir()
         self._built += 1
-        self._build(folder / ONNX_FILE, recipe, number)
-        self._load(bench, folder / ONNX_FILE, runtime)
-        ours = self._reference_rows(bench)
-        compare = fidelity.compare_scores if self._is_reranker else fidelity.compare
-        card = compare(truth, ours)
+        try:
+            self._build(folder / ONNX_FILE, recipe, number)
+            model = self._load(bench, folder / ONNX_FILE, runtime)
+            card = fidelity.compare_kind(self._task.kind, truth, model.reference_rows())
+            is_batch_invariant = model.is_batch_invariant()
+        except ModelError as error:
+            if self._workshop.is_closed:
+                raise
+            self._refuse(recipe, way, error.message.partition("\n")[0])
+            return None
         failed = fidelity.failed_figures(card, recipe)
-        is_batch_invariant: bool = bench.ask("is_batch_invariant")
         if RECIPES[recipe].is_batch_invariant and not is_batch_invariant:
             failed.append("vectors depend on the batch")
-        if failed and not self._task.accepts_loss:
-            verdict = f"refused: {'; '.join(failed)}"
-            self._refused.append(Candidate(way.engine, recipe, way.method, verdict))
-            return None
-        return _Passed(bench, folder, recipe, way, runtime, card, is_batch_invariant)
+        return _Built(model, folder, recipe, way, runtime, card, is_batch_invariant, tuple(failed))
+
+    def _refuse(self, recipe: str, way: Way, why: str) -> None:
+        self._refused.append(Candidate(way.engine, recipe, way.method, f"refused: {why}"))
 
     def _runtime(self, recipe: str, way: Way) -> Runtime | None:
         """Say how a way runs here, or note why it does not."""
-        arithmetic: Arithmetic = way.arithmetic
-        why_not = self._task.engine_facts(way.engine).why_not
-        if RECIPES[recipe].device not in (self._task.device, "any"):
-            why_not = f"recipe `{recipe}` is not for device `{self._task.device}`"
-        if self._task.device != "cpu" and way.engine == "openvino":
-            why_not = "this engine runs on CPUs only"
-        if arithmetic == "bf16" and not _BF16_FEATURES & cpu_features(self._task.cpu_info):
+        machine, arithmetic = self._task.machine, way.arithmetic
+        why_not = machine.why_not(recipe, way.engine)
+        if arithmetic == "bf16" and not machine.has_bf16:
             if recipe == "bf16":
-                why_not = "this CPU has no bf16 arithmetic"
+                why_not = why_not or "this CPU has no bf16 arithmetic"
             arithmetic = "f32"
         if why_not:
             self._refused.append(Candidate(way.engine, recipe, way.method, f"not here: {why_not}"))
@@ -176,74 +195,54 @@ class CandidateSearch:
         reference = str(self._task.folder / REFERENCE_FILE)
         with self._workshop.workbench() as bench:
             if way.needs_ranges and self._ranges is None:
-                self._ranges = self._task.folder / "ranges.npz"
-                bench.ask(
-                    "observe",
-                    reference=reference,
-                    tokenizer=str(self._task.folder / TOKENIZER_FILE),
-                    output=str(self._ranges),
-                    max_tokens=self._task.max_tokens,
-                    pad_token_id=self._task.pad_token_id,
-                )
+                self._ranges = self._observe(bench, reference)
             bench.ask(
                 "build",
                 reference=reference,
                 output=str(output),
                 recipe=recipe,
                 way=number,
-                weight_limit=FULL_RANGE if self._has_vnni else SAFE_RANGE,
+                weight_limit=FULL_RANGE if self._task.machine.has_vnni else SAFE_RANGE,
                 ranges=str(self._ranges) if self._ranges else None,
             )
 
-    def _load(self, bench: Workbench, graph: Path, runtime: Runtime) -> None:
-        spec = {
-            "artefact": graph.parent.name,
-            "onnx_path": str(graph),
-            "tokenizer_path": str(self._task.folder / TOKENIZER_FILE),
-            "max_tokens": self._task.max_tokens,
-            "dimensions": self._task.dimensions,
-            "engine": runtime.engine,
-            "arithmetic": runtime.arithmetic,
-            "dynamic_group": runtime.dynamic_group,
-            "pad_token_id": runtime.pad_token_id,
-        }
-        bench.ask("load", spec=spec, device=self._task.device, threads=self._task.threads)
+    def _observe(self, bench: Workbench, reference: str) -> Path:
+        ranges = self._task.folder / "ranges.npz"
+        bench.ask(
+            "observe",
+            reference=reference,
+            tokenizer=str(self._task.folder / TOKENIZER_FILE),
+            output=str(ranges),
+            max_tokens=self._task.max_tokens,
+            pad_token_id=self._task.pad_token_id,
+        )
+        return ranges
 
-    @property
-    def _is_reranker(self) -> bool:
-        return self._task.kind == "reranker"
+    def _load(self, bench: Workbench, graph: Path, runtime: Runtime) -> LoadedModel:
+        task = self._task
+        spec = EncoderSpec(
+            artefact=graph.parent.name,
+            onnx_path=graph,
+            tokenizer_path=task.folder / TOKENIZER_FILE,
+            max_tokens=task.max_tokens,
+            dimensions=task.dimensions,
+            engine=runtime.engine,
+            arithmetic=runtime.arithmetic,
+            dynamic_group=runtime.dynamic_group,
+            pad_token_id=runtime.pad_token_id,
+        )
+        machine = task.machine
+        return LoadedModel(bench, spec, task.kind, device=machine.device, threads=machine.threads)
 
     def _true_rows(self) -> Vectors:
         with self._workshop.workbench() as bench:
             runtime = Runtime("onnxruntime", "f32", 0, self._task.pad_token_id)
-            self._load(bench, self._task.folder / REFERENCE_FILE, runtime)
-            return self._reference_rows(bench)
+            model = self._load(bench, self._task.folder / REFERENCE_FILE, runtime)
+            return model.reference_rows()
 
-    def _reference_rows(self, bench: Workbench) -> Vectors:
-        """Return what fidelity compares: vectors of texts, or scores of queries by passages."""
-        if self._is_reranker:
-            queries, passages = fidelity.reference_pairs()
-            return self._rows(bench, "score", queries=queries, passages=passages)
-        return self._rows(bench, "encode", texts=fidelity.reference_texts())
-
-    def _canary(self, bench: Workbench) -> Vectors:
-        rows = (
-            self._rows(bench, "score", queries=[CANARY_TEXT], passages=[CANARY_TEXT])
-            if self._is_reranker
-            else self._rows(bench, "encode", texts=[CANARY_TEXT])
-        )
-        vector: Vectors = rows[0]
-        return vector
-
-    def _rows(self, bench: Workbench, do: str, **arguments: list[str]) -> Vectors:
-        output = self._task.folder / "rows.npy"
-        bench.ask(do, output=str(output), **arguments)
-        rows: Vectors = np.load(output)
-        return rows
-
-    def _fastest(self, passed: list[_Passed]) -> Chosen:
+    def _fastest(self, built: list[_Built]) -> Chosen:
         self._tell("measuring speed")
-        rounds = [[self._speed(one, "mixed") for one in passed] for _ in range(_ROUNDS)]
+        rounds = [[self._speed(one, "mixed") for one in built] for _ in range(_ROUNDS)]
         mixed = [median(speeds) for speeds in zip(*rounds, strict=True)]
         best = mixed.index(max(mixed))
         tried = [
@@ -251,19 +250,19 @@ class CandidateSearch:
                 one.way.engine,
                 one.recipe,
                 one.way.method,
-                "installed" if number == best else "slower",
+                _verdict(one, is_installed=number == best),
                 mixed[number],
             )
-            for number, one in enumerate(passed)
+            for number, one in enumerate(built)
         ]
-        one = passed[best]
+        one = built[best]
         performance = Performance(
             tokens_per_s_16=median(self._speed(one, "16") for _ in range(_ROUNDS)),
             tokens_per_s_128=median(self._speed(one, "128") for _ in range(_ROUNDS)),
             tokens_per_s_mixed=mixed[best],
             is_batch_invariant=one.is_batch_invariant,
             # Last, so that its memory is what all of that took.
-            **one.bench.ask("machine"),
+            **one.model.machine(),
         )
         return Chosen(
             folder=one.folder,
@@ -272,20 +271,15 @@ class CandidateSearch:
             runtime=one.runtime,
             fidelity=one.card,
             performance=performance,
-            canary=self._canary(one.bench),
+            canary=one.model.canary(CANARY_TEXT),
             candidates=(*tried, *self._refused),
         )
 
-    def _speed(self, one: _Passed, of: str) -> float:
-        speed: float = one.bench.ask("speed", of=of, seconds=self._task.round_seconds)
-        return speed
-
-    @property
-    def _has_vnni(self) -> bool:
-        return has_vnni(self._task.cpu_info)
+    def _speed(self, one: _Built, of: str) -> float:
+        return one.model.speed(of, self._task.machine.round_seconds)
 
     def _method(self, way: Way) -> str:
-        if way.needs_ranges and not self._has_vnni:
+        if way.needs_ranges and not self._task.machine.has_vnni:
             return f"{way.method}; 7-bit weights, as this CPU has no VNNI"
         return way.method
 
@@ -298,3 +292,8 @@ class CandidateSearch:
             "`--recipe` and `--engine` to have the fastest faithful one chosen, or with "
             "`--accept-loss` to install it all the same."
         )
+
+
+def _verdict(one: _Built, *, is_installed: bool) -> str:
+    verdict = "installed" if is_installed else "slower"
+    return f"{verdict}, below its gate: {'; '.join(one.failed)}" if one.failed else verdict

@@ -14,6 +14,7 @@ from embedserve.services.models import (
     PullRequest,
     ignore_progress,
     pull_model,
+    settle,
 )
 from embedserve.services.pulls import PullQueue
 from embedserve.services.verification import Verification, verify_model
@@ -46,8 +47,11 @@ class ModelLibrary:
     def start_pull(
         self, request: PullRequest, progress: Progress = ignore_progress
     ) -> Future[InstalledModel]:
-        """Begin to install a model, or join the pull in progress; see `PullQueue.submit`."""
-        return self._pulls.submit(request, progress)
+        """Begin to install a model, or join the pull in progress; see `PullQueue.submit`.
+
+        Raises InvalidRequestError at once for what no pull could carry out.
+        """
+        return self._pulls.submit(settle(request), progress)
 
     def pull(self, request: PullRequest, progress: Progress = ignore_progress) -> ModelReport:
         """Install a model and return it; see `services.models.pull_model`."""

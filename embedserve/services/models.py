@@ -5,32 +5,30 @@ training stack enters this one and every figure is the model's alone.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from embedserve.engine.backend import BACKENDS
-from embedserve.errors import ModelError, ModelNotFoundError
+from embedserve.errors import InvalidRequestError, ModelError, ModelNotFoundError
 from embedserve.models import installed
 from embedserve.models import manifest as manifests
 from embedserve.models.checkpoint import Facts, weights_sha256
 from embedserve.models.checkpoint import Overrides as Overrides
+from embedserve.models.hub import Progress as Progress
 from embedserve.models.installed import InstalledModel
 from embedserve.models.library import KnownModel, find_known
 from embedserve.models.manifest import ONNX_FILE, TOKENIZER_FILE, Canary, Manifest
 from embedserve.models.names import ModelName, parse_name, split_recipe
+from embedserve.models.pull import ignore_progress as ignore_progress
 from embedserve.models.recipes import DEFAULTS, RECIPES
 from embedserve.services.candidates import CANARY_TEXT, CandidateSearch, Chosen, Task
 from embedserve.services.checkpoints import FoundCheckpoint, find_checkpoint
+from embedserve.services.machine import CPU_ENGINES as CPU_ENGINES
+from embedserve.services.machine import Machine as Machine
 from embedserve.services.workshop import Workshop
 from embedserve.types import EncoderSpec
 
-Progress = Callable[[str, int | None, int | None], None]
-"""Told the stage, and how much of it is done out of how much, where that is known."""
-
-CPU_ENGINES = frozenset({"openvino"})
-"""Engines that run on CPUs only."""
 NOTHING_TOLD = Overrides()
 
 
@@ -53,18 +51,6 @@ class PullRequest:
     """What the checkpoint does not say."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where models are to run."""
-
-    device: str
-    threads: int
-
-
-def ignore_progress(stage: str, done: int | None, total: int | None) -> None:
-    """Take progress and do nothing with it."""
-
-
 def pull_model(
     request: PullRequest,
     *,
@@ -77,12 +63,13 @@ def pull_model(
 
     An installed, intact model of the same weights that is what was asked for is returned as it is,
     unless forced. Of several pulls of one name, in any process, one works and the others wait for
-    it. Raises InvalidNameError and ModelError; whatever was installed before is then still there.
+    it. Raises InvalidRequestError and ModelError; whatever was installed before is then still
+    there.
     """
-    wanted = parse_name(request.name)
-    asked = _with_recipe(request, wanted)
+    asked = settle(request)
+    wanted = parse_name(asked.name)
     with installed.lock(models_folder, wanted):
-        present = _intact(models_folder, wanted, asked, device=machine.device)
+        present = _intact(models_folder, wanted, asked, machine)
         if present and not asked.is_forced:
             return present
         with installed.staging(models_folder, wanted) as staged:
@@ -120,25 +107,31 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
     )
 
 
-def _with_recipe(request: PullRequest, name: ModelName) -> PullRequest:
-    """Take the recipe from the tag where none is given; raise ModelError for unknown ones."""
+def settle(request: PullRequest) -> PullRequest:
+    """Take the recipe from the tag where none is given.
+
+    Raises InvalidRequestError, and InvalidNameError, for what is unknown or contradicts itself.
+    """
+    name = parse_name(request.name)
     _, of_tag = split_recipe(name.tag)
     if of_tag and request.recipe not in (None, of_tag):
-        raise ModelError(
+        raise InvalidRequestError(
             f"The tag of `{name.display}` says `{of_tag}`, `--recipe` says `{request.recipe}`. "
             "Give one of them."
         )
     recipe = request.recipe or of_tag
     if recipe and recipe not in RECIPES:
-        raise ModelError(f"Unknown recipe `{recipe}`. Known: {', '.join(RECIPES)}.")
+        raise InvalidRequestError(f"Unknown recipe `{recipe}`. Known: {', '.join(RECIPES)}.")
     engines = BACKENDS.names()
     if request.engine and request.engine not in engines:
-        raise ModelError(f"Unknown engine `{request.engine}`. Known: {', '.join(engines)}.")
+        raise InvalidRequestError(
+            f"Unknown engine `{request.engine}`. Known: {', '.join(engines)}."
+        )
     return replace(request, recipe=recipe)
 
 
 def _intact(
-    models_folder: Path, name: ModelName, asked: PullRequest, *, device: str
+    models_folder: Path, name: ModelName, asked: PullRequest, machine: Machine
 ) -> InstalledModel | None:
     """Return what is installed under exactly this name if a pull would build the same again."""
     folder = installed.folder_of(models_folder, name)
@@ -154,10 +147,19 @@ def _intact(
         asked.recipe in (None, manifest.recipe)
         and asked.engine in (None, manifest.runtime.engine)
         and asked.overrides == NOTHING_TOLD
-        and (device == "cpu" or manifest.runtime.engine not in CPU_ENGINES)
+        and _runs_here(manifest, machine)
         and _has_weights_of(manifest, asked.source, row)
     )
     return model if is_same else None
+
+
+def _runs_here(manifest: Manifest, machine: Machine) -> bool:
+    """Tell whether the engine would load it: models come from other machines, and engines go."""
+    runtime = manifest.runtime
+    if manifest.recipe not in RECIPES or runtime.engine not in BACKENDS.names():
+        return False
+    has_arithmetic = runtime.arithmetic != "bf16" or machine.has_bf16
+    return has_arithmetic and not machine.why_not(manifest.recipe, runtime.engine)
 
 
 def _has_weights_of(manifest: Manifest, source: Path | None, row: KnownModel | None) -> bool:
@@ -176,8 +178,7 @@ def _task(staged: Path, facts: Facts, asked: PullRequest, machine: Machine) -> T
         max_tokens=facts.max_tokens,
         dimensions=facts.dimensions,
         pad_token_id=facts.pad_token_id,
-        device=machine.device,
-        threads=machine.threads,
+        machine=machine,
         recipes=recipes,
         engines=(asked.engine,) if asked.engine else BACKENDS.names(),
         accepts_loss=asked.accepts_loss,
