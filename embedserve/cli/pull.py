@@ -137,6 +137,8 @@ def why_chosen(facts: Json) -> str:
     """Say why this candidate was chosen among those that were tried."""
     tried = facts["candidates"]
     passed = sum(one["tokens_per_s_mixed"] is not None for one in tried)
+    if any(one["verdict"].startswith("installed, below") for one in tried):
+        return f"nothing that was tried passed ({len(tried)} tried)"
     if passed > 1:
         return f"the fastest of {passed} that passed ({len(tried)} tried)"
     if len(tried) > 1:
