@@ -1,10 +1,7 @@
-"""Models copied, kept side by side, verified again; vectors cut; indexes that change machines."""
+"""Models copied, kept side by side, verified again; canaries; pulls over HTTP."""
 
-import base64
-import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +12,6 @@ from numpy.typing import NDArray
 
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import (
-    ConflictError,
     InvalidNameError,
     InvalidRequestError,
     ModelError,
@@ -26,11 +22,7 @@ from embedserve.models.installed import InstalledModel
 from embedserve.services.canary import check_canary
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
-from embedserve.services.models import Machine
-from embedserve.services.origins import Origin, VectorOrigins
-from embedserve.services.shorter import cut, warnings_of
-from embedserve.store.catalog import Catalog
-from embedserve.types import EncoderSpec, Index, Vectors
+from embedserve.services.models import Machine, PullRequest
 from tests.live import LiveServer
 
 NAME = "all-minilm"
@@ -52,15 +44,9 @@ def encoders(models: Path) -> Iterator[Encoders]:
 
 @pytest.fixture
 def library(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
-    library = ModelLibrary(models, encoders, Machine("cpu", 1))
+    library = ModelLibrary(models, encoders, Machine("cpu", 1, round_seconds=0.01))
     yield library
     library.close()
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
-        yield catalog
 
 
 def rewrite(models: Path, name: str = NAME, **changes: object) -> InstalledModel:
@@ -213,133 +199,16 @@ def test_verification_refuses_damaged_files(models: Path, library: ModelLibrary)
         library.verify(NAME)
 
 
-# -- shorter vectors --------------------------------------------------------------------------
-
-
-def spec(**changes: object) -> EncoderSpec:
-    plain = EncoderSpec("a", Path("a"), Path("b"), max_tokens=8, dimensions=8)
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def unit_rows() -> Vectors:
-    rows = np.random.default_rng(1).normal(0.5, 1, (5, 8)).astype(np.float32)
-    unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
-
-
-def test_shorter_vectors_are_the_leading_dimensions_of_unit_length() -> None:
-    rows = unit_rows()
-    short = cut(rows, 3, spec())
-    assert np.allclose(short, rows[:, :3] / np.linalg.norm(rows[:, :3], axis=1, keepdims=True))
-    for all_of_them in (None, 0, -1, 8, 100):
-        assert cut(rows, all_of_them, spec()) is rows
-
-
-def test_vectors_are_standardized_before_the_cut_where_the_card_says_so() -> None:
-    rows = unit_rows()
-    short = cut(rows, 3, spec(layer_norm_before_cut=True))
-    standard = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
-    expected = standard[:, :3] / np.linalg.norm(standard[:, :3], axis=1, keepdims=True)
-    assert np.allclose(short, expected, atol=1e-6)
-    assert not np.allclose(short, cut(rows, 3, spec()), atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("dimensions", "is_warned"), [(None, False), (8, False), (9, False), (4, False), (3, True)]
-)
-def test_lengths_that_the_model_was_not_trained_for_are_said(
-    dimensions: int | None, is_warned: bool
+def test_what_no_pull_could_do_is_refused_before_it_waits_for_others(
+    library: ModelLibrary,
 ) -> None:
-    found = warnings_of("m", dimensions, spec(matryoshka_dimensions=(4, 2)))
-    assert bool(found) == is_warned
-    if is_warned:
-        assert "only for 8, 4, 2" in found[0]
-
-
-# -- indexes and the machine that filled them -------------------------------------------------
-
-
-@pytest.fixture
-def index(catalog: Catalog, encoders: Encoders) -> Index:
-    spec = encoders.get(NAME).spec
-    return catalog.indexes.create(
-        "notes", "{}", model=NAME, artefact=spec.artefact, dimensions=spec.dimensions
-    )
-
-
-def moved(here: Origin, distance: float) -> Origin:
-    packed = base64.b64encode(nudged(here.vector, distance).tobytes()).decode()
-    return replace(here, cpu="z80", vector_base64=packed)
-
-
-def here_of(encoders: Encoders) -> Origin:
-    canary = encoders.canary(encoders.get(NAME).spec.artefact)
-    assert canary is not None
-    return Origin.of(canary)
-
-
-def test_index_of_this_machine_has_nothing_to_say(
-    catalog: Catalog, encoders: Encoders, index: Index
-) -> None:
-    origins = VectorOrigins(catalog, encoders)
-    origins.begin(encoders.get(NAME))
-    assert origins.check(index, encoders.get(NAME)) == []
-    assert origins.warnings(index) == []
-
-
-def test_index_of_another_machine_is_said_or_refused(
-    catalog: Catalog, encoders: Encoders, index: Index
-) -> None:
-    origins, here = VectorOrigins(catalog, encoders), here_of(encoders)
-    catalog.origins.add(index.artefact, moved(here, 0.005).write())
-    [warning] = origins.check(index, encoders.get(NAME))
-    assert "`z80`" in warning
-    assert "within tolerance" in warning
-    assert origins.warnings(index) == [warning]
-    assert catalog.origins.renew(index.artefact, moved(here, 1.0).write())
-    with pytest.raises(ConflictError, match="does not give here"):
-        origins.check(index, encoders.get(NAME))
-    assert "does not give here" in origins.warnings(index)[0]
-
-
-def test_new_index_takes_no_vectors_of_another_machine(
-    catalog: Catalog, encoders: Encoders, index: Index
-) -> None:
-    catalog.origins.add(index.artefact, moved(here_of(encoders), 0.005).write())
-    VectorOrigins(catalog, encoders).begin(encoders.get(NAME))
-    assert catalog.origins.get(index.artefact) == here_of(encoders).write()
-    assert VectorOrigins(catalog, encoders).check(index, encoders.get(NAME)) == []
-
-
-def test_catalog_of_version_1_gets_its_origins(tmp_path: Path) -> None:
-    path = tmp_path / "old.sqlite3"
-    Catalog(path).close()
-    connection = sqlite3.connect(path)
-    connection.executescript("DROP TABLE origins; PRAGMA user_version = 1")
-    connection.close()
-    with Catalog(path) as catalog:
-        assert catalog.origins.add("a", "first") == "first"
-        assert catalog.origins.add("a", "second") == "first"
-
-
-def test_copied_index_is_said_to_be_from_elsewhere(models: Path, tmp_path: Path) -> None:
-    (tmp_path / "documents").mkdir()
-    (tmp_path / "documents" / "note.md").write_text("The port is 11435.\n")
-    home = models.parent
-    with LiveServer(home, allow=[tmp_path / "documents"]) as live:
-        live.ingest("notes", tmp_path / "documents")
-        assert live.http.get("/indexes/notes").json()["warnings"] == []
-    connection = sqlite3.connect(home / "catalog.sqlite3")
-    [text] = connection.execute("SELECT origin FROM origins").fetchone()
-    origin = moved(Origin.read(text), 0.005)
-    with connection:
-        connection.execute("UPDATE origins SET origin = ?", (origin.write(),))
-    connection.close()
-    with LiveServer(home, allow=[tmp_path / "documents"]) as live:
-        reply = live.http.post("/indexes/notes/query", json={"query": "port"}).json()
-        assert len(reply["hits"]) == 1
-        assert "within tolerance" in reply["warnings"][0]
-        assert live.http.get("/indexes/notes").json()["warnings"] == reply["warnings"]
+    for request, message in (
+        (PullRequest(NAME, recipe="int3"), "Unknown recipe `int3`"),
+        (PullRequest(NAME, engine="abacus"), "Unknown engine `abacus`"),
+        (PullRequest(f"{NAME}:int8", recipe="fp32"), "says `int8`, `--recipe` says `fp32`"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message):
+            library.start_pull(request)
 
 
 # -- over HTTP --------------------------------------------------------------------------------
@@ -361,6 +230,8 @@ def test_models_are_copied_and_pulled_over_http(models: Path) -> None:
         folder = live.http.post("/api/pull", json={"model": "x", "from": "/etc"})
         assert folder.status_code == 400
         assert "--from" in folder.json()["error"]
-        body = {"model": NAME, "recipe": "nonsense"}
-        lines = live.http.post("/api/pull", json=body).text.splitlines()
-        assert "Unknown recipe `nonsense`" in json.loads(lines[-1])["error"]
+        for is_stream in (True, False):
+            asked: dict[str, object] = {"model": NAME, "recipe": "nonsense", "stream": is_stream}
+            unknown = live.http.post("/api/pull", json=asked)
+            assert unknown.status_code == 400
+            assert "Unknown recipe `nonsense`" in unknown.json()["error"]
