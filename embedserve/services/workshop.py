@@ -50,6 +50,7 @@ class Workbench:
         if process.stdin is None or process.stdout is None:
             raise ModelError("This is a bug: a workbench without pipes.")
         timer = Timer(self._limit_s, self._give_up)
+        timer.daemon = True  # a process that ends meanwhile must not wait for it
         timer.start()
         try:
             process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
