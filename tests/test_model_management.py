@@ -24,6 +24,7 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest
 from tests.live import LiveServer
+from tests.tiny_models import Exported
 
 NAME = "all-minilm"
 
@@ -179,11 +180,14 @@ def test_verification_without_the_checkpoint_says_so(models: Path, library: Mode
 
 
 def test_verification_against_fp32_finds_a_card_that_is_not_true(
-    models: Path, library: ModelLibrary
+    exported: dict[str, Exported], models: Path, library: ModelLibrary
 ) -> None:
-    card = installed.resolve(models, NAME).manifest.fidelity
-    rewrite(models, fidelity=replace(card, cosine_mean=card.cosine_mean - 0.01))
-    found = library.verify(NAME)
+    checkpoint = exported["bert-ready"].folder / "checkpoint"
+    library.pull(PullRequest("tiny", checkpoint, recipe="fp32", engine="onnxruntime"))
+    assert library.verify("tiny").failures == ()
+    card = installed.resolve(models, "tiny").manifest.fidelity
+    rewrite(models, "tiny", fidelity=replace(card, cosine_mean=card.cosine_mean - 0.01))
+    found = library.verify("tiny")
     assert found.fidelity is not None
     assert found.fidelity.cosine_mean == pytest.approx(card.cosine_mean, abs=5e-4)
     [failure] = found.failures

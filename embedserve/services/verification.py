@@ -35,7 +35,8 @@ TOLERANCES = {
 otherwise. On the machine that pulled, nothing differs at all."""
 
 _SPEEDS = ("16", "128", "mixed")
-_SPEED_SECONDS = 1.0
+# Rounds of a pull that are measured here at once.
+_ROUNDS = 3
 # How sources are written down; see `models.pull.locate`.
 _FOLDER = "folder "
 _PACKAGE = "package "
@@ -72,7 +73,7 @@ def verify_model(
             loaded = _load(bench, encoder_spec(model), manifest, machine)
             ours = loaded.reference_rows()
             sung = loaded.canary(manifest.canary.text)
-            performance = _performance(loaded)
+            performance = _performance(loaded, _ROUNDS * machine.round_seconds)
         card, why_not = _card(model, ours, place, workshop, machine, progress)
     canary, is_canary_good = _canary(manifest, sung, performance)
     failures = [] if is_canary_good else [f"the canary is {canary}"]
@@ -164,8 +165,8 @@ def _load(bench: Workbench, spec: EncoderSpec, manifest: Manifest, machine: Mach
     return LoadedModel(bench, spec, manifest.kind, device=machine.device, threads=machine.threads)
 
 
-def _performance(loaded: LoadedModel) -> Performance:
-    speeds = {of: loaded.speed(of, _SPEED_SECONDS) for of in _SPEEDS}
+def _performance(loaded: LoadedModel, seconds: float) -> Performance:
+    speeds = {of: loaded.speed(of, seconds) for of in _SPEEDS}
     return Performance(
         **loaded.machine(),
         tokens_per_s_16=speeds["16"],
