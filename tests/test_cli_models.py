@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from embedserve.cli.pull import why_chosen
 from embedserve.models import installed, manifest
 from tests.live import LiveServer
 from tests.test_cli import run
@@ -61,3 +62,18 @@ def test_verify_tells_a_card_that_is_not_true(model_home: Path, tmp_path: Path) 
     assert "top10 overlap is" in done.stderr
     assert "MEASURED HERE" in done.stdout
     assert run("verify", "nope", home=home).returncode == 3
+
+
+def test_pull_says_why_it_chose() -> None:
+    def told(*verdicts: str) -> str:
+        tried = [
+            {"verdict": verdict, "tokens_per_s_mixed": None if "refused" in verdict else 1.0}
+            for verdict in verdicts
+        ]
+        return why_chosen({"candidates": tried})
+
+    assert told("installed") == "nothing else was tried"
+    assert told("installed", "slower", "refused: a") == "the fastest of 2 that passed (3 tried)"
+    assert told("installed", "refused: a") == "the only one of 2 tried that passed"
+    below = told("installed, below its gate: a", "slower, below its gate: b")
+    assert below == "nothing that was tried passed (2 tried)"
