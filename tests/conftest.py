@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 CACHE = ROOT / ".cache" / "models"
 # Files of embedserve/services that a pull goes through.
-PULLING = ("candidates.py", "checkpoints.py", "models.py", "workbench.py", "workshop.py")
+PULLING = tuple(
+    f"{name}.py"
+    for name in ("candidates", "checkpoints", "machine", "models", "workbench", "workshop")
+)
 # 30 s on two idle cores.
 PULL_S = 300
 

@@ -1,6 +1,5 @@
 """Damaged and half-finished models: refused with a message, never served, repaired by a pull."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,14 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.models import Machine, PullRequest, pull_model
 from embedserve.services.workshop import Workshop
 from tests.live import environment
+from tests.model_damage import (
+    cut_manifest,
+    cut_tokenizer,
+    delete_graph,
+    flip_byte,
+    list_foreign_file,
+    rewrite_manifest,
+)
 from tests.tiny_models import Exported
 
 T = TypeVar("T")
@@ -73,41 +80,6 @@ def pull(
     pull_model(request, models_folder=models_folder, workshop=workshop, machine=machine)
 
 
-def flip_byte(folder: Path) -> None:
-    path = folder / "model.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut_tokenizer(folder: Path) -> None:
-    path = folder / "tokenizer.json"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def delete_graph(folder: Path) -> None:
-    (folder / "model.onnx").unlink()
-
-
-def rewrite_manifest(**changes: object) -> Callable[[Path], None]:
-    def rewrite(folder: Path) -> None:
-        path = folder / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
-
-    return rewrite
-
-
-def list_foreign_file(folder: Path) -> None:
-    (folder.parent / "x").write_bytes(b"somebody's own")
-    files = json.loads((folder / "manifest.json").read_bytes())["files"]
-    rewrite_manifest(files={**files, "../x": {"sha256": "0" * 64, "size_bytes": 14}})(folder)
-
-
-def cut_manifest(folder: Path) -> None:
-    path = folder / "manifest.json"
-    path.write_bytes(path.read_bytes()[:200])
-
-
 DAMAGES = {
     "a corrupted byte in the graph": (flip_byte, r"model\.onnx` has sha256 \w+ instead of"),
     "a truncated tokenizer": (cut_tokenizer, r"tokenizer\.json` has \d+ bytes instead of \d+"),
@@ -152,6 +124,34 @@ def test_next_pull_repairs_a_model_to_the_same_artefact(
     assert encoders.get("tiny").encode(["a text"]).shape == (1, before.manifest.dimensions)
     assert (before.folder.parent / "x").read_bytes() == b"somebody's own"
     assert list((models / ".staging").iterdir()) == []
+
+
+def test_plain_pull_repairs_a_damaged_model_in_the_form_it_had(
+    models: Path, request_of_tiny: PullRequest, workshop: Workshop
+) -> None:
+    # A plain pull of a new model would try every recipe and take the fastest.
+    before = installed.resolve(models, "tiny")
+    flip_byte(before.folder)
+    pull(replace(request_of_tiny, recipe=None, engine=None), models, workshop)
+    after = installed.resolve(models, "tiny").manifest
+    assert after.artefact == before.manifest.artefact
+    assert [one.recipe for one in after.candidates] == ["fp32"]
+
+
+def test_pull_of_another_form_says_what_it_replaces(
+    models: Path, request_of_tiny: PullRequest, workshop: Workshop
+) -> None:
+    told: list[str] = []
+    pull_model(
+        replace(request_of_tiny, recipe="int4", accepts_loss=True),
+        models_folder=models,
+        workshop=workshop,
+        machine=MACHINE,
+        progress=lambda stage, done, total: told.append(stage),
+    )
+    [line] = [stage for stage in told if stage.startswith("replacing")]
+    assert "fp32 on onnxruntime" in line
+    assert "indexes" in line
 
 
 def without_openvino(name: str) -> EngineFacts:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, NotFoundError
 from embedserve.models.checkpoint import read_facts
 from embedserve.models.hub import HubOptions
 from embedserve.models.library import find_known
@@ -176,7 +176,7 @@ def test_other_weights_under_a_known_name_are_refused(tiny: Path) -> None:
 
 
 def test_unknown_short_name_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"`nothing:latest` is not in the library.*--from"):
+    with pytest.raises(NotFoundError, match=r"`nothing:latest` is not in the library.*--from"):
         locate(parse_name("nothing"), None)
 
 

@@ -7,13 +7,14 @@ and pickles never are.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, NotFoundError
 from embedserve.models.hub import Address, HubOptions, Progress, fetch
-from embedserve.models.library import KnownModel, find_known
+from embedserve.models.library import KnownModel, find_known, library
 from embedserve.models.names import DEFAULT_TAG, HUB_HOST, ModelName, split_recipe
 from embedserve.models.weights import (
     ONNX_FIRST,
@@ -109,9 +110,11 @@ def _address(name: ModelName, row: KnownModel | None) -> Address:
         tag, _ = split_recipe(name.tag)
         revision = "main" if tag.lower() == DEFAULT_TAG else tag
         return Address(f"{name.namespace}/{name.model}", revision)
-    raise ModelError(
-        f"Model `{name.display}` is not in the library. Name it `{HUB_HOST}/organisation/model`, "
-        "or give a folder with `--from`."
+    near = get_close_matches(name.model.lower(), sorted({row.name for row in library()}), n=3)
+    guess = f" Did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else ""
+    raise NotFoundError(
+        f"Model `{name.display}` is not in the library (docs/models.md lists it).{guess} Any other "
+        f"encoder is pulled as `{HUB_HOST}/organisation/model`, or from a folder with `--from`."
     )
 
 

@@ -15,6 +15,7 @@ from embedserve.models import installed
 from embedserve.models import manifest as manifests
 from embedserve.models.checkpoint import Facts, weights_sha256
 from embedserve.models.checkpoint import Overrides as Overrides
+from embedserve.models.fidelity import failed_figures
 from embedserve.models.hub import Progress as Progress
 from embedserve.models.installed import InstalledModel
 from embedserve.models.library import KnownModel, find_known
@@ -72,6 +73,8 @@ def pull_model(
         present = _intact(models_folder, wanted, asked, machine)
         if present and not asked.is_forced:
             return present
+        former = _former(models_folder, wanted)
+        asked = _as_it_was(asked, former, machine)
         with installed.staging(models_folder, wanted) as staged:
             progress("locating checkpoint", None, None)
             found = find_checkpoint(wanted, asked.source, asked.overrides, progress)
@@ -82,7 +85,10 @@ def pull_model(
             chosen = search.run()
             progress("installing", None, None)
             finished = _finish(staged, chosen)
-            manifests.write(finished, _manifest(wanted, found, chosen, folder=finished))
+            manifest = _manifest(wanted, found, chosen, folder=finished)
+            if former and former.artefact != manifest.artefact:
+                progress(_replacing(former), None, None)
+            manifests.write(finished, manifest)
             return installed.install(models_folder, wanted, finished)
 
 
@@ -151,6 +157,36 @@ def _intact(
         and _has_weights_of(manifest, asked.source, row)
     )
     return model if is_same else None
+
+
+def _former(models_folder: Path, name: ModelName) -> Manifest | None:
+    """Return the manifest of what is installed under exactly this name, damaged files or not."""
+    try:
+        model = installed.resolve(models_folder, name.display)
+    except (ModelError, ModelNotFoundError):
+        return None
+    return model.manifest if model.folder == installed.folder_of(models_folder, name) else None
+
+
+def _as_it_was(asked: PullRequest, former: Manifest | None, machine: Machine) -> PullRequest:
+    """Ask for the form of a damaged model: its repair gives the vectors that indexes hold."""
+    if former is None or asked.is_forced or asked.recipe or asked.engine:
+        return asked
+    if not _runs_here(former, machine):
+        return asked
+    return replace(
+        asked,
+        recipe=former.recipe,
+        engine=former.runtime.engine,
+        accepts_loss=asked.accepts_loss or bool(failed_figures(former.fidelity, former.recipe)),
+    )
+
+
+def _replacing(former: Manifest) -> str:
+    return (
+        f"replacing {former.recipe} on {former.runtime.engine}, whose vectors are others: indexes "
+        "filled with it are refused until they are ingested anew, or it is pulled again"
+    )
 
 
 def _runs_here(manifest: Manifest, machine: Machine) -> bool:
