@@ -25,6 +25,9 @@ def test_models_are_listed_shown_and_used(home: Path) -> None:
     short = run("embed", "one", "--dimensions", "3", home=home)
     assert len(short.stdout.split()) == 3
     assert "was not trained for 3 dimensions" in short.stderr
+    too_long = run("embed", "one", "--dimensions", "5000", home=home)
+    assert too_long.returncode != 0
+    assert "has 384 dimensions; ask for 1 to 384" in too_long.stderr
     embedded = run("embed", "--json", home=home, stdin="one\ntwo\n")
     assert len(json.loads(embedded.stdout)["embeddings"]) == 2
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,3 +244,12 @@ def test_folder_and_installed_model_are_told_apart_by_the_same_files(tmp_path: P
     assert before == sha256(b"model.onnx", b"Constant_7_attr__value", b"model.onnx_data")
     (tmp_path / "onnx" / "Constant_7_attr__value").write_bytes(b"other")
     assert before != weights_sha256(tmp_path)
+
+
+def test_hub_without_a_connection_is_told_as_that(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+    options = HubOptions(endpoint=f"http://127.0.0.1:{port}", cache_folder=tmp_path, pause_s=0)
+    with pytest.raises(ModelError, match=r"no connection to it. Is this machine online\? HF_ENDP"):
+        locate(parse_name("hf.co/org/tiny"), None, options)

