@@ -89,7 +89,7 @@ def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> Non
         (["show", "nope"], 3, "model 'nope:latest' not found"),
         (["rm", "nope"], 3, "model 'nope' not found"),
         (["jobs", "show", "nope"], 3, "nope"),
-        (["pull", "no-such-model"], 1, "no-such-model"),
+        (["pull", "no-such-model"], 3, "is not in the library"),
         (["pull", "Bad Name"], 1, "invalid model name"),
         (["ingest", "/no/such/folder", "-i", "x"], 3, "/no/such/folder"),
         (["index", "create", "bad name"], 1, "is not valid"),
