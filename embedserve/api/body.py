@@ -12,23 +12,38 @@ from embedserve.errors import InvalidRequestError, TooLargeError
 M = TypeVar("M", bound=BaseModel)
 
 
+class LimitedBody:
+    """Gather a body's parts; raise TooLargeError as soon as they pass the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Take the next part."""
+        self._size += len(part)
+        if self._size > self._limit_bytes:
+            raise TooLargeError(
+                f"The request is larger than {self._limit_bytes} bytes "
+                "(EMBEDSERVE_MAX_REQUEST_BYTES); send it in parts."
+            )
+        self._parts.append(part)
+
+    def whole(self) -> bytes:
+        """Return what was gathered."""
+        return b"".join(self._parts)
+
+
 async def read_body(request: Request) -> bytes:
     """Return the whole body, once or again; raise TooLargeError as soon as it passes the limit."""
     if hasattr(request.state, "body"):
         known: bytes = request.state.body
         return known
-    limit: int = request.app.state.max_request_bytes
-    parts, size = [], 0
+    gathered = LimitedBody(request.app.state.max_request_bytes)
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLargeError(
-                f"The request is larger than {limit} bytes (EMBEDSERVE_MAX_REQUEST_BYTES); "
-                "send it in parts."
-            )
-        parts.append(part)
-    body = b"".join(parts)
-    request.state.body = body
+        gathered.add(part)
+    body = request.state.body = gathered.whole()
     return body
 
 

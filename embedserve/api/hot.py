@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from embedserve.api.body import Fields, parse_object
+from embedserve.api.body import Fields, LimitedBody, parse_object
 from embedserve.api.errors import BUG, error_response, respond
 from embedserve.api.replies import Reply, Services
-from embedserve.errors import EmbedserveError, TooLargeError
+from embedserve.errors import EmbedserveError
 
 logger = logging.getLogger(__name__)
 
@@ -84,21 +84,14 @@ class HotPath:
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the whole body, or None when the client left before its end."""
-        parts, size, is_more = [], 0, True
+        body, is_more = LimitedBody(self._max_request_bytes), True
         while is_more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_request_bytes:
-                raise TooLargeError(
-                    f"The request is larger than {self._max_request_bytes} bytes "
-                    "(EMBEDSERVE_MAX_REQUEST_BYTES); send it in parts."
-                )
-            parts.append(part)
+            body.add(message.get("body", b""))
             is_more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return body.whole()
 
 
 @dataclass

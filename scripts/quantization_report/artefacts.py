@@ -9,7 +9,7 @@ import numpy as np
 
 from embedserve.engine.backend import describe
 from embedserve.engine.cores import available_cores
-from embedserve.engine.cpu import cpu_class, cpu_features, has_vnni
+from embedserve.engine.cpu import cpu_class
 from embedserve.models.checkpoint import Overrides, read_facts
 from embedserve.models.manifest import (
     ONNX_FILE,
@@ -20,10 +20,9 @@ from embedserve.models.manifest import (
     digest_file,
 )
 from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE, Way
+from embedserve.services.machine import Machine
 from embedserve.services.workshop import Workbench, Workshop
 from embedserve.types import Arithmetic, Vectors
-
-_BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,14 @@ def ways_here(recipes: Sequence[str]) -> list[tuple[str, int]]:
         (recipe, number)
         for recipe in recipes
         for number, way in enumerate(RECIPES[recipe].ways)
-        if describe(way.engine).is_available and (recipe != "bf16" or _has_bf16())
+        if describe(way.engine).is_available and (recipe != "bf16" or machine().has_bf16)
     ]
 
 
 def runtime_of(way: Way, model: Model) -> Runtime:
     """Say how a way runs here."""
     arithmetic: Arithmetic = way.arithmetic
-    if arithmetic == "bf16" and not _has_bf16():
+    if arithmetic == "bf16" and not machine().has_bf16:
         arithmetic = "f32"
     return Runtime(way.engine, arithmetic, way.dynamic_group, model.pad_token_id)
 
@@ -119,7 +118,7 @@ def build(model: Model, recipe: str, number: int, workshop: Workshop) -> Artefac
             output=str(graph),
             recipe=recipe,
             way=number,
-            weight_limit=FULL_RANGE if has_vnni() else SAFE_RANGE,
+            weight_limit=FULL_RANGE if machine().has_vnni else SAFE_RANGE,
             ranges=str(ranges) if way.needs_ranges else None,
         )
     return Artefact(graph, runtime_of(way, model))
@@ -152,5 +151,6 @@ def encode(bench: Workbench, texts: Sequence[str], scratch: Path) -> Vectors:
     return vectors
 
 
-def _has_bf16() -> bool:
-    return bool(_BF16_FEATURES & cpu_features())
+def machine() -> Machine:
+    """Return this machine, all its cores."""
+    return Machine("cpu", available_cores())
