@@ -80,6 +80,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     scheduler = Scheduler(
         workers=settings.threads or available_cores(),
         micro_batch_tokens=settings.micro_batch_tokens,
+        bulk_batch_tokens=settings.bulk_batch_tokens,
         queue_tokens=settings.queue_tokens,
         queue_s=settings.queue_s,
         worker_timeout_s=settings.worker_timeout_s,

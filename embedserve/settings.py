@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Engine worker threads; 0 means one for each core this process may use."""
     micro_batch_tokens: int = Field(default=256, ge=1)
     """Tokens that one engine call carries at most (a longer text runs alone)."""
+    bulk_batch_tokens: int = Field(default=1024, ge=1)
+    """The same for large requests and ingestion while no small request came for two seconds."""
     small_request_tokens: int = Field(default=512, ge=1)
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""
     queue_tokens: int = Field(default=4_000_000, ge=1)

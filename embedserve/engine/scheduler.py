@@ -59,6 +59,7 @@ class Scheduler:
         *,
         workers: int,
         micro_batch_tokens: int,
+        bulk_batch_tokens: int = 0,
         queue_tokens: int,
         queue_s: float = 120.0,
         worker_timeout_s: float = 60.0,
@@ -66,16 +67,19 @@ class Scheduler:
     ) -> None:
         """Start the threads.
 
+        A batch has `micro_batch_tokens` at most; in the bulk lane `bulk_batch_tokens`, if that is
+        more and nothing came in the small lane lately.
         At most `queue_tokens` wait in each lane, and nothing for longer than `queue_s`; a run that
         takes longer than `worker_timeout_s`, and than its model usually does, is given up.
         """
         self.workers = workers
-        self._micro_batch_tokens = micro_batch_tokens
         self._queue_tokens = queue_tokens
         self._queue_s = queue_s
         self._worker_timeout_s = worker_timeout_s
         self._report = report
-        self._lanes = Lanes()
+        self._lanes = Lanes(
+            small_tokens=micro_batch_tokens, bulk_tokens=bulk_batch_tokens, workers=workers
+        )
         self._throughput = Throughput()
         self._order = 0
         self._patient = 0
@@ -149,7 +153,7 @@ class Scheduler:
         with self._lock:
             left = self._workers.running()
             while self._lanes:
-                left += self._lanes.take(self._micro_batch_tokens)
+                left += self._lanes.take()
         for entry in left:
             entry.request.fail(OverloadedError("The server stopped."))
 
@@ -185,7 +189,7 @@ class Scheduler:
                     if self._is_closed:
                         return []
                     self._work_came.wait()
-                taken = self._lanes.take(self._micro_batch_tokens, worker.last)
+                taken = self._lanes.take(worker.last)
                 worker.last = group_of(taken[0])
                 if self._patient:
                     self._room_came.notify_all()

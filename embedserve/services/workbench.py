@@ -33,8 +33,9 @@ _SLOW_ROUND_SECONDS = 2.0
 _INVARIANCE_LENGTHS = (2, 3, 7, 16, 33, 64, 130)
 # And two texts of the model's full length, or of this one where that would take slow models long.
 _LONG_TOKENS = 512
-_MICRO_BATCH_TOKENS = 256
 _PARENT_POLL_S = 1.0
+# As a server has them that nobody configured.
+_MICRO_BATCH_TOKENS, _BULK_BATCH_TOKENS = 256, 1024
 
 
 def build(
@@ -75,7 +76,10 @@ class Loaded:
         self._spec = EncoderSpec(**{**spec, **paths})
         self._threads = threads
         scheduler = Scheduler(
-            workers=threads, micro_batch_tokens=_MICRO_BATCH_TOKENS, queue_tokens=10**7
+            workers=threads,
+            micro_batch_tokens=_MICRO_BATCH_TOKENS,
+            bulk_batch_tokens=_BULK_BATCH_TOKENS,
+            queue_tokens=10**7,
         )
         self._encoder = Encoder(self._spec, scheduler, device=device)
         ids = [text.ids for text in self._encoder.tokenize(reference_texts())]
@@ -92,14 +96,14 @@ class Loaded:
         rows = [self._encoder.score(query, passages)[:, 0] for query in queries]
         np.save(output, np.stack(rows))
 
-    def speed(self, *, of: str, seconds: float) -> float:
-        """Return tokens per second over about that time.
+    def speed(self, *, of: str, seconds: float, times: int = 1) -> float:
+        """Return tokens per second over about that time, with `times` as many texts at once.
 
         A model for which one round takes longer than `_SLOW_ROUND_SECONDS` is timed once only.
         """
         if of in self._slow:
             return self._slow[of]
-        texts = [self._text(length) for length in _ROUNDS[of]]
+        texts = [self._text(length) for length in _ROUNDS[of] * times]
         tokens = sum(len(text.ids) for text in texts)
         # The first round also makes the engine's kernels for these lengths.
         first = self._seconds(texts)

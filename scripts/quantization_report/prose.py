@@ -53,9 +53,10 @@ READING = """\
 - **nDCG@10** is a retrieval test: SciFact's 5,183 documents and 300 test queries, title and text in
   one, cut at 256 tokens, searched exactly. Differences below about .003 are chance, not quality.
 - **Tokens per second** are of all {cores} cores together, over token ids (tokenizing is left out
-  for everyone): 64 texts of 16 tokens, 16 of 128, 8 of 256, or 61 of 8 to 250 tokens at once.
-  Median of {rounds} rounds of {seconds:g} s; each round times every row once, so ratios between
-  rows are steadier than the figures themselves.
+  for everyone): 256 texts of 16 tokens, 64 of 128, 32 of 256, or 244 of 8 to 250 tokens at once.
+  Median of {rounds} rounds of {seconds:g} s. Each round starts every row in a new process (one file
+  in one engine runs up to a quarter faster or slower from start to start, by where its memory came
+  to lie) and times each once, so ratios between rows are steadier than the figures themselves.
 - **Memory** is what a process holds that has loaded the artefact and run all lengths, with two
   malloc arenas as in the server; {empty:.0f} MB of it are Python and the measuring code, without
   engine and model.
@@ -66,8 +67,7 @@ RIVALS = """\
 The last two rows are optimum's file in onnxruntime without this project's engine, as
 sentence-transformers runs it: texts one by one, or sorted by length and in batches of 32 that are
 padded to their longest text. Each was measured with one session of {cores} threads and with {cores}
-workers of one thread, and the faster one counts at each length. They are given four times as many
-texts at once, so that no worker waits for another's last batch. Memory is the smaller of both."""
+workers of one thread, and the faster one counts at each length. Memory is the smaller of both."""
 
 BASE = """\
 A model of BERT-base's shape (12 layers, 768 features, 30,522 words, {parameters:.0f} million

@@ -20,10 +20,6 @@ from embedserve.models.fidelity import reference_texts
 from embedserve.services import workbench
 from embedserve.types import TokenIds, Vectors
 
-# Batches of sorted texts differ in length: over several times as many texts no worker waits long
-# for another's last batch.
-_TIMES = 4
-
 
 @dataclass(frozen=True)
 class Way:
@@ -73,10 +69,14 @@ class Session:
         """Embed texts, (texts, dimensions) float32."""
         return self._embed(self._tokenize(texts))
 
-    def speed(self, of: str, seconds: float) -> float:
-        """Return tokens per second over about that time, of the workbench's texts."""
+    def speed(self, of: str, seconds: float, times: int) -> float:
+        """Return tokens per second over about that time, of the workbench's texts.
+
+        Batches of sorted texts differ in length: over several times as many texts no worker waits
+        long for another's last batch.
+        """
         lengths = [min(length, self._files.max_tokens) for length in workbench._ROUNDS[of]]
-        texts = [self._random.choice(self._tokens, length) for length in lengths * _TIMES]
+        texts = [self._random.choice(self._tokens, length) for length in lengths * times]
         tokens = sum(len(text) for text in texts)
         self._embed(texts)
         started, rounds = time.perf_counter(), 0
@@ -113,8 +113,8 @@ class Session:
 class Rival:
     """One session in a process of its own."""
 
-    def __init__(self, files: Files, way: Way) -> None:
-        self.way = way
+    def __init__(self, files: Files, way: Way, times: int = 1) -> None:
+        self._times = times
         self._process = ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), initializer=_load, initargs=(files, way)
         )
@@ -126,7 +126,7 @@ class Rival:
 
     def speed(self, of: str, seconds: float) -> float:
         """See `Session.speed`."""
-        speed: float = self._process.submit(_call, "speed", of, seconds).result()
+        speed: float = self._process.submit(_call, "speed", of, seconds, self._times).result()
         return speed
 
     def resident_bytes(self) -> int:
