@@ -18,6 +18,7 @@ from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.cores import available_cores
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, StartupError
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
@@ -79,8 +80,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     metrics = Metrics()
     scheduler = Scheduler(
         workers=settings.threads or available_cores(),
-        micro_batch_tokens=settings.micro_batch_tokens,
-        bulk_batch_tokens=settings.bulk_batch_tokens,
+        batch_tokens=BatchTokens(settings.micro_batch_tokens, settings.bulk_batch_tokens),
         queue_tokens=settings.queue_tokens,
         queue_s=settings.queue_s,
         worker_timeout_s=settings.worker_timeout_s,

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError
 from embedserve.types import TokenIds, Vectors
@@ -68,7 +69,7 @@ def scheduler(
 ) -> Scheduler:
     return Scheduler(
         workers=workers,
-        micro_batch_tokens=16,
+        batch_tokens=BatchTokens(16, 16),
         queue_tokens=queue_tokens,
         queue_s=queue_s,
         worker_timeout_s=worker_timeout_s,

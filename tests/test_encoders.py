@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError, ModelNotFoundError
 from embedserve.models import installed
@@ -25,7 +26,7 @@ MACHINE = Machine("cpu", 1)
 
 @pytest.fixture
 def scheduler() -> Iterator[Scheduler]:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     yield scheduler
     scheduler.close()
 
@@ -147,7 +148,7 @@ class RemovingScheduler(Scheduler):
 
 
 def test_model_that_vanishes_while_it_loads_is_not_remembered(models: Path) -> None:
-    scheduler = RemovingScheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = RemovingScheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     encoders = Encoders(models, scheduler, device="cpu")
     library = ModelLibrary(models, encoders, MACHINE)
     scheduler.during = lambda: library.remove("one")

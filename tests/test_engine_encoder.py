@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from embedserve.engine.backend import describe
 from embedserve.engine.encoder import SLICE, Encoder
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError
 from embedserve.types import EncoderSpec
@@ -38,7 +39,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[Scheduler]:
-    scheduler = Scheduler(workers=2, micro_batch_tokens=256, queue_tokens=5_000)
+    scheduler = Scheduler(workers=2, batch_tokens=BatchTokens(256, 256), queue_tokens=5_000)
     yield scheduler
     scheduler.close()
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.types import TokenIds, Vectors
@@ -123,7 +124,9 @@ def test_nobody_waits_beyond_the_time_limit_of_a_request() -> None:
 def test_what_ran_is_reported() -> None:
     reports: list[BatchReport] = []
     backend = SumBackend(bucket_tokens=8)
-    engine = Scheduler(workers=1, micro_batch_tokens=16, queue_tokens=1000, report=reports.append)
+    engine = Scheduler(
+        workers=1, batch_tokens=BatchTokens(16, 16), queue_tokens=1000, report=reports.append
+    )
     engine.submit(backend, [text(3), text(5)], dimensions=DIMENSIONS, lane="bulk").result(5)
     engine.close()
     assert [(one.lane, one.texts, one.tokens) for one in reports] in (

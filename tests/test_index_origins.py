@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError
 from embedserve.services.encoders import Encoders
@@ -29,7 +30,7 @@ def models(model_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoders(models: Path) -> Iterator[Encoders]:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     yield Encoders(models, scheduler, device="cpu")
     scheduler.close()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import (
     InvalidNameError,
@@ -38,7 +39,7 @@ def models(model_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoders(models: Path) -> Iterator[Encoders]:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     yield Encoders(models, scheduler, device="cpu")
     scheduler.close()
 
@@ -137,7 +138,7 @@ def test_reranker_is_listed_as_such_and_gives_no_embeddings(
 def test_model_of_a_cpu_engine_on_a_gpu_is_to_be_pulled_again(models: Path) -> None:
     model = installed.resolve(models, NAME)
     rewrite(models, runtime=replace(model.manifest.runtime, engine="openvino"))
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     with pytest.raises(ModelError, match="`EMBEDSERVE_DEVICE=cuda embedserve pull all-minilm"):
         Encoders(models, scheduler, device="cuda").get(NAME)
     scheduler.close()

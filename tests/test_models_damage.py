@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from embedserve.engine.backend import EngineFacts, describe
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import installed, manifest
@@ -69,7 +70,7 @@ def models(intact: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoders(models: Path) -> Iterator[Encoders]:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     yield Encoders(models, scheduler, device="cpu")
     scheduler.close()
 

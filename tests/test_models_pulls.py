@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, InvalidNameError, ModelError, OverloadedError
 from embedserve.models.installed import InstalledModel
@@ -116,7 +117,7 @@ def test_closing_resolves_every_future_even_of_a_pull_that_hangs() -> None:
 
 
 def test_closing_the_library_ends_the_export(tmp_path: Path) -> None:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     library = ModelLibrary(tmp_path, Encoders(tmp_path, scheduler, device="cpu"), Machine("cpu", 1))
     is_exporting = threading.Event()
     pull = library.start_pull(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, ModelError
 from embedserve.models import installed
@@ -125,7 +126,7 @@ def test_a_killed_workbench_leaves_nothing_behind_and_the_next_pull_works(
 def test_closing_the_library_ends_measuring_too(
     exported: dict[str, Exported], tmp_path: Path
 ) -> None:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=64, queue_tokens=10_000)
+    scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     encoders = Encoders(tmp_path, scheduler, device="cpu")
     library = ModelLibrary(tmp_path, encoders, MACHINE)
     is_measuring, before = threading.Event(), children()

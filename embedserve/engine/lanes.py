@@ -6,6 +6,7 @@ Decides what runs next and knows nothing of threads.
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from embedserve.engine.backend import Backend
 from embedserve.engine.requests import Entry
@@ -23,6 +24,16 @@ QUIET_S = 2.0
 # 21.9 thousand tokens/s on one core). In the bulk lane a worker therefore stays with one bucket
 # while it lasts, but nobody waits longer for that than this.
 STAY_S = 0.5
+
+
+@dataclass(frozen=True)
+class BatchTokens:
+    """How many tokens one run carries at most; a longer text runs alone."""
+
+    usual: int
+    bulk: int
+    """Of large requests and ingestion while it is quiet; no less than `usual`."""
+
 
 Group = tuple[int, int]  # (identity of the backend, bucket in tokens); alone: (-order, bucket)
 
@@ -75,12 +86,10 @@ class LaneQueue:
 class Lanes:
     """Both lanes. Not for several threads at once."""
 
-    def __init__(self, *, small_tokens: int, bulk_tokens: int, workers: int) -> None:
-        """Take note of how many tokens a batch may have; `bulk_tokens` while it is quiet."""
+    def __init__(self, batch_tokens: BatchTokens, *, workers: int) -> None:
         self._queues: dict[Lane, LaneQueue] = {"small": LaneQueue(), "bulk": LaneQueue()}
         self._small_turns = 0
-        self._small_tokens = small_tokens
-        self._bulk_tokens = bulk_tokens
+        self._batch_tokens = batch_tokens
         self._workers = workers
         self._small_came_s = -QUIET_S
 
@@ -98,16 +107,16 @@ class Lanes:
         small, bulk = self._queues["small"], self._queues["bulk"]
         if small and (not bulk or self._small_turns < BULK_TURN - 1):
             self._small_turns += 1
-            return small.take(self._small_tokens, last, stay_s=0)
+            return small.take(self._batch_tokens.usual, last, stay_s=0)
         self._small_turns = 0
         return bulk.take(self._bulk_budget(), last, stay_s=STAY_S)
 
     def _bulk_budget(self) -> int:
         if time.monotonic() - self._small_came_s < QUIET_S:
-            return self._small_tokens
+            return self._batch_tokens.usual
         # Smaller towards the end of the queue, so that no worker waits long for another's last.
         share = sum(self.waiting("bulk").values()) // (2 * self._workers)
-        return max(self._small_tokens, min(share, self._bulk_tokens))
+        return max(self._batch_tokens.usual, min(share, self._batch_tokens.bulk))
 
     def waiting(self, lane: Lane) -> Mapping[Backend, int]:
         """Return how many tokens wait in a lane, by backend."""

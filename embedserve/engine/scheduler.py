@@ -18,7 +18,7 @@ from threading import Condition, RLock
 import numpy as np
 
 from embedserve.engine.backend import Backend
-from embedserve.engine.lanes import Lanes, group_of
+from embedserve.engine.lanes import BatchTokens, Lanes, group_of
 from embedserve.engine.requests import EmbedRequest, Entry
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
@@ -58,8 +58,7 @@ class Scheduler:
         self,
         *,
         workers: int,
-        micro_batch_tokens: int,
-        bulk_batch_tokens: int = 0,
+        batch_tokens: BatchTokens,
         queue_tokens: int,
         queue_s: float = 120.0,
         worker_timeout_s: float = 60.0,
@@ -67,8 +66,6 @@ class Scheduler:
     ) -> None:
         """Start the threads.
 
-        A batch has `micro_batch_tokens` at most; in the bulk lane `bulk_batch_tokens`, if that is
-        more and nothing came in the small lane lately.
         At most `queue_tokens` wait in each lane, and nothing for longer than `queue_s`; a run that
         takes longer than `worker_timeout_s`, and than its model usually does, is given up.
         """
@@ -77,9 +74,7 @@ class Scheduler:
         self._queue_s = queue_s
         self._worker_timeout_s = worker_timeout_s
         self._report = report
-        self._lanes = Lanes(
-            small_tokens=micro_batch_tokens, bulk_tokens=bulk_batch_tokens, workers=workers
-        )
+        self._lanes = Lanes(batch_tokens, workers=workers)
         self._throughput = Throughput()
         self._order = 0
         self._patient = 0

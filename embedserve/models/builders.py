@@ -17,7 +17,6 @@ from embedserve.models.calibration import Range, Ranges, observing_graph, read_r
 from embedserve.models.graph import save
 from embedserve.models.halves import compute_halves, store_halves
 from embedserve.models.keys import split_key_transposes
-from embedserve.models.linear import Role
 from embedserve.models.recipes import Way
 from embedserve.models.rowwise import quantize_rows
 from embedserve.models.static import ALL_ROLES, quantize_static
@@ -31,15 +30,10 @@ def _without_ranges(build: Callable[[ModelProto], ModelProto]) -> Build:
     return lambda model, ranges, weight_limit: build(model)
 
 
-_NARROWING: frozenset[Role] = frozenset({"narrowing"})
-
 # `dynamic` is not here: optimum's own quantizer makes it, in `models/export.py`.
 BUILDERS: Mapping[str, Build] = {
     "static": partial(quantize_static, dynamic_roles=frozenset()),
-    "static but narrowing": partial(quantize_static, dynamic_roles=_NARROWING),
-    "static but early narrowing": partial(
-        quantize_static, dynamic_roles=_NARROWING, dynamic_share=1 / 3
-    ),
+    "static but narrowing": partial(quantize_static, dynamic_roles=frozenset({"narrowing"})),
     "weights": partial(quantize_static, dynamic_roles=ALL_ROLES),
     "rows": quantize_rows,
     "blocks of 8 bits": _without_ranges(partial(quantize_blocks, bits=8)),
@@ -62,7 +56,7 @@ def build_artefact(
         return
     seen = _load_ranges(ranges) if way.needs_ranges and ranges else {}
     artefact = BUILDERS[way.builder](onnx.load(reference), seen, weight_limit)
-    if way.engine == "openvino":
+    if way.engine == "openvino" and way.builder != "float32":  # which is the graph as it is
         split_key_transposes(artefact)
     save(artefact, output)
 

@@ -57,9 +57,8 @@ class Recipe:
     """What a user has to know of it."""
 
 
-# Each fixed scale of a layer's input is a gamble on outliers. The second way leaves out the layers
-# whose inputs have the worst, the third all layers of that kind, the fourth every layer. Measured:
-# docs/quantization.md.
+# Each fixed scale of a layer's input is a gamble on outliers; the second way leaves out the layers
+# whose inputs have most of them, the third all. Measured: docs/quantization.md.
 _INT8 = (
     Way(
         engine="openvino",
@@ -67,15 +66,6 @@ _INT8 = (
         builder="static",
         needs_ranges=True,
         arithmetic="bf16",
-    ),
-    Way(
-        engine="openvino",
-        method="static int8, smoothed; second half of the feed-forward dynamic by 128 features "
-        "in the first third of the layers",
-        builder="static but early narrowing",
-        needs_ranges=True,
-        arithmetic="bf16",
-        dynamic_group=128,
     ),
     Way(
         engine="openvino",

@@ -10,7 +10,6 @@ Everything that is not a linear layer stays in float. Measured figures: docs/qua
 """
 
 from collections.abc import Set
-from math import ceil
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -18,7 +17,7 @@ from onnx import ModelProto, NodeProto
 from embedserve.models.calibration import Range, Ranges
 from embedserve.models.graph import TINY, GraphEditor
 from embedserve.models.integers import asymmetric, is_large_table, shrink_table, symmetric
-from embedserve.models.linear import Linear, Role, constant, find_linears
+from embedserve.models.linear import Role, constant, find_linears
 from embedserve.models.smoothing import smooth
 
 ALL_ROLES: frozenset[Role] = frozenset(("shared", "widening", "square", "narrowing"))
@@ -30,22 +29,18 @@ def quantize_static(
     weight_limit: int,
     *,
     dynamic_roles: Set[Role],
-    dynamic_share: float = 1.0,
 ) -> ModelProto:
     """Turn linear layers and large lookup tables into int8, in place.
 
-    Layers of `dynamic_roles` get 8-bit weights only; of each role the first `dynamic_share` of
-    them. `weight_limit` is the greatest weight code of the others, see `integers`.
+    Layers of `dynamic_roles` get 8-bit weights only. `weight_limit` is the greatest weight code of
+    the others, see `integers`.
     """
     editor = GraphEditor(model)
     editor.nodes = list(model.graph.node)
     dynamic: set[str] = set()
     static: dict[str, Range] = {}
-    linears = find_linears(editor, model.graph.node)
-    left = {role: ceil(_count(linears, role) * dynamic_share) for role in dynamic_roles}
-    for linear in linears:
-        if left.get(linear.role, 0) > 0:
-            left[linear.role] -= 1
+    for linear in find_linears(editor, model.graph.node):
+        if linear.role in dynamic_roles:
             dynamic.update(linear.outputs)
         else:
             seen = smooth(editor, linear, ranges[linear.tensor])
@@ -66,10 +61,6 @@ def quantize_static(
         else:
             editor.nodes.append(node)
     return editor.finish()
-
-
-def _count(linears: list[Linear], role: Role) -> int:
-    return sum(linear.role == role for linear in linears)
 
 
 def _quantize(editor: GraphEditor, tensor: str, seen: Range) -> str:

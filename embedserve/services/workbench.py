@@ -19,6 +19,7 @@ import numpy as np
 from embedserve.engine.backend import BACKENDS, BackendOptions, describe
 from embedserve.engine.cpu import cpu_class
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
 from embedserve.errors import EmbedserveError
@@ -35,7 +36,7 @@ _INVARIANCE_LENGTHS = (2, 3, 7, 16, 33, 64, 130)
 _LONG_TOKENS = 512
 _PARENT_POLL_S = 1.0
 # As a server has them that nobody configured.
-_MICRO_BATCH_TOKENS, _BULK_BATCH_TOKENS = 256, 1024
+_BATCH_TOKENS = BatchTokens(usual=256, bulk=1024)
 
 
 def build(
@@ -77,8 +78,7 @@ class Loaded:
         self._threads = threads
         scheduler = Scheduler(
             workers=threads,
-            micro_batch_tokens=_MICRO_BATCH_TOKENS,
-            bulk_batch_tokens=_BULK_BATCH_TOKENS,
+            batch_tokens=_BATCH_TOKENS,
             queue_tokens=10**7,
         )
         self._encoder = Encoder(self._spec, scheduler, device=device)

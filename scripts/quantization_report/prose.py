@@ -89,6 +89,9 @@ them. Cosines are mean / lowest over the reference texts.
   lowest cosine fell from .997 to .991. One strength for all layers of a kind stays.
 - **Widening the calibrated ranges** by 1.1 to 1.25, as room for outliers, loses .0001 to .0003: the
   coarser steps cost every text more than the clipping costs a few.
+- **Narrowing layers dynamic in the first third of the layers only**, the others with fixed scales:
+  .99875 / .99677, nDCG@10 .6423, in the same run no faster on mixed lengths (38.5 against 39.2
+  thousand tokens/s), and 26 MB more memory.
 - **Leaving the narrowing layers** (second half of the feed-forward) **in bf16** instead of dynamic
   int8: .99934 / .99828, as faithful and about 8 % slower.
 - **Dynamic groups of 64 instead of 128** for the narrowing layers: .99914 / .99745 against

@@ -1,0 +1,56 @@
+"""Which texts run next, and how many at once."""
+
+import time
+
+import numpy as np
+
+from embedserve.engine.lanes import QUIET_S, BatchTokens, Lanes
+from embedserve.engine.requests import EmbedRequest, Entry
+from embedserve.types import Lane
+from tests.sum_backend import DIMENSIONS, SumBackend, text
+
+BACKEND = SumBackend()
+TOKENS = 16
+
+
+def fill(lanes: Lanes, lane: Lane, count: int, *, queued_s: float) -> None:
+    rows = np.empty((count, DIMENSIONS), np.float32)
+    request = EmbedRequest(BACKEND, rows, lane, deadline_s=None)
+    for row in range(count):
+        lanes.add(Entry(row, request, row, text(TOKENS), TOKENS, queued_s))
+
+
+def drain(lanes: Lanes) -> list[int]:
+    sizes = []
+    while lanes:
+        sizes.append(len(lanes.take()))
+    return sizes
+
+
+def test_bulk_runs_in_large_batches_that_get_smaller_towards_the_end() -> None:
+    lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=8 * TOKENS), workers=2)
+    fill(lanes, "bulk", 64, queued_s=time.monotonic())
+    # A quarter of what waits for two workers, at most 8 texts and at least 2.
+    assert drain(lanes) == [8, 8, 8, 8, 8, 6, 4, 3, 2, 2, 2, 2, 2, 1]
+
+
+def test_bulk_runs_in_usual_batches_while_small_requests_come() -> None:
+    lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=8 * TOKENS), workers=1)
+    now = time.monotonic()
+    fill(lanes, "small", 1, queued_s=now)
+    fill(lanes, "bulk", 6, queued_s=now)
+    assert drain(lanes) == [1, 2, 2, 2]
+
+
+def test_bulk_batches_grow_again_when_it_is_quiet() -> None:
+    lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=8 * TOKENS), workers=1)
+    fill(lanes, "small", 1, queued_s=time.monotonic() - QUIET_S)
+    assert drain(lanes) == [1]
+    fill(lanes, "bulk", 16, queued_s=time.monotonic())
+    assert drain(lanes)[0] == 8
+
+
+def test_a_bulk_batch_is_never_smaller_than_a_usual_one() -> None:
+    lanes = Lanes(BatchTokens(usual=4 * TOKENS, bulk=TOKENS), workers=1)
+    fill(lanes, "bulk", 8, queued_s=time.monotonic())
+    assert drain(lanes) == [4, 4]
