@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
+from embedserve.engine.buckets import fill, next_bucket, split
 from embedserve.errors import ModelError
 from embedserve.types import GRAPH_OUTPUTS, TokenIds, Vectors
 
@@ -85,15 +86,8 @@ class OpenVinoBackend:
         return backend
 
     def bucket(self, length: int) -> int:
-        """Return the next multiple of 8 up to 64, of 16 up to 256, of 32 up to 512, and so on.
-
-        The last bucket is the model's length, beyond which a table of positions may end.
-        """
-        limit = self._options.max_tokens
-        if length > limit:
-            raise ModelError(f"A text of {length} tokens is too long for a model of {limit}.")
-        step = 8 if length <= 64 else max(16, 1 << (length - 1).bit_length() - 4)
-        return min(-(-max(length, 1) // step) * step, limit)
+        """Return the next of few lengths; see `buckets.next_bucket`."""
+        return next_bucket(length, self._options.max_tokens)
 
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Run texts of one bucket, each padded to it; see `Backend.run`."""
@@ -103,7 +97,7 @@ class OpenVinoBackend:
         request = self._take()
         parts: list[Vectors] = []
         try:
-            for part in _split(texts, max(1, RUN_TOKENS // bucket)):
+            for part in split(texts, max(1, RUN_TOKENS // bucket)):
                 parts.append(request.infer(part, bucket))
         except _ERRORS as error:
             raise ModelError(
@@ -143,7 +137,7 @@ class _Request:
         """Run exactly these texts; return rows of their own memory."""
         ids, mask = self._input("input_ids"), self._input("attention_mask")
         ids.shape = mask.shape = (len(texts), bucket)
-        _fill(ids.data, mask.data, texts, self._pad_token_id)
+        fill(ids.data, mask.data, texts, self._pad_token_id)
         self._request.infer()
         # The engine writes its next result into the same memory.
         rows: Vectors = self._request.get_output_tensor(0).data.copy()
@@ -152,26 +146,6 @@ class _Request:
     def _input(self, name: str) -> "ov.Tensor":
         # The request's own tensor: written in place, it spares the copy of arrays handed over.
         return self._request.get_input_tensor(self._inputs.index(name))
-
-
-def _fill(ids: TokenIds, mask: TokenIds, texts: Sequence[TokenIds], pad_token_id: int) -> None:
-    """Write texts into (batch, bucket) arrays, behind each its padding, and the mask."""
-    ids.fill(pad_token_id)
-    mask.fill(0)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-
-
-def _split(texts: Sequence[TokenIds], largest: int) -> list[Sequence[TokenIds]]:
-    """Cut a batch into powers of two up to `largest`: 7 become 4, 2 and 1."""
-    parts = []
-    first = 0
-    while first < len(texts):
-        count = 1 << min(largest, len(texts) - first).bit_length() - 1
-        parts.append(texts[first : first + count])
-        first += count
-    return parts
 
 
 def _import_openvino() -> ModuleType:
