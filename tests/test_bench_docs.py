@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,13 @@ def report() -> Report:
 def rows(text: str, title: str) -> list[list[str]]:
     """Return the cells of a section's table rows, heads left out."""
     [section] = [part for part in text.split("\n## ") if part.startswith(f"{title}\n")]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    lines = [*section.splitlines(), ""]
+    kept = [
+        line
+        for line, next_line in pairwise(lines)
+        if line.startswith("| ") and not next_line.startswith("|---")
+    ]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in kept]
 
 
 def test_the_page_is_whole_and_every_figure_of_it_was_measured() -> None:

@@ -6,6 +6,7 @@ memory came to lie. Only what runs in one process on one loaded graph can be com
 
 import multiprocessing
 import os
+import socket
 import statistics
 import threading
 import time
@@ -46,20 +47,21 @@ class Residents:
 
     def __init__(self, home: Path, model: str, seconds: float) -> None:
         os.chdir(home)  # no project folder: no definitions are picked up by chance
-        self._stack = ExitStack()
         # No cache: texts come again, and each time they are to be computed.
         settings = read_settings({"home": home, "cache_bytes": 0}, {})
-        listener = self._stack.enter_context(listen("127.0.0.1", 0))
-        house = self._stack.enter_context(open_house(settings))
+        with ExitStack() as stack:
+            listener = stack.enter_context(listen("127.0.0.1", 0))
+            house = stack.enter_context(open_house(settings))
+            # Below the public door on purpose: the same loaded graph is to be run without it.
+            encoder: Encoder = house.services.embedding._encoders.get(model)
+            _serve(uvicorn.Server(config(house.app)), listener, stack)
+            self._stack = stack.pop_all()
         self.port: int = listener.getsockname()[1]
-        # Below the public door on purpose: the same loaded graph is to be run without it.
-        encoder: Encoder = house.services.embedding._encoders.get(model)
         self._encoder, self._backend = encoder, encoder._backend
         self._engine = Engine(encoder._backend, encoder._scheduler, encoder.spec.dimensions)
         self._texts = Texts(ModelTokenizer(encoder.spec.tokenizer_path), seed=11)
         self._seconds = seconds
         self._races: dict[str, Race] = {}
-        self._serve(uvicorn.Server(config(house.app)), listener)
 
     def compare(self, length: str) -> Speeds:
         """Time the bare engine and the scheduler on the same work."""
@@ -85,21 +87,6 @@ class Residents:
         """Stop in order."""
         self._stack.close()
 
-    def _serve(self, server: uvicorn.Server, listener: Any) -> None:  # noqa: ANN401  # a socket
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-
-        def stop() -> None:
-            server.should_exit = True
-            thread.join()
-
-        self._stack.callback(stop)
-        deadline = time.monotonic() + _START_S
-        while not server.started:
-            if time.monotonic() > deadline or not thread.is_alive():
-                raise SystemExit("The server did not start.")
-            time.sleep(0.01)
-
 
 class House:
     """The process, from outside. Methods are those of `Residents`."""
@@ -123,6 +110,23 @@ class House:
         """Stop the server and end the process."""
         self._process.submit(_call, "close").result()
         self._process.shutdown()
+
+
+def _serve(server: uvicorn.Server, listener: socket.socket, stack: ExitStack) -> None:
+    """Serve on a thread until `stack` is closed; return when requests are answered."""
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
+    stack.callback(stop)
+    deadline = time.monotonic() + _START_S
+    while not server.started:
+        if time.monotonic() > deadline or not thread.is_alive():
+            raise SystemExit("The server did not start.")
+        time.sleep(0.01)
 
 
 def _median_ms(call: Callable[[], object], times: int = _TIMES) -> float:

@@ -45,15 +45,18 @@ class Outcome:
     """How long each call took, and when it ended."""
 
     calls_ms: list[float] = field(default_factory=list)
-    ends_s: list[float] = field(default_factory=list)
-    """Since the load began."""
+    ends_s: dict[int, list[float]] = field(default_factory=dict)
+    """Since the load began, by client."""
 
     @property
     def calls_per_s(self) -> float:
-        """Return the rate between the first reply and the last: no start, no end counts."""
-        if len(self.ends_s) < 2:
-            raise SystemExit("Too short: fewer than two replies came; give more `--seconds`.")
-        return (len(self.ends_s) - 1) / (self.ends_s[-1] - self.ends_s[0])
+        """Return the sum of the clients' rates, each between its first reply and its last.
+
+        So neither the start counts, when all send at once, nor the end, when some have stopped.
+        """
+        if any(len(ends) < 2 for ends in self.ends_s.values()) or not self.ends_s:
+            raise SystemExit("Too short: a client had fewer than two replies.")
+        return sum((len(ends) - 1) / (ends[-1] - ends[0]) for ends in self.ends_s.values())
 
     def percentile_ms(self, percent: int) -> float:
         """Return the time that `percent` of the calls stayed within."""
@@ -74,8 +77,8 @@ def perform(load: Load, is_over: Callable[[], bool] = lambda: False) -> Outcome:
     clients = _Clients(load, is_over)
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        for _ in range(load.clients):
-            connection = _Connection(load.port)
+        for number in range(load.clients):
+            connection = _Connection(load.port, number)
             stack.callback(connection.socket.close)
             selector.register(connection.socket, selectors.EVENT_READ, connection)
             clients.start(connection)
@@ -91,7 +94,8 @@ def perform(load: Load, is_over: Callable[[], bool] = lambda: False) -> Outcome:
 
 
 class _Connection:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, number: int) -> None:
+        self.number = number
         self.socket = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_s = 0.0
@@ -147,7 +151,7 @@ class _Clients:
         now = time.perf_counter()
         self.busy -= 1
         self.outcome.calls_ms.append((now - connection.sent_s) * 1000)
-        self.outcome.ends_s.append(now - self._began_s)
+        self.outcome.ends_s.setdefault(connection.number, []).append(now - self._began_s)
 
 
 class Client:

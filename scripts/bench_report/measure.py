@@ -144,7 +144,7 @@ class Bench:
 
     def _over_http(self, port: int) -> None:
         seconds, calls = self._rounds.seconds, self._rounds.calls
-        bulk = Load(port, self._bulk, BULK_CLIENTS, seconds=2 * seconds)
+        bulk = Load(port, self._bulk, BULK_CLIENTS, seconds=4 * seconds)
         bulk_texts = self._client.run(bulk).calls_per_s * BULK_TEXTS
         self._sheet.add("http bulk", bulk_texts)
         single = Load(port, self._queries, calls=calls)

@@ -41,6 +41,7 @@ def page(report: Report) -> str:
             query=QUERY_TOKENS,
             rate=QUERIES_PER_S,
             folder=report.folder,
+            chunks=report.median("chunks"),
         ),
         http_table(report),
         "## Requests without their vectors",

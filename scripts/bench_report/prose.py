@@ -40,7 +40,8 @@ HTTP = """\
 The whole server in the process of the engine measured above. Bulk is {clients} clients with
 {texts} texts of {tokens} tokens a request, a query is one text of {query} tokens, all over
 `/api/embed`. Beside bulk, one client sends query after query; beside ingestion, one client sends
-{rate} a second while a job reads `{folder}` into an empty index of a server with its defaults."""
+{rate} a second while a job reads `{folder}` ({chunks:,.0f} chunks) into an empty index of a server
+with its defaults."""
 
 HOT = """\
 Microseconds of the server's CPU time for each request, the system's share included, with vectors

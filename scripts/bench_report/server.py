@@ -60,6 +60,7 @@ class Job:
             if job["status"] not in ("queued", "running"):
                 break
             time.sleep(_POLL_S)
+        self._connection.close()
         if not job["status"].startswith("succeeded"):
             raise SystemExit(f"The ingestion ended as `{job['status']}`: {job['error']}")
         return job
