@@ -117,9 +117,9 @@ def test_percentiles_are_of_all_calls() -> None:
 
 def test_a_rate_counts_neither_the_start_nor_the_end() -> None:
     # One reply a second and two a second; the second client stopped early.
-    assert Outcome([], {0: [3.0, 4.0, 5.0], 1: [2.0, 2.5]}).calls_per_s == 1 + 2
+    assert Outcome([], {0: [3.0, 4.0, 5.0], 1: [2.0, 2.5]}).calls_per_s() == 1 + 2
     with pytest.raises(SystemExit, match="Too short"):
-        print(Outcome([], {0: [3.0, 4.0], 1: [2.0]}).calls_per_s)
+        Outcome([], {0: [3.0, 4.0], 1: [2.0]}).calls_per_s()
 
 
 @pytest.mark.parametrize("kind", ["ours", "default"])

@@ -48,7 +48,6 @@ class Outcome:
     ends_s: dict[int, list[float]] = field(default_factory=dict)
     """Since the load began, by client."""
 
-    @property
     def calls_per_s(self) -> float:
         """Return the sum of the clients' rates, each between its first reply and its last.
 

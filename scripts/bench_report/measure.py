@@ -145,16 +145,16 @@ class Bench:
     def _over_http(self, port: int) -> None:
         seconds, calls = self._rounds.seconds, self._rounds.calls
         bulk = Load(port, self._bulk, BULK_CLIENTS, seconds=4 * seconds)
-        bulk_texts = self._client.run(bulk).calls_per_s * BULK_TEXTS
+        bulk_texts = self._client.run(bulk).calls_per_s() * BULK_TEXTS
         self._sheet.add("http bulk", bulk_texts)
         single = Load(port, self._queries, calls=calls)
         self._client.run(Load(port, self._queries, calls=max(3, calls // 10)))  # warm
         self._latency("idle", self._client.run(single))
         short = Load(port, self._queries, QUERY_CLIENTS, seconds=seconds)
-        self._sheet.add("http short", self._client.run(short).calls_per_s)
+        self._sheet.add("http short", self._client.run(short).calls_per_s())
         with self._other.beside(Load(port, self._bulk, BULK_CLIENTS)) as beside:
             self._latency("beside bulk", self._client.run(single))
-        self._sheet.add("bulk beside queries", beside.result().calls_per_s * BULK_TEXTS)
+        self._sheet.add("bulk beside queries", beside.result().calls_per_s() * BULK_TEXTS)
 
     def _cache(self, port: int) -> None:
         """Ask for one text again and again, and for texts that were never asked for."""
@@ -166,7 +166,7 @@ class Bench:
             # No text twice: as many calls as there are texts.
             self._latency(name, self._client.run(Load(port, alone, calls=count)))
             crowd = self._client.run(Load(port, many, QUERY_CLIENTS, calls=count))
-            self._sheet.add(f"{name} rate", crowd.calls_per_s)
+            self._sheet.add(f"{name} rate", crowd.calls_per_s())
 
     def _latency(self, name: str, outcome: Outcome) -> None:
         for percent in (50, 99):
