@@ -1,6 +1,8 @@
 """The parts of scripts/bench measure what they say."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.types import TokenIds
-from scripts.bench_report import engine, hot, roof, server
+from scripts.bench_report import engine, hot, machine, roof, server
 from scripts.bench_report.figures import ROUTES
 from scripts.bench_report.house import House
 from scripts.bench_report.load import Client, Load, Outcome, perform, request
@@ -192,3 +194,13 @@ def test_a_job_gives_its_chunks_per_second(model_home: Path, tmp_path: Path) -> 
     assert server.chunks_per_s(job) > 0
     with pytest.raises(SystemExit, match="no chunks"):
         server.chunks_per_s({**job, "chunks_embedded": 0})
+
+
+def test_own_work_is_not_counted_as_that_of_others() -> None:
+    watch = machine.Watch()
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    busy_s = machine._busy_s() - watch._busy_s
+    # The system counts in hundredths of a second.
+    assert watch._own_s + 0.4 < machine._own_s() <= watch._own_s + busy_s + 0.1
+    assert watch.others() >= 0

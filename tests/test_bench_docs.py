@@ -30,6 +30,7 @@ def report() -> Report:
         model="a model",
         cores=2,
         load="0.0 and 0.0",
+        others=0.01,
         rounds=3,
         seconds=1.0,
         calls=500,
@@ -78,6 +79,11 @@ def test_the_page_has_every_target_beside_its_figure() -> None:
         if abs(measured - target.limit) > 0.1:
             is_reached = (measured < target.limit) == target.is_most
             assert cells[3] == ("reached" if is_reached else "**missed**"), cells
+
+
+def test_figures_of_a_busy_machine_are_told_as_such() -> None:
+    assert "busy machine" in page.machine_words(replace(report(), others=0.3))
+    assert "busy machine" not in page.machine_words(report())
 
 
 def test_ratios_are_taken_within_rounds() -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +10,11 @@ from pathlib import Path
 
 from embedserve.engine.backend import BACKENDS, describe
 from embedserve.engine.cores import available_cores
-from embedserve.engine.cpu import CPU_INFO, cpu_class
+from embedserve.engine.cpu import cpu_class
 from embedserve.models.installed import resolve
 from embedserve.services.models import encoder_spec
 from scripts.bench_report.figures import Report, read_report
+from scripts.bench_report.machine import Watch, cpu_name
 from scripts.bench_report.measure import Rounds, Subject, measure, tell
 from scripts.bench_report.page import page
 from scripts.bench_report.peers import read_peers
@@ -26,8 +26,8 @@ LAST = CACHE / "last.json"
 MODEL = "all-minilm"
 # all-minilm's network; the graph itself does not say it.
 LAYERS, WIDTH = 6, 384
-FULL = Rounds(5, 2.0, calls=500, hot_calls=1000, new_texts=1000)
-QUICK = Rounds(1, 0.5, calls=100, hot_calls=100, new_texts=300)
+FULL = Rounds(5, 2.0, calls=500, hot_calls=2000, new_texts=1000)
+QUICK = Rounds(1, 1.0, calls=100, hot_calls=100, new_texts=300)
 
 
 def main() -> None:
@@ -53,19 +53,22 @@ def run(told: argparse.Namespace, rounds: Rounds) -> Report:
     models = _pulled(told.home or CACHE / "home")
     installed = resolve(models, MODEL)
     subject = Subject(models, MODEL, encoder_spec(installed).tokenizer_path, folder)
+    watch = Watch()
     sheet = measure(subject, rounds)
+    others = watch.others()
     manifest = installed.manifest
     return Report(
         date=datetime.now(UTC).date().isoformat(),
-        cpu=f"{_cpu_name()} ({cpu_class()})",
+        cpu=f"{cpu_name()} ({cpu_class()})",
         engines=", ".join(describe(name).version for name in BACKENDS.names()),
         model=f"{MODEL}, recipe {manifest.recipe} on {manifest.runtime.engine}",
         cores=available_cores(),
         load=f"{before:.1f} and {os.getloadavg()[0]:.1f}",
+        others=others,
         rounds=rounds.count,
         seconds=rounds.seconds,
         calls=rounds.calls,
-        command=" ".join(["scripts/bench", *sys.argv[1:]]),
+        command=_command(told),
         folder=words,
         layers=LAYERS,
         width=WIDTH,
@@ -85,6 +88,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _command(told: argparse.Namespace) -> str:
+    """Return what to type to measure the same, without the paths of this machine."""
+    rounds = [] if told.rounds == FULL.count else [f"--rounds {told.rounds}"]
+    rounds = ["--quick"] if told.quick else rounds
+    data = ["--data FOLDER"] if told.data else []
+    return " ".join(["scripts/bench", *data, *rounds])
+
+
 def _folder(data: Path | None) -> tuple[Path, str]:
     """Return what is ingested, and how the page calls it."""
     if data is None:
@@ -101,18 +112,6 @@ def _pulled(home: Path) -> Path:
     command = [sys.executable, "-m", "embedserve", "pull", MODEL, "--home", str(home)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return home / "models"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, name = line.partition(":")
-        if key.strip() == "model name":
-            return name.strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

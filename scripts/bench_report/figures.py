@@ -64,6 +64,8 @@ class Report:
     cores: int
     load: str
     """Average number of runnable processes before and after."""
+    others: float
+    """Share of the machine that other processes used meanwhile."""
     rounds: int
     seconds: float
     """Of each rate."""

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any, cast
@@ -192,7 +192,7 @@ class HotServer:
     def reply(self, path: str, body: bytes) -> bytes:
         """Return the answer to a request."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request("POST", path, body)
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
         content = connection.getresponse().read()
         connection.close()
         return content
@@ -239,8 +239,8 @@ def hot_server(kind: str) -> Iterator[HotServer]:
 
 def main(arguments: Sequence[str]) -> None:
     """Serve one of the applications; print its port first."""
-    apps = {"ours": ours, "default": default, "floor": lambda: floor}
-    app = cast(ASGIApp, apps[arguments[0]]())
+    apps: dict[str, Callable[[], ASGIApp]] = {"ours": ours, "default": default}
+    app = apps.get(arguments[0], lambda: floor)()
     with listen("127.0.0.1", 0) as listener:
         print(listener.getsockname()[1], flush=True)
         uvicorn.Server(config(app)).run(sockets=[listener])

@@ -150,7 +150,7 @@ class Bench:
         single = Load(port, self._queries, calls=calls)
         self._client.run(Load(port, self._queries, calls=max(3, calls // 10)))  # warm
         self._latency("idle", self._client.run(single))
-        short = Load(port, self._queries, QUERY_CLIENTS, seconds=seconds)
+        short = Load(port, self._queries, QUERY_CLIENTS, seconds=2 * seconds)
         self._sheet.add("http short", self._client.run(short).calls_per_s())
         with self._other.beside(Load(port, self._bulk, BULK_CLIENTS)) as beside:
             self._latency("beside bulk", self._client.run(single))

@@ -16,6 +16,8 @@ from scripts.bench_report.measure import (
 
 NOTHING = "\N{EN DASH}"
 _MS = 1000
+QUIET = 0.05
+"""Share of the machine that others may use without the page telling readers to look away."""
 
 
 def page(report: Report) -> str:
@@ -84,12 +86,13 @@ def targets_table(report: Report) -> str:
 
 
 def machine_words(report: Report) -> str:
-    """Say where and when this was measured."""
-    return (
+    """Say where and when this was measured, and whether others disturbed it."""
+    words = (
         f"Measured on {report.date} with `{report.command}`: {report.cpu}; {report.cores} cores, "
         f"an engine worker each; {report.engines}; {report.model}; load average {report.load} "
-        "before and after."
+        f"before and after. Other processes used {100 * report.others:.0f} % of the machine."
     )
+    return f"{words} {prose.NOT_QUIET}" if report.others > QUIET else words
 
 
 def engine_table(report: Report) -> str:

@@ -18,8 +18,11 @@ scripts/bench --quick                 # one short round, printed
 scripts/bench --again --peers FILE    # the page anew from the last figures, with others' beside
 ```"""
 
+NOT_QUIET = """\
+**Too much: these are figures of a busy machine, too low, and no verdict on the targets.**"""
+
 READING = """\
-- **Rounds.** Every figure is the median of {rounds} rounds. Each round starts every process anew
+- **Rounds.** Every figure is the median of its rounds ({rounds}). Each starts every process anew
   (one file in one engine runs up to a quarter faster or slower from start to start) and measures
   everything once. Ratios are taken within a round and their median is shown; so they need not be
   the ratio of the medians beside them. Rates are measured over about {seconds:g} s, latencies over
