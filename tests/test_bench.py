@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
+from embedserve.models.installed import resolve
+from embedserve.services.models import encoder_spec
 from embedserve.types import TokenIds
 from scripts.bench_report import engine, hot, machine, roof, server
 from scripts.bench_report.figures import ROUTES
@@ -21,7 +22,7 @@ from scripts.bench_report.house import House
 from scripts.bench_report.load import Client, Load, Outcome, perform, request
 from scripts.bench_report.texts import Texts
 from tests.live import LiveServer
-from tests.sum_backend import DIMENSIONS, SumBackend
+from tests.sum_backend import DIMENSIONS, SumBackend, scheduler
 
 EMBED = "/api/embed"
 
@@ -33,9 +34,9 @@ def backend() -> SumBackend:
 
 @pytest.fixture
 def lane(backend: SumBackend) -> Iterator[engine.Engine]:
-    scheduler = Scheduler(workers=2, micro_batch_tokens=64, queue_tokens=100_000)
-    yield engine.Engine(backend, scheduler, DIMENSIONS)
-    scheduler.close()
+    running = scheduler(workers=2, queue_tokens=100_000)
+    yield engine.Engine(backend, running, DIMENSIONS)
+    running.close()
 
 
 def ids(length: int) -> TokenIds:
@@ -157,9 +158,8 @@ def test_the_roofs_graph_multiplies_in_8_bits_and_stays_in_range(tmp_path: Path)
 
 
 def test_texts_have_the_tokens_they_are_asked_for(model_home: Path) -> None:
-    [path] = (model_home / "models").rglob("tokenizer.json")
-    tokenizer = ModelTokenizer(path)
-    texts = Texts(tokenizer)
+    spec = encoder_spec(resolve(model_home / "models", "all-minilm"))
+    texts = Texts(ModelTokenizer(spec.tokenizer_path))
     for tokens in (8, 16, 128, 250):
         assert len(texts.ids(tokens)) == tokens
     assert len(set(texts.make(50, 16))) == 50
