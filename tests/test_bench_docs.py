@@ -12,11 +12,12 @@ from scripts.bench_report.figures import LENGTHS, ROUTES, TARGETS, PeerTable, Re
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 LATENCIES = ("idle", "beside bulk", "beside ingestion", "miss", "hit")
+ROUND_TRIPS = ("floor round trip", "ours round trip")
 
 
 def report() -> Report:
     names = [f"{way} {length}" for way in ("bare", "scheduler") for length in LENGTHS]
-    names += [f"{name} {part}" for name in LATENCIES for part in ("p50", "p99")]
+    names += [f"{name} {part}" for name in (*LATENCIES, *ROUND_TRIPS) for part in ("p50", "p99")]
     names += ["http bulk", "http short", "scheduler texts", "bulk beside queries", "roof", "chunks"]
     names += ["ingestion", "ingestion beside queries", "miss rate", "hit rate"]
     names += [f"part {name}_{of}" for name in ("tokenize", "run", "submit") for of in ("query",)]

@@ -110,6 +110,10 @@ class Report:
 
 def read_report(path: Path) -> Report:
     """Read what `Report.write` wrote."""
+    if not path.exists():
+        raise SystemExit(
+            f"`{path}` is not there: nothing was measured yet, so leave `--again` out."
+        )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     content["peers"] = [PeerTable(**table) for table in content["peers"]]
     return Report(**content)

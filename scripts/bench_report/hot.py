@@ -184,7 +184,7 @@ class HotServer:
     def cpu_us(self, path: str, body: bytes, calls: int) -> float:
         """Return microseconds of CPU, the system's included, that a request takes the server."""
         load = Load(self.port, [request(path, body)], calls=calls)
-        perform(Load(self.port, load.requests, calls=max(3, calls // 5)))  # warm
+        perform(load)  # warm
         before = self._cpu_s()
         perform(load)
         return (self._cpu_s() - before) / calls * 1e6

@@ -6,6 +6,7 @@ machine's speed touches both sides alike.
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ class Bench:
         """Measure the routes with vectors that are ready, against the framework's default way."""
         with ExitStack() as stack:
             servers = {kind: stack.enter_context(hot.hot_server(kind)) for kind in hot.KINDS}
+            self._round_trips(servers)
             for route in ROUTES:
                 for count in {1, route.most_texts}:
                     body = hot.body(route, self._texts.make(count, QUERY_TOKENS))
@@ -141,6 +143,15 @@ class Bench:
                         path = f"/{size}" if kind == "floor" else route.path
                         cpu_us = server.cpu_us(path, body, max(3, calls))
                         self._sheet.add(f"{kind} {route.name} {count}", cpu_us)
+
+    def _round_trips(self, servers: Mapping[str, hot.HotServer]) -> None:
+        """Measure how long a query of one text takes without an engine, there and back."""
+        body = hot.body(ROUTES[0], self._texts.make(1, QUERY_TOKENS))
+        size = len(servers["ours"].reply(ROUTES[0].path, body))
+        for kind, path in (("floor", f"/{size}"), ("ours", ROUTES[0].path)):
+            load = Load(servers[kind].port, [request(path, body)], calls=self._rounds.calls)
+            self._client.run(load)  # warm
+            self._latency(f"{kind} round trip", self._client.run(load))
 
     def _over_http(self, port: int) -> None:
         seconds, calls = self._rounds.seconds, self._rounds.calls

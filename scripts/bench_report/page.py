@@ -174,15 +174,14 @@ def cache_table(report: Report) -> str:
 
 def query_table(report: Report) -> str:
     """Split the time of one query into its parts."""
-    route = f"{ROUTES[0].name} 1"
     run, submit = (report.median(f"part {name}") for name in ("run_query", "submit_query"))
-    floor = report.median(f"floor {route}") / _MS
+    floor, ours = (report.median(f"{kind} round trip p50") for kind in ("floor", "ours"))
     parts = [
+        ("HTTP: client, system, web server", floor),
+        ("request and answer: JSON, routing", ours - floor),
         ("tokenizing", report.median("part tokenize_query")),
         ("queue, and the hop to a worker and back", submit - run),
         ("the engine's run", run),
-        ("request and answer: JSON, routing", report.median(f"ours {route}") / _MS - floor),
-        ("HTTP: web server and system", floor),
     ]
     return _parts_table(parts, report.median("idle p50"))
 
