@@ -58,9 +58,9 @@ One text of {query} tokens, a server with its defaults: a text that was never as
 that was."""
 
 TIME_OF_QUERY = """\
-One query of {query} tokens on an idle machine, each part timed by itself, over and over. HTTP is the
-round trip to the floor application of above. What is left is what the parts take longer when they
-come one after another: each finds threads asleep and caches filled by the one before."""
+One query of {query} tokens on an idle machine, each part timed by itself, over and over. HTTP is
+the round trip to the floor application of above. What is left is what the parts take longer when
+they come one after another: each finds threads asleep and caches filled by the one before."""
 
 TIME_OF_BULK = """\
 One bulk request ({texts} texts of {tokens} tokens) while bulk saturates the server, in
