@@ -32,26 +32,47 @@ def page(report: Report) -> str:
         "## How it is measured",
         prose.COMMANDS,
         prose.READING.format(rounds=report.rounds, seconds=report.seconds, calls=report.calls),
+        *speed_parts(report),
+        *time_parts(report),
+        "## Beside others",
+        prose.PEERS,
+        *peer_parts(report),
+        "## What was tried and lost",
+        prose.LOST,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def speed_parts(report: Report) -> list[str]:
+    """Return the sections on rates and latencies."""
+    http = prose.HTTP.format(
+        clients=BULK_CLIENTS,
+        texts=BULK_TEXTS,
+        tokens=BULK_TOKENS,
+        query=QUERY_TOKENS,
+        rate=QUERIES_PER_S,
+        folder=report.folder,
+        chunks=report.median("chunks"),
+    )
+    return [
         "## The engine and its scheduler",
         prose.ENGINE.format(group=GROUP_TOKENS, request=REQUEST_TEXTS),
         engine_table(report),
         "## Over HTTP",
-        prose.HTTP.format(
-            clients=BULK_CLIENTS,
-            texts=BULK_TEXTS,
-            tokens=BULK_TOKENS,
-            query=QUERY_TOKENS,
-            rate=QUERIES_PER_S,
-            folder=report.folder,
-            chunks=report.median("chunks"),
-        ),
+        http,
         http_table(report),
-        "## Requests without their vectors",
-        prose.HOT,
-        hot_table(report),
         "## The cache",
         prose.CACHE.format(query=QUERY_TOKENS),
         cache_table(report),
+    ]
+
+
+def time_parts(report: Report) -> list[str]:
+    """Return the sections on what takes the time."""
+    return [
+        "## Requests without their vectors",
+        prose.HOT,
+        hot_table(report),
         "## Where the time goes",
         prose.TIME_OF_QUERY.format(query=QUERY_TOKENS),
         query_table(report),
@@ -60,13 +81,7 @@ def page(report: Report) -> str:
         "## The machine's roof",
         prose.ROOF,
         roof_table(report),
-        "## Beside others",
-        prose.PEERS,
-        *peer_parts(report),
-        "## What was tried and lost",
-        prose.LOST,
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def targets_table(report: Report) -> str:
