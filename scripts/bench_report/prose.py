@@ -1,0 +1,102 @@
+"""What the page says in words. What a run can measure is not here but in its tables."""
+
+MADE_BY = (
+    "Made by `scripts/bench`. To change the words, edit `scripts/bench_report`; to change the "
+    "figures, run it again."
+)
+
+INTRODUCTION = """\
+How fast the server is, how much of that is lost between the engine and the client, and how long a
+query waits while others use the server. All of it runs on one machine: clients, server and engine
+share its cores."""
+
+COMMANDS = """\
+```bash
+scripts/bench --data ../shared/data   # this page
+scripts/bench                         # the same, with this project's own sources to ingest
+scripts/bench --quick                 # one short round, printed
+scripts/bench --again --peers FILE    # the page anew from the last figures, with others' beside
+```"""
+
+NOT_QUIET = """\
+**Too much: these are figures of a busy machine, too low, and no verdict on the targets.**"""
+
+READING = """\
+- **Rounds.** Every figure is the median of its rounds ({rounds}). Each starts every process anew
+  (one file in one engine runs up to a quarter faster or slower from start to start) and measures
+  everything once. Ratios are taken within a round and their median is shown; so they need not be
+  the ratio of the medians beside them. Rates are measured over about {seconds:g} s, latencies over
+  {calls} calls.
+- **Texts** are made of common words and have an exact number of tokens, special ones included.
+- **Clients** are a process of their own with raw sockets: requests are whole bytes made beforehand,
+  replies are read to their end and not parsed.
+- **The cache is off** (`EMBEDSERVE_CACHE_BYTES=0`) wherever texts come again; only the section on
+  the cache and ingestion run with the defaults."""
+
+ENGINE = """\
+Tokens per second of all cores together, without what texts are padded with. *Bare* are as many
+threads as the scheduler has workers that call the engine on whole batches of up to {group:,}
+tokens, put together beforehand, of one bucket each. *Scheduler* is the same texts in requests of
+{request} through its queue, several in flight, on the same loaded graph in the same process."""
+
+HTTP = """\
+The whole server in the process of the engine measured above. Bulk is {clients} clients with
+{texts} texts of {tokens} tokens a request, a query is one text of {query} tokens, all over
+`/api/embed`. Beside bulk, one client sends query after query; beside ingestion, one client sends
+{rate} a second while a job reads `{folder}` ({chunks:,.0f} chunks) into an empty index of a server
+with its defaults."""
+
+HOT = """\
+Microseconds of the server's CPU time for each request, the system's share included, with vectors
+that are ready: what reading the request, routing and writing the answer cost. *FastAPI* is the same
+service behind the framework's default way: a pydantic model of the request and a `response_model`
+of lists of floats. *Floor* is the same web server with an application that reads a request and
+sends as many bytes, and nothing else."""
+
+CACHE = """\
+One text of {query} tokens, a server with its defaults: a text that was never asked for, and one
+that was."""
+
+TIME_OF_QUERY = """\
+One query of {query} tokens on an idle machine, each part timed by itself, over and over. HTTP is
+the round trip to the floor application of above. What is left is what the parts take longer when
+they come one after another: each finds threads asleep and caches filled by the one before."""
+
+TIME_OF_BULK = """\
+One bulk request ({texts} texts of {tokens} tokens) while bulk saturates the server, in
+milliseconds of one core. The parts were timed by themselves, and the whole is what the cores had
+for each request; what is left is the client's share, memory traffic between the parts, and cores
+that waited."""
+
+ROOF = """\
+A text of S tokens costs 24·L·h² + 4·S·h·L operations for each of its tokens (L layers of width h;
+multiplications and additions counted one by one): the linear layers, and attention. The roof is
+what the same engine reaches on a graph of nothing but large 8-bit products (`bench_report/roof.py`)
+on all cores. Attention, normalization and activation functions are not 8-bit products, so
+no encoder can reach all of it."""
+
+PEERS = """\
+Other servers and libraries with the same model, measured beside this one by a harness that is no
+part of this repository; their JSON is shown with `--peers`."""
+
+NO_PEERS = "Nothing was measured beside others in this run."
+
+LOST = """\
+Figures from when it was tried; `scripts/bench` does not repeat them. More in
+[decisions.md](decisions.md).
+
+- **Waiting to fill a batch.** The scheduler never does: batches form because workers are busy.
+- **One batch size for everything.** Batches of 256 tokens keep queries quick but lose 12 % on mixed
+  lengths against 1,024; of 1,024 they make queries wait. Bulk runs in large ones while no query
+  came for two seconds.
+- **Another length in every batch**: OpenVINO takes a tenth longer when each run has another shape,
+  so a worker stays with one bucket while it lasts.
+- **Finer buckets** than about 20: more shapes cost what less padding saves.
+- **Routes of a framework for embeddings.** A third of a short request's time went into routing,
+  JSON and hops between threads; the embedding routes are plain ASGI now.
+- **Waking the event loop for each request** costs about 20 microseconds of a worker; now it is
+  woken once for all that finished meanwhile.
+- **Query, key and value as one layer**, the attention's scale folded into the weights, pinned
+  threads, two compiled copies with a thread each: no gain.
+- **Attention fusions of onnxruntime**: 10 to 15 % slower on CPUs.
+- **Memory-mapped SQLite**: resident memory grew with the catalog, and nothing got faster."""
