@@ -38,15 +38,23 @@ class Server:
 
 
 @contextmanager
-def serve(models: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Run a server with these models and `EMBEDSERVE_*` settings; it is ended on leaving."""
+def serve(
+    models: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    files_at_start: int = USUAL_OPEN_FILES,
+) -> Iterator[Server]:
+    """Run a server with these models and `EMBEDSERVE_*` settings; it is ended on leaving.
+
+    It is started with a soft limit of `files_at_start` open files.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDSERVE_")}
     with tempfile.TemporaryDirectory() as folder:
         home, log_path = Path(folder) / "home", Path(folder) / "log"
         home.mkdir()
         (home / "models").symlink_to(models.resolve())
         command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
-        with log_path.open("wb") as output, open_files(USUAL_OPEN_FILES):
+        with log_path.open("wb") as output, open_files(files_at_start):
             process = subprocess.Popen(
                 command,
                 cwd=folder,  # no project folder: no definitions are picked up

@@ -21,10 +21,14 @@ from scripts.stress_report.soak import growth_percent, soak
 from scripts.stress_report.targets import SHORT, TARGETS, Figures
 from scripts.stress_report.wedge import wedge
 
+FEW_FILES = 256
+
 
 @pytest.fixture(scope="module")
 def stressed(model_home: Path) -> Iterator[Server]:
-    with serve(model_home / "models", {**SETTINGS, **SHORT_QUEUE}) as server:
+    settings = {**SETTINGS, **SHORT_QUEUE}
+    # Fewer open files than the flood has connections: the server must ask for more.
+    with serve(model_home / "models", settings, files_at_start=FEW_FILES) as server:
         yield server
     assert server.process.returncode == 0, server.log()
     assert "Traceback" not in server.log(), server.log()
