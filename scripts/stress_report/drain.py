@@ -13,7 +13,7 @@ from scripts.stress_report.texts import Texts
 _BOUND_S = 60
 _ANSWER_S = 60
 # A request that meets the signal on its way may find the door shut; HTTP has no word for that.
-_ON_ITS_WAY_S = 0.1
+_ON_ITS_WAY_S = 0.25
 _CHILDREN_S = 5
 
 

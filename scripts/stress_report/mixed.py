@@ -72,7 +72,7 @@ async def mixed(server: Server, seconds: float) -> Figures:
     mix = Mix(server.port)
     await mix.part(1, has_queries=True, has_bulk=True)  # warm up
     idle = await mix.part(seconds, has_queries=True, has_bulk=False)
-    alone, both = [], []
+    alone, both = list[Part](), list[Part]()
     for parts, has_queries in ((alone, False), (both, True), (both, True), (alone, False)):
         if not has_queries:
             await asyncio.sleep(_SETTLE_S)

@@ -11,7 +11,7 @@ from scripts.stress_report.idle import idle
 from scripts.stress_report.mixed import mixed
 from scripts.stress_report.server import Server, serve
 from scripts.stress_report.soak import soak
-from scripts.stress_report.targets import Figures, Sizes
+from scripts.stress_report.targets import ERRORS, Figures, Sizes
 from scripts.stress_report.wedge import wedge
 
 OnServer = Callable[[Server], Coroutine[None, None, Figures]]
@@ -27,7 +27,9 @@ class Run:
     def on_server(self, scenario: OnServer, settings: dict[str, str] | None = None) -> Figures:
         """Run a scenario on a server of its own."""
         with serve(self.models, settings) as server:
-            return asyncio.run(scenario(server))
+            figures = asyncio.run(scenario(server))
+            server.stop()
+            return {**figures, ERRORS: server.errors}
 
 
 SCENARIOS: dict[str, Callable[[Run], Figures]] = {

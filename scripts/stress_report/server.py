@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.stress_report.processes import open_files
@@ -17,6 +17,7 @@ START_S = 60
 STOP_S = 60
 # What most systems give a process that asks for nothing; the server must cope with it.
 USUAL_OPEN_FILES = 1024
+_ADDRESS = re.compile(r"serving at http://[^:]+:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,33 @@ class Server:
     """A server that runs."""
 
     process: "subprocess.Popen[bytes]"
-    port: int
     log_path: Path
+    port: int = 0
 
     @property
     def pid(self) -> int:
         """Process id of the server."""
         return self.process.pid
 
+    @property
+    def errors(self) -> int:
+        """How many errors the server has logged."""
+        return self.log().count(" ERROR ")
+
     def log(self) -> str:
         """Return what the server has printed so far."""
         return self.log_path.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Ask the server to stop, unless it has, and wait until it is gone."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 @contextmanager
@@ -63,27 +80,17 @@ def serve(
                 stdout=output,
                 stderr=output,
             )
+        server = Server(process, log_path)
         try:
-            yield Server(process, _port(process, log_path), log_path)
+            yield replace(server, port=_port(server))
         finally:
-            _stop(process)
+            server.stop()
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise
-
-
-def _port(process: "subprocess.Popen[bytes]", log_path: Path) -> int:
+def _port(server: Server) -> int:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"serving at http://[^:]+:(\d+)", log_path.read_text()):
+    while time.monotonic() < deadline and server.process.poll() is None:
+        if found := _ADDRESS.search(server.log()):
             return int(found[1])
         time.sleep(0.02)
-    raise SystemExit(f"The server did not start:\n{log_path.read_text()}")
+    raise SystemExit(f"The server did not start:\n{server.log()}")

@@ -32,7 +32,8 @@ async def soak(server: Server, sizes: Sizes) -> Figures:
     return {
         "requests": counts["requests"],
         "texts/s": counts["texts"] / sizes.soak_s,
-        "not answered with 200": counts["wrong"],
+        "refused": counts["refused"],
+        "neither answered nor refused": counts["wrong"],
         "memory after the warm-up, MB": samples[0] / 1e6,
         "memory at most, MB": max(samples) / 1e6,
         "memory, % more at the end": growth_percent(samples),
@@ -57,7 +58,8 @@ async def _work(texts: Texts, port: int, end_s: float, counts: Counter[str]) -> 
         answer = await connection.embed(ROUTES[counts["requests"] % 2], batch)
         counts["requests"] += 1
         counts["texts"] += len(batch)
-        counts["wrong"] += answer.status != 200
+        counts["refused"] += answer.is_refusal
+        counts["wrong"] += answer.status != 200 and not answer.is_refusal
     connection.close()
 
 
