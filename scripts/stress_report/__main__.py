@@ -19,7 +19,7 @@ def main() -> None:
     told = _arguments()
     run = Run(told.models, _sizes(told))
     rows: list[Judged] = []
-    for name in named(told.scenarios):
+    for name in named(told.scenarios, is_short=told.short):
         print(f"{name}...", file=sys.stderr, flush=True)
         rows += judge(name, SCENARIOS[name](run), is_short=told.short)
     facts = {

@@ -54,12 +54,16 @@ SCENARIOS: dict[str, Callable[[Run], Figures]] = {
     "soak": lambda run: run.on_server(lambda server: soak(server, run.sizes)),
 }
 
+LONG = {"overload, default queue"}
+"""Not in a short run: to fill two minutes of queue takes long, and so does it to empty it."""
 
-def named(names: list[str]) -> list[str]:
+
+def named(names: list[str], *, is_short: bool) -> list[str]:
     """Return the scenarios that are meant: `overload` is both of its kind, nothing is all."""
     families = {name.partition(",")[0] for name in SCENARIOS}
     if unknown := set(names) - families:
         raise SystemExit(
             f"No scenario: {', '.join(sorted(unknown))}. There are: {', '.join(sorted(families))}."
         )
-    return [name for name in SCENARIOS if not names or name.partition(",")[0] in names]
+    meant = [name for name in SCENARIOS if not names or name.partition(",")[0] in names]
+    return [name for name in meant if not (is_short and name in LONG)]
