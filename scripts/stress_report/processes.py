@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -62,15 +63,21 @@ async def watched_memory(pid: int, samples: list[int], *, every_s: float) -> Asy
         samples.append(resident_bytes(pid))
 
 
+def most_open_files() -> int:
+    """Return how many files this process may have open when it asks for it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
 @contextmanager
 def open_files(count: int) -> Iterator[None]:
-    """Let this process, and those it starts, have `count` files open; what is not allowed raises.
-
-    The limit is as it was afterwards.
-    """
+    """Let this process have `count` files open for a while; raise SystemExit if it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and count > hard:
+    if count > most_open_files():
         raise SystemExit(f"{count} open files are needed, {hard} are allowed: see `ulimit -Hn`.")
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        yield
+        return
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     try:
         yield

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from scripts.stress_report.processes import open_files
 
 START_S = 60
 STOP_S = 60
@@ -71,7 +70,7 @@ def serve(
         home.mkdir()
         (home / "models").symlink_to(models.resolve())
         command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
-        with log_path.open("wb") as output, open_files(files_at_start):
+        with log_path.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=folder,  # no project folder: no definitions are picked up
@@ -80,6 +79,9 @@ def serve(
                 stdout=output,
                 stderr=output,
             )
+        # At once, long before it serves; to lower this process's own limit could starve it.
+        hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files_at_start, hard))
         server = Server(process, log_path)
         try:
             yield replace(server, port=_port(server))
