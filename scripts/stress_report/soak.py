@@ -41,13 +41,13 @@ async def soak(server: Server, sizes: Sizes) -> Figures:
 
 
 def growth_percent(samples: list[int]) -> float:
-    """Return by how much the last fifth of the samples lies above the first fifth.
+    """Return by how much the last tenth of the samples lies above the first tenth.
 
     >>> growth_percent([100, 100, 90, 90, 110])
     10.0
     """
-    fifth = max(1, len(samples) // 5)
-    first, last = statistics.median(samples[:fifth]), statistics.median(samples[-fifth:])
+    tenth = max(1, len(samples) // 10)
+    first, last = statistics.median(samples[:tenth]), statistics.median(samples[-tenth:])
     return (last - first) * 100 / first
 
 
