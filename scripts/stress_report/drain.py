@@ -27,7 +27,8 @@ class Clients:
     tokens: int
 
 
-SHORT_QUEUE = (Clients("/api/embed", 16, 1, 16), Clients("/v1/embeddings", 2, 16, 128))
+# The bulk requests take long enough to be under way whenever the signal comes.
+SHORT_QUEUE = (Clients("/api/embed", 16, 1, 16), Clients("/v1/embeddings", 4, 64, 128))
 # More work than the ten seconds that the server gives what it has in hand.
 LONG_QUEUE = (Clients("/api/embed", 16, 1, 16), Clients("/v1/embeddings", 40, 400, 128))
 

@@ -66,6 +66,7 @@ TARGETS: dict[str, dict[str, Target]] = {
         }.items()
     },
     "drain": {
+        "under way at the signal": Target(1, is_least=True),
         "neither answered nor refused": NONE,
         "answers of another kind": NONE,
         "answered": Target(1, is_least=True),
