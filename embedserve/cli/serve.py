@@ -17,10 +17,15 @@ from embedserve.cli.client import Home
 from embedserve.cli.console import output
 from embedserve.settings import Settings, read_settings
 
+if sys.platform != "win32":
+    import resource
+
 DRAIN_S = 10
 """Seconds that running requests get after SIGTERM."""
 REFRESH_S = 60
 """Seconds that the introduction waits for the first ingestion."""
+OPEN_FILES = 65_536
+"""Files, connections among them, that the server asks the system for at most."""
 
 EXAMPLES = """
 Try it:
@@ -65,6 +70,7 @@ def serve(
         roots = (*settings.ingest_roots, *allow)
         settings = settings.model_copy(update={"ingest_roots": roots})
     _set_up_logging(settings.log_level)
+    _allow_connections()
     _serve(settings, refresh=refresh)
 
 
@@ -117,6 +123,24 @@ def _introduce(house: House, settings: Settings, url: str, *, refresh: bool) -> 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _allow_connections() -> None:
+    """Raise this process's limit of open files as far as the system lets it.
+
+    Most systems give 1,024 to who does not ask for more, and the event loop (libuv) closes the
+    connections beyond that without an answer.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        logger.warning("no more than %d connections at once: %s", soft, error)
 
 
 def _set_up_logging(level: str) -> None:
