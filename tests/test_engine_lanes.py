@@ -54,3 +54,13 @@ def test_a_bulk_batch_is_never_smaller_than_a_usual_one() -> None:
     lanes = Lanes(BatchTokens(usual=4 * TOKENS, bulk=TOKENS), workers=1)
     fill(lanes, "bulk", 8, queued_s=time.monotonic())
     assert drain(lanes) == [4, 4]
+
+
+def test_a_lane_takes_longer_while_anything_waits_in_the_other() -> None:
+    lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=8 * TOKENS), workers=1)
+    fill(lanes, "bulk", 1, queued_s=time.monotonic())
+    assert (lanes.slowdown("small"), lanes.slowdown("bulk")) == (1.25, 1)
+    fill(lanes, "small", 1, queued_s=time.monotonic())
+    assert (lanes.slowdown("small"), lanes.slowdown("bulk")) == (1.25, 5)
+    drain(lanes)
+    assert (lanes.slowdown("small"), lanes.slowdown("bulk")) == (1, 1)

@@ -118,6 +118,16 @@ class Lanes:
         share = sum(self.waiting("bulk").values()) // (2 * self._workers)
         return max(self._batch_tokens.usual, min(share, self._batch_tokens.bulk))
 
+    def slowdown(self, lane: Lane) -> float:
+        """Return how many times as long a lane takes as it would without the other.
+
+        Taken as if the other, where anything waits in it, went on to be full.
+        """
+        other: Lane = "bulk" if lane == "small" else "small"
+        if not self._queues[other]:
+            return 1.0
+        return float(BULK_TURN) if lane == "bulk" else BULK_TURN / (BULK_TURN - 1)
+
     def waiting(self, lane: Lane) -> Mapping[Backend, int]:
         """Return how many tokens wait in a lane, by backend."""
         return self._queues[lane].tokens

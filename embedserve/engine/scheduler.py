@@ -171,7 +171,8 @@ class Scheduler:
         waiting_tokens = sum(waiting.values())
         if waiting_tokens == 0:
             return 0.0
-        waiting_s = sum(self._throughput.seconds(*item) for item in waiting.items()) / self.workers
+        run_s = sum(self._throughput.seconds(*item) for item in waiting.items())
+        waiting_s = run_s / self.workers * self._lanes.slowdown(request.lane)
         token_s = max(waiting_s / waiting_tokens, 1e-6)
         excess_tokens = waiting_tokens + tokens - self._queue_tokens
         return max(waiting_s - self._queue_s, excess_tokens * token_s)

@@ -17,6 +17,7 @@ import numpy as np
 
 from embedserve.engine.backend import BACKENDS, Backend, BackendOptions, EngineFacts
 from embedserve.engine.cores import available_cores
+from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import EmbedserveError, ModelError
@@ -154,7 +155,7 @@ def wedge(models: Path, steady_s: float) -> Figures:
     logging.getLogger("embedserve.engine").setLevel(logging.CRITICAL)  # failures are the point
     scheduler = Scheduler(
         workers=available_cores(),
-        micro_batch_tokens=256,
+        batch_tokens=BatchTokens(usual=256, bulk=1024),
         queue_tokens=1_000_000,
         worker_timeout_s=WORKER_TIMEOUT_S,
     )
