@@ -89,8 +89,9 @@ class EmbeddingService:
                 f"{len(request.texts)} texts in one request; at most {self._limits.max_texts} are "
                 "allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
             )
-        timeouts = (request.timeout_s, self._limits.timeout_s or None)
-        timeout_s = min((one for one in timeouts if one is not None), default=None)
+        timeout_s = self._limits.timeout_s or None
+        if request.timeout_s is not None:
+            timeout_s = min(request.timeout_s, timeout_s or request.timeout_s)
         if timeout_s is None:
             return await self._embed(request, deadline_s=None)
         deadline_s = time.monotonic() + timeout_s

@@ -4,19 +4,20 @@ How long they stay is decided in residents.py.
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import EmbedserveError, InvalidRequestError, ModelError
+from embedserve.errors import EmbedserveError, InvalidNameError, InvalidRequestError, ModelError
 from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
 from embedserve.models.names import parse_name
 from embedserve.services.canary import CanaryCheck, check_canary
 from embedserve.services.models import CPU_ENGINES, encoder_spec
 from embedserve.services.residency import LoadedModel, Reason, Residency
-from embedserve.services.residents import Residents
+from embedserve.services.residents import NameKey, Residents
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ class Encoders:
         self._scheduler = scheduler
         self._device = device
         self._default_model = default_model
-        self._default_key = parse_name(default_model).key if default_model else None
+        self._default_key: NameKey | None = None
+        # A name that is none is said where the default model is loaded.
+        with suppress(InvalidNameError):
+            self._default_key = parse_name(default_model).key
         self._residents = Residents(residency or Residency())
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
@@ -146,10 +150,6 @@ class Encoders:
             return None  # it is not installed, or not to be used: there is nothing to keep
 
     def _load(self, installed: InstalledModel) -> tuple[Encoder, CanaryCheck]:
-        with self._residents.room_for(installed.name.display, counted_bytes(installed)):
-            return self._load_verified(installed)
-
-    def _load_verified(self, installed: InstalledModel) -> tuple[Encoder, CanaryCheck]:
         name, manifest = installed.name.display, installed.manifest
         if self._device != "cpu" and manifest.runtime.engine in CPU_ENGINES:
             raise ModelError(
@@ -158,8 +158,9 @@ class Encoders:
                 f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
             )
         verify(installed.folder, manifest)
-        encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
-        canary = check_canary(encoder, installed)
+        with self._residents.room_for(name, counted_bytes(installed)):
+            encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
+            canary = check_canary(encoder, installed)
         logger.info(
             "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
         )
