@@ -10,7 +10,7 @@ from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
 
 # Figures: docs/decisions.md, "Tokenizing".
-ON_LOOP_CHARS = 2_000
+ON_LOOP_CHARS = 500
 # What one request does before it is another's turn: some hundredths of a second.
 TURN_CHARS = 100_000
 
