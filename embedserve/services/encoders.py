@@ -22,7 +22,7 @@ from embedserve.services.residents import NameKey, Residents
 logger = logging.getLogger(__name__)
 
 # What a pull measures is a whole process; without any model one that has an engine takes this.
-_PROCESS_BYTES = 100 * 1024 * 1024
+_PROCESS_BYTES = 84 * 1024 * 1024
 # For a model that was not measured: graph, repacked weights and kernels, by the size of its files.
 _MEMORY_PER_FILE_BYTE = 4
 
