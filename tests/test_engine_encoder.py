@@ -15,6 +15,7 @@ from embedserve.engine.encoder import SLICE, Encoder
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.types import EncoderSpec
+from tests import sum_backend
 from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
 
 WORD = [f"w{number}" for number in range(WORDS)]
@@ -110,7 +111,7 @@ def test_encoder_knows_when_it_is_used(spec: EncoderSpec, scheduler: Scheduler) 
 
 
 def test_time_limit_reaches_the_scheduler(spec: EncoderSpec) -> None:
-    scheduler = Scheduler(workers=1, micro_batch_tokens=256, queue_tokens=5_000)
+    scheduler = sum_backend.scheduler()
     encoder = Encoder(spec, scheduler, device="cpu")
     late = encoder.submit(encoder.tokenize([text(5, 1)]), lane="small", timeout_s=-1)
     with pytest.raises(OverloadedError, match="time limit"):
