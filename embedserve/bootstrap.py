@@ -23,8 +23,9 @@ from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, StartupError
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from embedserve.services.definitions import read_definitions
-from embedserve.services.embedding import EmbeddingService
+from embedserve.services.embedding import EmbeddingService, EmbedLimits
 from embedserve.services.encoders import Encoders
+from embedserve.services.engine_probe import EngineProbe
 from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
@@ -32,6 +33,7 @@ from embedserve.services.ingestion import IngestionService, IngestTools
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine
+from embedserve.services.residency import Residency
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.settings import Settings
@@ -86,12 +88,19 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         worker_timeout_s=settings.worker_timeout_s,
         report=metrics.count_batch,
     )
-    encoders = Encoders(folder, scheduler, device=settings.device)
+    encoders = Encoders(
+        folder,
+        scheduler,
+        device=settings.device,
+        default_model=settings.default_model,
+        residency=Residency(settings.keep_alive_s, settings.models_memory_bytes),
+    )
     models = ModelLibrary(folder, encoders, Machine(settings.device, scheduler.workers))
     try:
         yield Engine(scheduler, encoders, models, metrics)
     finally:
         models.close()
+        encoders.close()
         scheduler.close()
 
 
@@ -224,27 +233,39 @@ def _services(
         files_at_once=settings.extract_workers + 2,
     )
     return Services(
-        embedding=_embedding(settings, engine),
+        embedding=_embedding(settings, engine, stack),
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
         search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
-        health=HealthService(
-            catalog, vector_index, worker, engine.encoders, default_model=settings.default_model
-        ),
+        health=HealthService(catalog, vector_index, worker, _probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
 
 
-def _embedding(settings: Settings, engine: Engine) -> EmbeddingService:
+def _embedding(settings: Settings, engine: Engine, stack: ExitStack) -> EmbeddingService:
     cache = VectorCache(settings.cache_bytes)
     engine.metrics.watch(engine.scheduler, cache, engine.encoders)
-    return EmbeddingService(
-        engine.encoders,
-        cache,
+    limits = EmbedLimits(
         small_request_tokens=settings.small_request_tokens,
         max_texts=settings.max_request_texts,
+        max_text_bytes=settings.max_text_bytes,
+        timeout_s=settings.request_timeout_s,
     )
+    service = EmbeddingService(engine.encoders, cache, limits, threads=engine.scheduler.workers)
+    stack.callback(service.close)
+    return service
+
+
+def _probe(settings: Settings, engine: Engine, stack: ExitStack) -> EngineProbe:
+    probe = EngineProbe(
+        engine.scheduler,
+        engine.encoders,
+        default_model=settings.default_model,
+        timeout_s=settings.ready_timeout_s,
+    )
+    stack.callback(probe.close)
+    return probe
 
 
 def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:

@@ -16,6 +16,7 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     ├── PathNotAllowedError          outside the allowed roots
     ├── ConflictError                fights with what exists
     ├── OverloadedError              refused early; come back later
+    ├── DeadlineError                not done within the time that the request had
     ├── ModelError                   a model that cannot be fetched, exported or trusted
     ├── ExtractionError              one file that could not be turned into text
     ├── VectorStoreError             Chroma is down or does not answer as it should
@@ -104,6 +105,10 @@ class OverloadedError(EmbedserveError):
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineError(EmbedserveError):
+    """The request's time was over before its vectors were there; what had not run was dropped."""
 
 
 class ModelError(EmbedserveError):

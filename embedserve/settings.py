@@ -46,6 +46,13 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     default_model: str = "all-minilm"
     """Model that is loaded at start and used by indexes that name none."""
+    keep_alive_s: float = 300
+    """Seconds that a model stays in memory unused; negative keeps it as long as there is room.
+    Requests may say otherwise (`keep_alive`). The default model stays always: queries and ingestion
+    need it at once."""
+    models_memory_bytes: int = Field(default=0, ge=0)
+    """Memory for loaded models together; those used longest ago are let go for others. 0 means half
+    of what this process may use."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where models run. A device that is not there is an error, never a fallback."""
     threads: int = Field(default=0, ge=0)
@@ -62,12 +69,19 @@ class Settings(BaseSettings):
     """Seconds that a request may wait for the engine, as far as can be told; more are refused."""
     worker_timeout_s: float = Field(default=60, gt=0)
     """Seconds after which an engine call that does not come back is given up."""
+    request_timeout_s: float = Field(default=0, ge=0)
+    """Seconds after which an embedding request is given up with 503; 0 means never. A request may
+    ask for less (`X-Request-Timeout-Ms`)."""
+    ready_timeout_s: float = Field(default=5, gt=0)
+    """Seconds that `/ready` waits for the default model to embed its canary text."""
     cache_bytes: int = Field(default=64 * MIB, ge=0)
     """Memory for finished vectors, so that the same text is embedded once; 0 switches it off."""
     max_request_bytes: int = Field(default=64 * MIB, ge=1)
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)
     """Texts in one embedding request."""
+    max_text_bytes: int = Field(default=8 * MIB, ge=1)
+    """Bytes of one text in an embedding request, in UTF-8."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Web pages that may call besides those of this machine, separated by commas, such as
     `https://chat.example`; `*` is any."""

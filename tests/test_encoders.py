@@ -2,8 +2,10 @@
 
 import gc
 import shutil
+import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import pytest
 
 from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import ConflictError, ModelNotFoundError
+from embedserve.errors import ConflictError, ModelError, ModelNotFoundError, OverloadedError
 from embedserve.models import installed
 from embedserve.models.names import parse_name
-from embedserve.services.encoders import Encoders
+from embedserve.services.encoders import Encoders, counted_bytes
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest, pull_model
+from embedserve.services.residency import Residency
 from embedserve.services.workshop import Workshop
+from tests.sum_backend import DIMENSIONS, SumBackend, text
 from tests.tiny_models import Exported
 
 MACHINE = Machine("cpu", 1)
@@ -164,5 +168,90 @@ def test_names_that_do_not_exist_leave_nothing_behind(encoders: Encoders) -> Non
         with pytest.raises(ModelNotFoundError):
             encoders.get(f"no-{number}")
     assert encoders.get("one") is encoders.get("  ONE:latest ")
-    sizes = [len(value) for value in vars(encoders).values() if isinstance(value, dict)]
-    assert sizes == [1, 1, 1]
+    held = {**vars(encoders), **vars(encoders._residents)}
+    sizes = {name: len(value) for name, value in held.items() if isinstance(value, dict)}
+    assert sizes == {"_loading": 1, "_by_artefact": 1, "_by_name": 1, "unloads": 0}
+
+
+def wait_until_unloaded(encoders: Encoders, name: str) -> None:
+    end_s = time.monotonic() + 10
+    while encoders.is_loaded(name):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_model_that_is_let_go_is_freed_though_its_worker_waits(
+    models: Path, scheduler: Scheduler
+) -> None:
+    encoders = Encoders(models, scheduler, device="cpu", residency=Residency(keep_alive_s=0.05))
+    encoder = encoders.get("one")
+    before = encoder.encode(["a text"])
+    [loaded] = encoders.loaded()
+    assert (loaded.name, loaded.artefact) == ("one:latest", encoder.spec.artefact)
+    assert loaded.counted_bytes > 0
+    traces: list[weakref.ref[Any]] = [weakref.ref(encoder), weakref.ref(encoder._backend)]
+    del encoder
+    wait_until_unloaded(encoders, "one")
+    end_s = time.monotonic() + 10
+    while any(trace() is not None for trace in traces):
+        assert time.monotonic() < end_s, "something still holds the graph"
+        time.sleep(0.01)
+    assert np.array_equal(encoders.get("two").encode(["a text"]), before)
+    assert (encoders.loads, encoders.unloads("expired")) == (2, 1)
+    encoders.close()
+
+
+def test_default_model_stays_also_after_the_folder_has_changed(
+    models: Path, scheduler: Scheduler
+) -> None:
+    encoders = Encoders(
+        models,
+        scheduler,
+        device="cpu",
+        default_model="two",
+        residency=Residency(keep_alive_s=0.01),
+    )
+    encoders.get("two")
+    encoders.refresh()
+    time.sleep(0.1)
+    [loaded] = encoders.loaded()
+    assert loaded.expires_at is None
+    encoders.close()
+
+
+def test_model_that_is_larger_than_the_budget_is_not_loaded(
+    models: Path, scheduler: Scheduler
+) -> None:
+    encoders = Encoders(models, scheduler, device="cpu", residency=Residency(memory_bytes=1))
+    with pytest.raises(ModelError, match="EMBEDSERVE_MODELS_MEMORY_BYTES"):
+        encoders.get("one")
+    assert encoders.loaded() == []
+
+
+def test_model_counts_what_was_measured_or_a_multiple_of_its_files(models: Path) -> None:
+    model = installed.resolve(models, "one")
+
+    def counted(resident_bytes: int) -> int:
+        performance = replace(model.manifest.performance, resident_bytes=resident_bytes)
+        manifest = replace(model.manifest, performance=performance)
+        return counted_bytes(replace(model, manifest=manifest))
+
+    assert counted(0) == 4 * model.size_bytes
+    assert counted(10**9) == 10**9 - 84 * 2**20
+    assert counted(1) == model.size_bytes
+
+
+def test_canary_of_a_busy_engine_is_given_up_in_time(
+    encoders: Encoders, scheduler: Scheduler
+) -> None:
+    encoders.get("one")
+    encoders.check_canary("one", timeout_s=5)
+    backend = SumBackend()
+    backend.gate.clear()
+    blocker = scheduler.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")
+    started = time.monotonic()
+    with pytest.raises(OverloadedError, match=r"within 0\.1 s"):
+        encoders.check_canary("one", timeout_s=0.1)
+    assert time.monotonic() - started < 2
+    backend.gate.set()
+    blocker.result(5)

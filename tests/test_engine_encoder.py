@@ -14,8 +14,9 @@ from embedserve.engine.backend import describe
 from embedserve.engine.encoder import SLICE, Encoder
 from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, OverloadedError
 from embedserve.types import EncoderSpec
+from tests import sum_backend
 from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
 
 WORD = [f"w{number}" for number in range(WORDS)]
@@ -94,3 +95,28 @@ def test_files_that_are_missing_are_said(
     ):
         with pytest.raises(ModelError, match="absent"):
             Encoder(missing, scheduler, device="cpu")
+
+
+def test_encoder_knows_when_it_is_used(spec: EncoderSpec, scheduler: Scheduler) -> None:
+    encoder = Encoder(spec, scheduler, device="cpu")
+    begun_s = encoder.used_s
+    future = encoder.submit(encoder.tokenize([text(5, 1)] * 400), lane="bulk")
+    assert encoder.is_busy
+    future.result(10)
+    assert not encoder.is_busy
+    assert encoder.used_s > begun_s
+    ended_s = encoder.used_s
+    encoder.touch()
+    assert encoder.used_s > ended_s
+    encoder.close()
+
+
+def test_time_limit_reaches_the_scheduler(spec: EncoderSpec) -> None:
+    scheduler = sum_backend.scheduler()
+    encoder = Encoder(spec, scheduler, device="cpu")
+    late = encoder.submit(encoder.tokenize([text(5, 1)]), lane="small", timeout_s=-1)
+    with pytest.raises(OverloadedError, match="time limit"):
+        late.result(10)
+    assert not encoder.is_busy
+    scheduler.close()
+    encoder.close()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from embedserve.engine.tokenizer import HEAD_CHARS_PER_TOKEN, ModelTokenizer
+from embedserve.engine.tokenizer import HEAD_CHARS_PER_TOKEN, MOST_CHARS, ModelTokenizer
 from embedserve.errors import ModelError
 
 
@@ -71,6 +71,22 @@ def test_any_text_keeps_its_special_tokens_and_its_limit(
 def test_a_long_text_is_not_tokenized_to_its_end(ours: ModelTokenizer) -> None:
     head = "word " * 256 * HEAD_CHARS_PER_TOKEN
     assert np.array_equal(ours.tokenize(head, 256).ids, ours.tokenize(head + "other", 256).ids)
+
+
+@pytest.mark.parametrize("filler", [" ", "x", "\U0001f3f3\ufe0f\u200d"])
+def test_words_far_behind_are_found_by_reading_on(
+    ours: ModelTokenizer, reference: Tokenizer, filler: str
+) -> None:
+    text = filler * 20_000 + " behind it" + " word" * 300 + " end"
+    assert ours.tokenize(text, 256).ids.tolist() == reference.encode(text).ids
+
+
+def test_a_text_without_words_is_not_read_to_its_end(ours: ModelTokenizer) -> None:
+    text = "x" * MOST_CHARS
+    assert not ours.tokenize(text, 256).is_truncated
+    longer = ours.tokenize(text + " word", 256)
+    assert longer.is_truncated, "what was not read is said"
+    assert longer.ids.tolist() == ours.tokenize(text, 256).ids.tolist()
 
 
 def test_offsets_lead_back_to_the_text(ours: ModelTokenizer) -> None:

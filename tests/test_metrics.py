@@ -48,3 +48,28 @@ def test_what_happens_is_counted(server: LiveServer) -> None:
     assert after["embedserve_loaded_models", ()] >= 1
     assert after["embedserve_worker_restarts_total", ()] == 0
     assert after["process_resident_memory_bytes", ()] > 50e6
+
+
+def test_what_is_refused_or_cut_is_counted(server: LiveServer) -> None:
+    before = samples(server)
+    assert post(server, "/api/embed", {"model": "all-minilm", "input": ["word " * 999] * 3}) == 200
+    assert post(server, "/api/embed", {"model": "all-minilm", "input": ["a"] * 10_001}) == 413
+    assert (
+        post(server, "/v1/embeddings", {"model": "all-minilm", "input": "a" * 2**23 + "a"}) == 413
+    )
+    late = server.http.post(
+        "/api/embed",
+        json={"model": "all-minilm", "input": [f"{uuid.uuid4()} " * 20] * 50},
+        headers={"X-Request-Timeout-Ms": "1"},
+    )
+    assert late.status_code == 503
+    after = samples(server)
+    refusals = "embedserve_refusals_total"
+    assert grown(before, after, "embedserve_truncated_texts_total") == 3
+    assert grown(before, after, refusals, reason="too_large") == 2
+    assert grown(before, after, refusals, reason="deadline") == 1
+    assert grown(before, after, refusals, reason="queue_full") == 0
+    assert after["embedserve_model_loads_total", ()] == 1
+    assert after["embedserve_loaded_models_bytes", ()] > 10e6
+    for reason in ("expired", "memory", "removed"):
+        assert after["embedserve_model_unloads_total", (("reason", reason),)] == 0

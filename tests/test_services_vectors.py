@@ -26,7 +26,9 @@ class SlowEncoder:
         self.asked: list[list[int]] = []
         self._waiting: list[tuple[Future[Vectors], list[TokenizedText]]] = []
 
-    def submit(self, texts: list[TokenizedText], *, lane: Lane) -> "Future[Vectors]":
+    def submit(
+        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+    ) -> "Future[Vectors]":
         future: Future[Vectors] = Future()
         self.asked.append([int(text.ids[0]) for text in texts])
         self._waiting.append((future, texts))
@@ -121,7 +123,9 @@ def test_without_a_cache_every_text_is_computed() -> None:
 
 def test_numbers_that_are_none_are_refused_and_not_kept() -> None:
     class Broken(SlowEncoder):
-        def submit(self, texts: list[TokenizedText], *, lane: Lane) -> "Future[Vectors]":
+        def submit(
+            self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+        ) -> "Future[Vectors]":
             future: Future[Vectors] = Future()
             future.set_result(np.full((len(texts), 2), np.nan, dtype=np.float32))
             return future

@@ -21,6 +21,8 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.PathNotAllowedError: 403,
     errors.ConflictError: 409,
     errors.OverloadedError: 503,
+    # Also under /v1: 504 is the word of a gateway about others, 429 blames the client's rate.
+    errors.DeadlineError: 503,
     errors.VectorStoreError: 503,
     errors.ModelError: 500,
     EmbedserveError: 500,

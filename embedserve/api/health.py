@@ -15,7 +15,7 @@ async def health() -> Response:
 
 @router.get("/ready")
 def ready(request: Request) -> Response:
-    """Answer 200 when model, catalog and vector index all work, else 503 with the reason."""
+    """Answer 200 when every part works, else 503 with the reason."""
     parts = services(request).health.readiness()
     is_ready = all(state == "ok" for state in parts.values())
     status = "ready" if is_ready else "not ready"

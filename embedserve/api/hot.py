@@ -8,7 +8,7 @@ which also describes these routes in the OpenAPI document.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -17,14 +17,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from embedserve.api.body import Fields, LimitedBody, parse_object
 from embedserve.api.errors import BUG, error_response, respond
 from embedserve.api.replies import Reply, Services
-from embedserve.errors import EmbedserveError
+from embedserve.errors import EmbedserveError, InvalidRequestError
 
 logger = logging.getLogger(__name__)
 
-HotRoute = Callable[[Services, Fields], Awaitable[Reply]]
+HotRoute = Callable[[Services, Fields, float | None], Awaitable[Reply]]
+"""Services, body, and the seconds that the client waits (None: as long as it takes)."""
 
 # Most answers are there sooner; only for those that are not is it worth a task to watch the client.
 _WATCH_AFTER_S = 0.05
+_TIMEOUT = b"x-request-timeout-ms"
 _GONE = 499
 """nginx's number for a client that left."""
 
@@ -66,11 +68,13 @@ class HotPath:
             body = await self._read(receive)
             if body is None:
                 return _GONE
-            work = route(self._services, Fields(parse_object(body)))
+            fields = Fields(parse_object(body))
+            work = route(self._services, fields, timeout_of(scope["headers"]))
             reply = await _unless_gone(receive, work)
             if reply is None:
                 return _GONE
         except EmbedserveError as error:
+            self._services.metrics.count_refusal(error)
             refusal = respond(scope["path"], error)
             await refusal(scope, receive, send)
             return refusal.status_code
@@ -78,6 +82,8 @@ class HotPath:
             logger.exception("unexpected failure in POST %s", scope["path"])
             await error_response(scope["path"], 500, BUG)(scope, receive, send)
             return 500
+        if reply.truncated:
+            self._services.metrics.count_truncated(reply.truncated)
         await send({"type": "http.response.start", "status": 200, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
         return 200
@@ -92,6 +98,24 @@ class HotPath:
             body.add(message.get("body", b""))
             is_more = message.get("more_body", False)
         return body.whole()
+
+
+def timeout_of(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """Return the seconds that `X-Request-Timeout-Ms` allows, None without that header.
+
+    Raises InvalidRequestError for what is no positive whole number.
+    """
+    for name, value in headers:
+        if name == _TIMEOUT:
+            # More digits than any wait has would only overflow.
+            if not (value.isdigit() and len(value) <= 12 and int(value)):
+                shown = value[:50].decode("latin-1")
+                raise InvalidRequestError(
+                    f"Header `X-Request-Timeout-Ms` must be a whole number of milliseconds from 1 "
+                    f"on, not `{shown}`."
+                )
+            return int(value) / 1000
+    return None
 
 
 @dataclass

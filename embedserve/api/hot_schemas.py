@@ -14,6 +14,17 @@ _OPTIONS = {
     "type": "object",
     "description": "`num_ctx` is a shorter length limit in tokens; other options do nothing.",
 }
+_KEEP_ALIVE = {
+    "anyOf": [{"type": "number"}, {"type": "string"}],
+    "description": "How long the model stays in memory after this request: seconds, or a duration "
+    "such as `5m`; 0 lets it go, negative keeps it.",
+}
+_TIMEOUT = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "Milliseconds after which the answer is 503 and what has not run is dropped.",
+}
 _WARNINGS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -25,13 +36,15 @@ def _route(
     errors = {
         "400": "Something in the request is wrong; the message says what.",
         "404": "There is no such model.",
-        "413": "The request is larger than a setting allows.",
+        "413": "The request, or a text in it, is larger than a setting allows.",
+        "503": "The server is busy, or the request's time is over.",
     }
     described = {status: {"description": text} for status, text in errors.items()}
     return {
         "post": {
             "tags": [tag],
             "summary": summary,
+            "parameters": [_TIMEOUT],
             "requestBody": {"required": True, "content": {"application/json": {"schema": sent}}},
             "responses": {
                 "200": {
@@ -53,6 +66,7 @@ HOT_SCHEMAS = {
             "input": _TEXTS,
             "truncate": {"type": "boolean", "default": True},
             "dimensions": _DIMENSIONS,
+            "keep_alive": _KEEP_ALIVE,
             "options": _OPTIONS,
         },
         ["model"],
@@ -68,7 +82,12 @@ HOT_SCHEMAS = {
     "/api/embeddings": _route(
         "Embed one text (Ollama, older)",
         "ollama",
-        {"model": _MODEL, "prompt": {"type": "string"}, "options": _OPTIONS},
+        {
+            "model": _MODEL,
+            "prompt": {"type": "string"},
+            "keep_alive": _KEEP_ALIVE,
+            "options": _OPTIONS,
+        },
         ["model"],
         {"embedding": _NUMBERS},
     ),

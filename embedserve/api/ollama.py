@@ -7,6 +7,7 @@ from fastapi.responses import PlainTextResponse
 
 from embedserve import __version__
 from embedserve.api.body import Fields
+from embedserve.api.keep_alive import seconds_of
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
@@ -32,8 +33,9 @@ async def version() -> Response:
     return json_reply({"version": OLLAMA_VERSION, "embedserve": __version__})
 
 
-async def embed(services: Services, fields: Fields) -> Reply:
-    """Embed one text or many: `{"model", "input", "truncate", "dimensions", "options"}`."""
+async def embed(services: Services, fields: Fields, timeout_s: float | None) -> Reply:
+    """Embed: `{"model", "input", "truncate", "dimensions", "keep_alive", "options"}`."""
+    keep_alive_s = seconds_of(fields.raw("keep_alive"))
     model = fields.text("model")
     if not model.strip():
         raise NotFoundError("model '' not found")
@@ -45,6 +47,8 @@ async def embed(services: Services, fields: Fields) -> Reply:
         truncate=is_truncating,
         dimensions=fields.whole("dimensions"),
         max_tokens=_num_ctx(fields),
+        keep_alive_s=keep_alive_s,
+        timeout_s=timeout_s,
     )
     result = await services.embedding.embed(wanted)
     reply: dict[str, Any] = {"model": model, "embeddings": result.vectors}
@@ -59,15 +63,25 @@ async def embed(services: Services, fields: Fields) -> Reply:
     return fast_reply(reply, truncated=result.truncated)
 
 
-async def embeddings(services: Services, fields: Fields) -> Reply:
-    """Embed one text: `{"model", "prompt"}`. Too long a text is cut, and the reply says so."""
+async def embeddings(services: Services, fields: Fields, timeout_s: float | None) -> Reply:
+    """Embed one text: `{"model", "prompt", "keep_alive", "options"}`.
+
+    Too long a text is cut, and the reply says so.
+    """
+    keep_alive_s = seconds_of(fields.raw("keep_alive"))
     model = fields.text("model")
     if not model.strip():
         raise InvalidRequestError("model is required")
     # `input` instead of `prompt` is a common mistake; Ollama answers it with an empty vector.
     prompt = fields.text("prompt") or fields.text("input")
     texts = [prompt] if prompt else []
-    wanted = EmbedRequest(model=model, texts=texts, max_tokens=_num_ctx(fields))
+    wanted = EmbedRequest(
+        model=model,
+        texts=texts,
+        max_tokens=_num_ctx(fields),
+        keep_alive_s=keep_alive_s,
+        timeout_s=timeout_s,
+    )
     result = await services.embedding.embed(wanted)
     vector = result.vectors[0] if prompt else []
     return fast_reply({"embedding": vector}, truncated=result.truncated)

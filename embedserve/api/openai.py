@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 MEDIA_TYPE = "application/json"
 
 
-async def embeddings(available: Services, fields: Fields) -> Reply:
+async def embeddings(available: Services, fields: Fields, timeout_s: float | None) -> Reply:
     """Embed one text or many: `{"model", "input", "encoding_format", "dimensions"}`."""
     encoding = fields.text("encoding_format") or "float"
     if encoding.lower() not in ("float", "base64"):
@@ -36,7 +36,7 @@ async def embeddings(available: Services, fields: Fields) -> Reply:
         raise NotFoundError("model '' not found")
     dimensions = fields.whole("dimensions")
     texts = [""] if value == "" else texts_of(value)
-    wanted = EmbedRequest(model=model, texts=texts, dimensions=dimensions)
+    wanted = EmbedRequest(model, texts, dimensions=dimensions, timeout_s=timeout_s)
     result = await available.embedding.embed(wanted)
     _check_dimensions(dimensions, result.vectors)
     reply: dict[str, Any] = {

@@ -41,6 +41,8 @@ class Reply:
 
     body: bytes
     headers: list[tuple[bytes, bytes]]
+    truncated: int = 0
+    """Texts that were cut."""
 
 
 def fast_reply(
@@ -54,7 +56,7 @@ def fast_reply(
     headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
     told = _truncation(truncated)
     headers += [(name.lower().encode(), text.encode()) for name, text in told.items()]
-    return Reply(body, headers)
+    return Reply(body, headers, len(truncated))
 
 
 def json_reply(

@@ -1,5 +1,6 @@
 """One model ready to embed: its tokenizer, its graph, and a place in the scheduler."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -37,6 +38,18 @@ class Encoder:
         )
         self._backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
         self._scheduler = scheduler
+        self._running: set[Future[Vectors]] = set()
+        self.used_s = time.monotonic()
+        """When it was last asked for vectors, or gave some; of `time.monotonic`."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether some of its texts are queued or running."""
+        return bool(self._running)
+
+    def touch(self) -> None:
+        """Take note that somebody uses it now."""
+        self.used_s = time.monotonic()
 
     def tokenize(
         self, texts: Sequence[str], *, max_tokens: int | None = None
@@ -52,19 +65,30 @@ class Encoder:
         return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
 
     def submit(
-        self, texts: Sequence[TokenizedText], *, lane: Lane, is_patient: bool = False
+        self,
+        texts: Sequence[TokenizedText],
+        *,
+        lane: Lane,
+        is_patient: bool = False,
+        timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order.
 
+        What has not begun after `timeout_s` is dropped: the future gives OverloadedError then.
         Raises OverloadedError when the lane is full, unless the caller is patient.
         """
-        return self._scheduler.submit(
+        future = self._scheduler.submit(
             self._backend,
             [text.ids for text in texts],
             dimensions=self.spec.dimensions,
             lane=lane,
             is_patient=is_patient,
+            timeout_s=timeout_s,
         )
+        # Adding to a set and discarding from it are atomic: no lock for each request.
+        self._running.add(future)
+        future.add_done_callback(self._end)
+        return future
 
     def encode(self, texts: Sequence[str], *, lane: Lane = "bulk") -> Vectors:
         """Embed texts and wait for them, also for room in the queue.
@@ -97,3 +121,7 @@ class Encoder:
     def close(self) -> None:
         """Free the graph. Texts that are still queued fail."""
         self._backend.close()
+
+    def _end(self, future: Future[Vectors]) -> None:
+        self._running.discard(future)
+        self.used_s = time.monotonic()

@@ -16,6 +16,10 @@ HEAD_CHARS_PER_TOKEN = 32
 # The head's last word may have been cut in two; WordPiece splits no word over 100 characters,
 # so more tokens than this beyond the limit prove that the head alone fills the model.
 HEAD_MARGIN_TOKENS = 128
+# When the head is not enough (long words, runs of spaces) this many times as much is read.
+_READ_MORE = 4
+# And no more than this of any text, unless the head itself is longer.
+MOST_CHARS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class TokenizedText:
     ids: TokenIds
     """(length,) int64, special tokens included."""
     is_truncated: bool
-    """Whether text beyond the limit was cut off."""
+    """Whether text was cut off: beyond the limit, or beyond what is read of a text at most."""
 
 
 class ModelTokenizer:
@@ -52,9 +56,11 @@ class ModelTokenizer:
     def tokenize(self, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `text`, cut to `max_tokens` with the special tokens kept."""
         room = max(max_tokens - self.special_tokens, 0)
-        body = self._body(text, room)
+        head = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
+        readable = text[: max(head, MOST_CHARS)]
+        body = self._body(readable, room, head)
         ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=len(body) > room)
+        return TokenizedText(ids=ids, is_truncated=len(body) > room or len(readable) < len(text))
 
     def tokenize_pair(self, first: str, second: str, max_tokens: int) -> TokenizedText:
         """Return the ids of two texts as one, the longer one cut until both fit."""
@@ -78,12 +84,13 @@ class ModelTokenizer:
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [np.array(item.offsets, dtype=np.int64).reshape(-1, 2) for item in encodings]
 
-    def _body(self, text: str, room: int) -> list[int]:
+    def _body(self, text: str, room: int, head: int) -> list[int]:
         """Return the ids without special tokens: all of them, or provably more than `room`."""
-        head = text[: (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN]
-        ids = self._ids(head)
-        if len(head) == len(text) or len(ids) > room + HEAD_MARGIN_TOKENS:
-            return ids
+        while head < len(text):
+            ids = self._ids(text[:head])
+            if len(ids) > room + HEAD_MARGIN_TOKENS:
+                return ids
+            head *= _READ_MORE
         return self._ids(text)
 
     def _ids(self, text: str) -> list[int]:

@@ -91,6 +91,8 @@ class Workers:
         try:
             while not worker.is_given_up and (batch := self._take(worker)):
                 self._run(worker, batch)
+                # Else a thread that waits keeps the graph of its last batch in memory.
+                del batch
         except BaseException:
             # Whatever it was, the place is filled again; what it ran is dealt with as overdue.
             logger.exception("worker %d died", worker.number)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedserve.engine.backend import describe
 from embedserve.engine.cpu import cpu_class
 from embedserve.engine.encoder import Encoder
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, OverloadedError
 from embedserve.models.installed import InstalledModel
 
 # The last bits of a vector may differ between CPU types (wider registers sum in another order);
@@ -34,11 +34,16 @@ class CanaryCheck:
     """`exact`, or how far off and what has changed since, for people."""
 
 
-def check_canary(encoder: Encoder, installed: InstalledModel) -> CanaryCheck:
-    """Embed the canary text; raise ModelError unless about its stored vector comes out."""
+def check_canary(
+    encoder: Encoder, installed: InstalledModel, *, timeout_s: float | None = None
+) -> CanaryCheck:
+    """Embed the canary text; raise ModelError unless about its stored vector comes out.
+
+    With `timeout_s` it waits no longer than that, and for no room in the queue: OverloadedError.
+    """
     manifest = installed.manifest
     stored = np.array(manifest.canary.vector, dtype=np.float32)
-    got: NDArray[np.float32] = encoder.encode([manifest.canary.text], lane="small")[0]
+    got = _vector(encoder, manifest.canary.text, timeout_s)
     cosine = float(np.dot(got, stored))
     if not cosine >= CANARY_COSINE:  # also catches NaN
         raise ModelError(
@@ -52,6 +57,20 @@ def check_canary(encoder: Encoder, installed: InstalledModel) -> CanaryCheck:
     changes = changed_since(measured.cpu, measured.engine_version, cpu, version)
     words = "exact" if is_exact else f"within tolerance: cosine {cosine:.7f}; {changes}"
     return CanaryCheck(manifest.canary.text, got, cpu, version, is_exact, words)
+
+
+def _vector(encoder: Encoder, text: str, timeout_s: float | None) -> NDArray[np.float32]:
+    tokenized = encoder.tokenize([text])
+    is_patient = timeout_s is None
+    future = encoder.submit(tokenized, lane="small", is_patient=is_patient, timeout_s=timeout_s)
+    try:
+        vector: NDArray[np.float32] = future.result(timeout_s)[0]
+    except TimeoutError:
+        future.cancel()
+        raise OverloadedError(
+            f"The engine did not come to the canary text within {timeout_s:g} s."
+        ) from None
+    return vector
 
 
 def changed_since(old_cpu: str, old_version: str, cpu: str, version: str) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
-from embedserve.errors import InputTooLongError, TooLargeError
+from embedserve.errors import DeadlineError, InputTooLongError, OverloadedError, TooLargeError
 from embedserve.services.encoders import Encoders
 from embedserve.services.shorter import cut, warnings_of
+from embedserve.services.tokenizing import TokenizerPool
 from embedserve.services.vectors import VectorSource
 from embedserve.types import Lane, Vectors
 
@@ -30,6 +31,10 @@ class EmbedRequest:
     """Leading dimensions to keep, re-normalised; None or too many means all."""
     max_tokens: int | None = None
     """A shorter length limit than the model's own."""
+    keep_alive_s: float | None = None
+    """How long the model stays unused after this; negative: as long as there is room."""
+    timeout_s: float | None = None
+    """How long the caller waits; never longer than the server's own limit."""
 
 
 @dataclass(frozen=True)
@@ -47,52 +52,81 @@ class Embeddings:
     """What the caller should know of these vectors."""
 
 
+@dataclass(frozen=True)
+class EmbedLimits:
+    """What one request may ask for."""
+
+    small_request_tokens: int
+    """Requests up to this many tokens go ahead of larger ones."""
+    max_texts: int
+    max_text_bytes: int
+    timeout_s: float = 0
+    """0: none."""
+
+
 class EmbeddingService:
     """Embed requests of any size; small ones go ahead of large ones."""
 
     def __init__(
-        self,
-        encoders: Encoders,
-        cache: VectorCache,
-        *,
-        small_request_tokens: int,
-        max_texts: int,
+        self, encoders: Encoders, cache: VectorCache, limits: EmbedLimits, *, threads: int
     ) -> None:
+        """Tokenize on so many threads."""
         self._encoders = encoders
         self._source = VectorSource(cache)
+        self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
         self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
         self._loading: dict[str, asyncio.Future[Encoder]] = {}
-        self._small_request_tokens = small_request_tokens
-        self._max_texts = max_texts
+        self._limits = limits
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return one vector for each text; all or nothing.
 
-        Raises ModelNotFoundError, InputTooLongError, TooLargeError, OverloadedError, ModelError.
+        Raises ModelNotFoundError, InputTooLongError, TooLargeError, OverloadedError, ModelError,
+        and DeadlineError when its time is over.
         """
-        started = time.perf_counter_ns()
-        if len(request.texts) > self._max_texts:
+        if len(request.texts) > self._limits.max_texts:
             raise TooLargeError(
-                f"{len(request.texts)} texts in one request; at most {self._max_texts} are "
+                f"{len(request.texts)} texts in one request; at most {self._limits.max_texts} are "
                 "allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
             )
+        timeout_s = self._limits.timeout_s or None
+        if request.timeout_s is not None:
+            timeout_s = min(request.timeout_s, timeout_s or request.timeout_s)
+        if timeout_s is None:
+            return await self._embed(request, deadline_s=None)
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            # What waits for a model, a tokenizer or a worker is dropped; the engine itself is told
+            # the deadline too.
+            async with asyncio.timeout(timeout_s):
+                return await self._embed(request, deadline_s=deadline_s)
+        except (TimeoutError, OverloadedError) as error:
+            if isinstance(error, OverloadedError) and time.monotonic() < deadline_s:
+                raise
+            raise DeadlineError(
+                f"The request was not done within {timeout_s:g} s, its time limit "
+                "(X-Request-Timeout-Ms, EMBEDSERVE_REQUEST_TIMEOUT_S). Send it again when the "
+                "server is less busy, in smaller parts, or with more time."
+            ) from None
+
+    async def _embed(self, request: EmbedRequest, *, deadline_s: float | None) -> Embeddings:
+        started = time.perf_counter_ns()
         encoder = await self._encoder(request.model)
         loaded = time.perf_counter_ns()
-        # Tokenizing is CPU work; beyond a short text it leaves the event loop.
-        is_short = sum(map(len, request.texts)) <= 2_000
-        texts = (
-            encoder.tokenize(request.texts, max_tokens=request.max_tokens)
-            if is_short
-            else await asyncio.to_thread(
-                encoder.tokenize, request.texts, max_tokens=request.max_tokens
+        encoder.touch()  # what the cache answers is use too
+        try:
+            texts = await self._tokenizers.tokenize(
+                encoder, request.texts, max_tokens=request.max_tokens
             )
-        )
-        truncated = tuple(i for i, text in enumerate(texts) if text.is_truncated)
-        if truncated and not request.truncate:
-            raise InputTooLongError("the input length exceeds the context length")
-        tokens = sum(len(text.ids) for text in texts)
-        lane: Lane = "small" if tokens <= self._small_request_tokens else "bulk"
-        vectors = await self._source.vectors(encoder, texts, lane=lane)
+            truncated = tuple(i for i, text in enumerate(texts) if text.is_truncated)
+            if truncated and not request.truncate:
+                raise InputTooLongError("the input length exceeds the context length")
+            tokens = sum(len(text.ids) for text in texts)
+            lane: Lane = "small" if tokens <= self._limits.small_request_tokens else "bulk"
+            vectors = await self._source.vectors(encoder, texts, lane=lane, deadline_s=deadline_s)
+        finally:
+            if request.keep_alive_s is not None:
+                self._encoders.keep(encoder, request.keep_alive_s)
         return Embeddings(
             vectors=cut(vectors, request.dimensions, encoder.spec),
             tokens=tokens,
@@ -101,6 +135,11 @@ class EmbeddingService:
             total_ns=time.perf_counter_ns() - started,
             warnings=tuple(warnings_of(request.model, request.dimensions, encoder.spec)),
         )
+
+    def close(self) -> None:
+        """Load and tokenize nothing more."""
+        self._tokenizers.close()
+        self._loaders.shutdown(wait=False, cancel_futures=True)
 
     async def _encoder(self, name: str) -> Encoder:
         if encoder := self._encoders.find(name):

@@ -1,43 +1,54 @@
-"""The models that are in memory: loaded on first use, verified before they serve.
+"""The models in memory by name: loaded on first use, verified before they serve.
 
-Nothing is closed here. Whoever embeds holds its Encoder, and the graph is freed with the last
-holder, so a model that is removed or replaced serves what is under way to its end.
+How long they stay is decided in residents.py.
 """
 
 import logging
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import InvalidRequestError, ModelError
+from embedserve.errors import EmbedserveError, InvalidNameError, InvalidRequestError, ModelError
 from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
 from embedserve.models.names import parse_name
 from embedserve.services.canary import CanaryCheck, check_canary
 from embedserve.services.models import CPU_ENGINES, encoder_spec
+from embedserve.services.residency import LoadedModel, Reason, Residency
+from embedserve.services.residents import NameKey, Residents
 
 logger = logging.getLogger(__name__)
 
-_NameKey = tuple[str, str, str, str]  # `ModelName.key`
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    encoder: Encoder
-    canary: CanaryCheck
+# What a pull measures is a whole process; without any model one that has an engine takes this.
+_PROCESS_BYTES = 84 * 1024 * 1024
+# For a model that was not measured: graph, repacked weights and kernels, by the size of its files.
+_MEMORY_PER_FILE_BYTE = 4
 
 
 class Encoders:
     """Hand out one Encoder a model; loading one never blocks those that are loaded."""
 
-    def __init__(self, models_folder: Path, scheduler: Scheduler, *, device: str) -> None:
+    def __init__(
+        self,
+        models_folder: Path,
+        scheduler: Scheduler,
+        *,
+        device: str,
+        default_model: str = "",
+        residency: Residency | None = None,
+    ) -> None:
+        """Load nothing yet; `default_model` stays in memory once it is loaded."""
         self._models_folder = models_folder
         self._scheduler = scheduler
         self._device = device
-        self._by_artefact: dict[str, _Loaded] = {}
-        self._by_name: dict[_NameKey, Encoder] = {}
+        self._default_model = default_model
+        self._default_key: NameKey | None = None
+        # A name that is none is said where the default model is loaded.
+        with suppress(InvalidNameError):
+            self._default_key = parse_name(default_model).key
+        self._residents = Residents(residency or Residency())
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
         self._lock = Lock()
@@ -45,37 +56,57 @@ class Encoders:
     def get(self, name: str) -> Encoder:
         """Return the model's encoder, loading it on first use (this blocks).
 
-        Raises InvalidNameError, ModelNotFoundError, InvalidRequestError for a reranker, or
-        ModelError when its files cannot be trusted.
+        Raises InvalidNameError, ModelNotFoundError, InvalidRequestError for a reranker, ModelError
+        when its files cannot be trusted or it can never fit, and OverloadedError while the models
+        that are in use leave no room for it.
         """
         key = parse_name(name).key
         # Reading a dict is atomic; the hot path takes no lock and touches no file.
-        if encoder := self._by_name.get(key):
+        if encoder := self._residents.by_name(key):
             return encoder
         with self._lock:
             seen = self._refreshes
         installed = resolve(self._models_folder, name)
         self._refuse_reranker(installed)
         artefact = installed.manifest.artefact
+        if key == self._default_key:
+            self._residents.kept_artefact = artefact
         with self._lock:
             loading = self._loading.setdefault(artefact, Lock())
         with loading:  # another name of the same model may be loading it, or has
-            loaded = self._by_artefact.get(artefact) or self._load(installed)
+            canary = None
+            encoder = self._residents.by_artefact(artefact)
+            if encoder is None:
+                encoder, canary = self._load(installed)
             with self._lock:
                 # Else the model came or went meanwhile: served this once, looked up next time.
                 if seen == self._refreshes:
-                    self._by_artefact[artefact] = loaded
-                    self._by_name[key] = loaded.encoder
-        return loaded.encoder
+                    if canary:
+                        name, size = installed.name.display, counted_bytes(installed)
+                        self._residents.add(name, encoder, canary, size)
+                    self._residents.name(key, encoder)
+        return encoder
 
     def find(self, name: str) -> Encoder | None:
         """Return the model's encoder if it is loaded, at once; raise InvalidNameError."""
-        return self._by_name.get(parse_name(name).key)
+        return self._residents.by_name(parse_name(name).key)
+
+    def keep(self, encoder: Encoder, seconds: float) -> None:
+        """Let a model stay for `seconds` after its last use; see `Residents.set_keep_alive`."""
+        self._residents.set_keep_alive(encoder, seconds)
+
+    def loaded(self) -> list[LoadedModel]:
+        """Describe the models in memory, the longest to stay first."""
+        return self._residents.loaded()
 
     @property
-    def loaded_count(self) -> int:
-        """How many models are in memory."""
-        return len(self._by_artefact)
+    def loads(self) -> int:
+        """How many times a model was loaded."""
+        return self._residents.loads
+
+    def unloads(self, reason: Reason) -> int:
+        """Return how many times a model was let go for one of `residency.REASONS`."""
+        return self._residents.unloads[reason]
 
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
@@ -89,21 +120,36 @@ class Encoders:
         """
         with self._lock:
             self._refreshes += 1
-            self._by_name = {}
             installed = {model.manifest.artefact for model in list_installed(self._models_folder)}
-            self._by_artefact = {k: v for k, v in self._by_artefact.items() if k in installed}
+            self._residents.kept_artefact = self._default_artefact()
+            self._residents.forget_names(installed)
             self._loading = {k: v for k, v in self._loading.items() if k in installed}
 
-    def check_canary(self, name: str) -> None:
-        """Embed the model's canary text; raise ModelError unless its stored vector comes out."""
-        check_canary(self.get(name), resolve(self._models_folder, name))
+    def check_canary(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Embed the model's canary text; raise ModelError unless its stored vector comes out.
+
+        See `canary.check_canary` for `timeout_s`, which does not cover the loading.
+        """
+        encoder = self.get(name)
+        check_canary(encoder, resolve(self._models_folder, name), timeout_s=timeout_s)
 
     def canary(self, artefact: str) -> CanaryCheck | None:
         """Return how the canary compared when this artefact was loaded; None: it is not loaded."""
-        loaded = self._by_artefact.get(artefact)
-        return loaded.canary if loaded else None
+        return self._residents.canary(artefact)
 
-    def _load(self, installed: InstalledModel) -> _Loaded:
+    def close(self) -> None:
+        """End what watches the time; the models stay with those who use them."""
+        self._residents.close()
+
+    def _default_artefact(self) -> str | None:
+        if not self._default_model:
+            return None
+        try:
+            return resolve(self._models_folder, self._default_model).manifest.artefact
+        except EmbedserveError:
+            return None  # it is not installed, or not to be used: there is nothing to keep
+
+    def _load(self, installed: InstalledModel) -> tuple[Encoder, CanaryCheck]:
         name, manifest = installed.name.display, installed.manifest
         if self._device != "cpu" and manifest.runtime.engine in CPU_ENGINES:
             raise ModelError(
@@ -112,14 +158,15 @@ class Encoders:
                 f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
             )
         verify(installed.folder, manifest)
-        encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
-        canary = check_canary(encoder, installed)
+        with self._residents.room_for(name, counted_bytes(installed)):
+            encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
+            canary = check_canary(encoder, installed)
         logger.info(
             "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
         )
         if not canary.is_exact:
             logger.warning("model %s: its canary is %s", name, canary.words)
-        return _Loaded(encoder, canary)
+        return encoder, canary
 
     def _refuse_reranker(self, installed: InstalledModel) -> None:
         if installed.manifest.kind == "embedding":
@@ -131,3 +178,11 @@ class Encoders:
             f"Model `{installed.name.display}` is a reranker: it scores a query with a document "
             f"and gives no embeddings. {way_out}."
         )
+
+
+def counted_bytes(installed: InstalledModel) -> int:
+    """Return what a model counts of the memory for models: as measured when it was pulled."""
+    measured = installed.manifest.performance.resident_bytes
+    if measured <= 0:
+        return installed.size_bytes * _MEMORY_PER_FILE_BYTE
+    return max(installed.size_bytes, measured - _PROCESS_BYTES)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from embedserve.errors import EmbedserveError, VectorStoreError
-from embedserve.services.encoders import Encoders
+from embedserve.services.engine_probe import EngineProbe
 from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex, probe
@@ -17,20 +17,18 @@ class HealthService:
         catalog: Catalog,
         vector_index: VectorIndex,
         index_worker: IndexWorker,
-        encoders: Encoders,
-        *,
-        default_model: str,
+        engine: EngineProbe,
     ) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
         self._index_worker = index_worker
-        self._encoders = encoders
-        self._default_model = default_model
+        self._engine = engine
 
     def readiness(self) -> dict[str, str]:
         """Return each part's state: `ok`, or what is wrong with it."""
         return {
-            "model": _state(lambda: self._encoders.check_canary(self._default_model)),
+            "engine": _state(self._engine.check_engine),
+            "model": _state(self._engine.check_model),
             "catalog": _state(self._catalog.check),
             "vector_index": _state(self._check_vector_index),
         }

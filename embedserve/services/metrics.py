@@ -3,7 +3,7 @@
 The only module that knows the metrics library.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,11 +12,18 @@ from prometheus_client.registry import Collector
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.scheduler import BatchReport, Scheduler
+from embedserve.errors import DeadlineError, EmbedserveError, OverloadedError, TooLargeError
 from embedserve.services.encoders import Encoders
+from embedserve.services.residency import REASONS
 from embedserve.types import Lane
 
 _LANES: tuple[Lane, ...] = ("small", "bulk")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_REFUSALS: Mapping[type[EmbedserveError], str] = {
+    OverloadedError: "queue_full",
+    TooLargeError: "too_large",
+    DeadlineError: "deadline",
+}
 _BATCH_TEXTS = (1, 2, 4, 8, 16, 32)
 
 
@@ -62,6 +69,19 @@ class Metrics:
         self._batch = Histogram(
             "embedserve_batch_texts", "Texts of a batch.", buckets=_BATCH_TEXTS, registry=registry
         )
+        self._truncated = Counter(
+            "embedserve_truncated_texts",
+            "Texts of requests that were cut to a length limit.",
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "embedserve_refusals",
+            "Embedding requests that were not carried out though nothing else was wrong with them.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in _REFUSALS.values():
+            self._refusals.labels(reason)  # there from the start, at 0
 
     def count_batch(self, report: BatchReport) -> None:
         """Take note of one run of the engine."""
@@ -75,6 +95,15 @@ class Metrics:
         """Take note of one answered request; `route` must be one of few."""
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def count_truncated(self, texts: int) -> None:
+        """Take note of texts that were cut."""
+        self._truncated.inc(texts)
+
+    def count_refusal(self, error: EmbedserveError) -> None:
+        """Take note of a request that failed, if it was refused for its size or for the load."""
+        if reason := _REFUSALS.get(type(error)):
+            self._refusals.labels(reason).inc()
 
     def watch(self, scheduler: Scheduler, cache: VectorCache, encoders: Encoders) -> None:
         """Show the state of these parts whenever the page is asked for."""
@@ -106,7 +135,17 @@ class _State(Collector):
         yield _counter("cache_misses", "Texts not found in the cache.", counts.misses)
         yield _gauge("cache_bytes", "Memory of the cache.", counts.size_bytes)
         yield _gauge("cache_entries", "Vectors in the cache.", counts.entries)
-        yield _gauge("loaded_models", "Models in memory.", self._encoders.loaded_count)
+        loaded = self._encoders.loaded()
+        yield _gauge("loaded_models", "Models in memory.", len(loaded))
+        counted = sum(model.counted_bytes for model in loaded)
+        yield _gauge("loaded_models_bytes", "What they count of the memory for models.", counted)
+        yield _counter("model_loads", "Models loaded.", self._encoders.loads)
+        unloads = CounterMetricFamily(
+            "embedserve_model_unloads", "Models let go.", labels=["reason"]
+        )
+        for reason in REASONS:
+            unloads.add_metric([reason], self._encoders.unloads(reason))
+        yield unloads
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

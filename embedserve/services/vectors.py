@@ -5,6 +5,7 @@ Ingestion goes past this: the catalog knows what it has embedded.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,15 @@ from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import ModelError
 from embedserve.services.mailbox import Mailbox
 from embedserve.types import Lane, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the texts of one request share."""
+
+    encoder: Encoder
+    lane: Lane
+    deadline_s: float | None
 
 
 @dataclass
@@ -37,14 +47,21 @@ class VectorSource:
         self._flights: dict[bytes, _Flight] = {}
 
     async def vectors(
-        self, encoder: Encoder, texts: Sequence[TokenizedText], *, lane: Lane
+        self,
+        encoder: Encoder,
+        texts: Sequence[TokenizedText],
+        *,
+        lane: Lane,
+        deadline_s: float | None = None,
     ) -> Vectors:
         """Return (len(texts), dimensions) float32 in the order of the texts.
 
+        What has not begun at `deadline_s`, of `time.monotonic`, is dropped.
         Raises OverloadedError and ModelError. When the caller is cancelled, its texts are dropped.
         """
+        job = _Job(encoder, lane, deadline_s)
         if not self._cache.is_on:
-            return await self._run(encoder, texts, lane)
+            return await self._run(job, texts)
         keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
         rows = {k: r for k, r in zip(keys, self._cache.find(keys), strict=True) if r is not None}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in rows}
@@ -55,25 +72,25 @@ class VectorSource:
             if (flight := self._flights.get(key)) and (lane == "bulk" or flight.lane == lane)
         }
         own = {key: text for key, text in missing.items() if key not in under_way}
-        rows |= await self._compute(encoder, own, lane)
+        rows |= await self._compute(job, own)
         for key, flight in under_way.items():
             await flight.is_over.wait()
             if key in flight.rows:
                 rows[key] = flight.rows[key]
         left = {key: missing[key] for key in under_way if key not in rows}
-        rows |= await self._compute(encoder, left, lane)
+        rows |= await self._compute(job, left)
         return _stacked((rows[key] for key in keys), len(keys), encoder.spec.dimensions)
 
     async def _compute(
-        self, encoder: Encoder, texts: Mapping[bytes, TokenizedText], lane: Lane
+        self, job: _Job, texts: Mapping[bytes, TokenizedText]
     ) -> Mapping[bytes, Vectors]:
         if not texts:
             return {}
-        flight, keys = _Flight(lane), list(texts)
+        flight, keys = _Flight(job.lane), list(texts)
         for key in keys:
             self._flights.setdefault(key, flight)
         try:
-            vectors = await self._run(encoder, list(texts.values()), lane)
+            vectors = await self._run(job, list(texts.values()))
             self._cache.keep(keys, vectors)
             flight.rows = dict(zip(keys, vectors, strict=True))
             return flight.rows
@@ -83,8 +100,10 @@ class VectorSource:
                     del self._flights[key]
             flight.is_over.set()
 
-    async def _run(self, encoder: Encoder, texts: Sequence[TokenizedText], lane: Lane) -> Vectors:
-        vectors = await self._mailbox.result(encoder.submit(texts, lane=lane))
+    async def _run(self, job: _Job, texts: Sequence[TokenizedText]) -> Vectors:
+        left_s = None if job.deadline_s is None else job.deadline_s - time.monotonic()
+        pending = job.encoder.submit(texts, lane=job.lane, timeout_s=left_s)
+        vectors = await self._mailbox.result(pending)
         if not np.isfinite(vectors).all():
             raise ModelError("embedding contains NaN or Inf values")
         return vectors

@@ -1,0 +1,43 @@
+"""How much memory this process may use, and how to give back what it no longer does."""
+
+import contextlib
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def available_bytes(own_cgroup: Path = OWN_CGROUP, cgroups: Path = CGROUPS) -> int:
+    """Return the memory that this process may use: the machine's, or less by a cgroup's limit."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_limits(own_cgroup, cgroups)])
+
+
+def give_back_freed_memory() -> None:
+    """Hand freed pages back to the system; glibc keeps those of small blocks otherwise."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _limits(own_cgroup: Path, cgroups: Path) -> list[int]:
+    """Return the limits of the process's cgroup and of all above it; cgroup v2, then v1."""
+    places = [cgroups / "memory.max", cgroups / "memory" / "memory.limit_in_bytes"]
+    with contextlib.suppress(OSError, ValueError):
+        for line in own_cgroup.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = cgroups / controllers
+                file = "memory.limit_in_bytes" if controllers else "memory.max"
+                own = root / path.lstrip("/")
+                places += [
+                    folder / file for folder in (own, *own.parents) if root in folder.parents
+                ]
+    found = []
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):  # absent, or `max`
+            found.append(int(place.read_text(encoding="ascii")))
+    return found
