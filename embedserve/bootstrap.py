@@ -30,9 +30,9 @@ from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.machine import Machine, resolve_device
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
-from embedserve.services.models import Machine
 from embedserve.services.residency import Residency
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
@@ -80,6 +80,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     _limit_malloc_arenas()
     folder = settings.home / "models"
     metrics = Metrics()
+    device = resolve_device(settings.device)
     scheduler = Scheduler(
         workers=settings.threads or available_cores(),
         batch_tokens=BatchTokens(settings.micro_batch_tokens, settings.bulk_batch_tokens),
@@ -91,11 +92,11 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
     encoders = Encoders(
         folder,
         scheduler,
-        device=settings.device,
+        device=device,
         default_model=settings.default_model,
         residency=Residency(settings.keep_alive_s, settings.models_memory_bytes),
     )
-    models = ModelLibrary(folder, encoders, Machine(settings.device, scheduler.workers))
+    models = ModelLibrary(folder, encoders, Machine(device, scheduler.workers))
     try:
         yield Engine(scheduler, encoders, models, metrics)
     finally:

@@ -53,8 +53,9 @@ class Settings(BaseSettings):
     models_memory_bytes: int = Field(default=0, ge=0)
     """Memory for loaded models together; those used longest ago are let go for others. 0 means half
     of what this process may use."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where models run. A device that is not there is an error, never a fallback."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "cpu"
+    """Where models run. A device that is not there is an error, never a fallback; `auto` is `cuda`
+    where it works, else `cpu`."""
     threads: int = Field(default=0, ge=0)
     """Engine worker threads; 0 means one for each core this process may use."""
     micro_batch_tokens: int = Field(default=256, ge=1)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from embedserve.engine.lanes import QUIET_S, BatchTokens, Lanes
+from embedserve.engine.lanes import QUIET_S, BatchTokens, Lanes, shape_of
 from embedserve.engine.requests import EmbedRequest, Entry
 from embedserve.types import Lane
 from tests.sum_backend import DIMENSIONS, SumBackend, text
@@ -30,8 +30,8 @@ def drain(lanes: Lanes) -> list[int]:
 def test_bulk_runs_in_large_batches_that_get_smaller_towards_the_end() -> None:
     lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=8 * TOKENS), workers=2)
     fill(lanes, "bulk", 64, queued_s=time.monotonic())
-    # A quarter of what waits for two workers, at most 8 texts and at least 2.
-    assert drain(lanes) == [8, 8, 8, 8, 8, 6, 4, 3, 2, 2, 2, 2, 2, 1]
+    # A quarter of what waits for two workers, at most 8 texts and at least 2, in powers of two.
+    assert drain(lanes) == [8, 8, 8, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2]
 
 
 def test_bulk_runs_in_usual_batches_while_small_requests_come() -> None:
@@ -54,6 +54,22 @@ def test_a_bulk_batch_is_never_smaller_than_a_usual_one() -> None:
     lanes = Lanes(BatchTokens(usual=4 * TOKENS, bulk=TOKENS), workers=1)
     fill(lanes, "bulk", 8, queued_s=time.monotonic())
     assert drain(lanes) == [4, 4]
+
+
+def test_what_is_more_than_a_power_of_two_is_left_for_the_next_worker() -> None:
+    lanes = Lanes(BatchTokens(usual=16 * TOKENS, bulk=16 * TOKENS), workers=1)
+    fill(lanes, "small", 7, queued_s=time.monotonic())
+    assert drain(lanes) == [4, 2, 1]
+
+
+def test_small_runs_keep_the_number_of_the_run_before_from_four_texts_on() -> None:
+    lanes = Lanes(BatchTokens(usual=16 * TOKENS, bulk=16 * TOKENS), workers=1)
+    fill(lanes, "small", 5, queued_s=time.monotonic())
+    four, one = lanes.take(), lanes.take()
+    assert (len(four), len(one)) == (4, 1)
+    fill(lanes, "small", 20, queued_s=time.monotonic())
+    assert len(lanes.take(shape_of(four))) == 4
+    assert len(lanes.take(shape_of(one))) == 16, "one text at a time is too slow to go on with"
 
 
 def test_a_lane_takes_longer_while_anything_waits_in_the_other() -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from embedserve.api.body import Fields, LimitedBody, parse_object
 from embedserve.api.errors import BUG, error_response, respond
 from embedserve.api.replies import Reply, Services
-from embedserve.errors import EmbedserveError, InvalidRequestError
+from embedserve.errors import EmbedserveError, InvalidRequestError, OverloadedError
 
 logger = logging.getLogger(__name__)
 
@@ -147,10 +147,11 @@ async def _unless_gone(receive: Receive, work: Awaitable[Reply]) -> Reply | None
     try:
         return await work
     except asyncio.CancelledError:
-        if not watch.has_left:
-            raise
         working.uncancel()
-        return None
+        if watch.has_left:
+            return None
+        # Only a stop whose time is up cancels besides.
+        raise OverloadedError("The server is stopping; send the request again later.") from None
     finally:
         timer.cancel()
         if watch.watcher:

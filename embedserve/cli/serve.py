@@ -1,5 +1,6 @@
 """`embedserve serve`: the server itself."""
 
+import gc
 import logging
 import signal
 import sys
@@ -26,6 +27,8 @@ REFRESH_S = 60
 """Seconds that the introduction waits for the first ingestion."""
 OPEN_FILES = 65_536
 """Files, connections among them, that the server asks the system for at most."""
+GC_OBJECTS = 20_000
+"""New objects after which the garbage collector looks through them; 700 by default."""
 
 EXAMPLES = """
 Try it:
@@ -95,6 +98,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
             timeout_graceful_shutdown=DRAIN_S,
             server_header=False,
         )
+        _spare_collections()
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except SystemExit:
@@ -119,6 +123,16 @@ def _introduce(house: House, settings: Settings, url: str, *, refresh: bool) -> 
     name, folder = next(iter(sources.items()), ("NAME", "/path/to/documents"))
     model = settings.default_model
     output.print(EXAMPLES.format(url=url, model=model, name=name, folder=folder))
+
+
+def _spare_collections() -> None:
+    """Let the garbage collector look at what requests leave, not at all that was loaded before.
+
+    With a threshold for requests instead of scripts: with 32 clients it took 7 % of the event loop.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 20, 50)
 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ class BackendOptions:
     """How a graph is to be run."""
 
     device: str
-    """`cpu` or `cuda`."""
+    """`cpu`, `cuda` or `tensorrt`."""
     threads: int
     """How many callers `run` at once."""
     arithmetic: Arithmetic

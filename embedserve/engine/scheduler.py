@@ -18,7 +18,7 @@ from threading import Condition, RLock
 import numpy as np
 
 from embedserve.engine.backend import Backend
-from embedserve.engine.lanes import BatchTokens, Lanes, group_of
+from embedserve.engine.lanes import BatchTokens, Lanes, shape_of
 from embedserve.engine.requests import EmbedRequest, Entry
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
@@ -186,7 +186,7 @@ class Scheduler:
                         return []
                     self._work_came.wait()
                 taken = self._lanes.take(worker.last)
-                worker.last = group_of(taken[0])
+                worker.last = shape_of(taken)
                 if self._patient:
                     self._room_came.notify_all()
                 # Dropped before it costs compute: nobody waits for these any more.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, RLock, Thread
 
-from embedserve.engine.lanes import Group
+from embedserve.engine.lanes import Shape
 from embedserve.engine.requests import Entry
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Worker:
     """What it runs now; empty while it waits."""
     due_s: float | None = None
     """When the batch should be back, of `time.monotonic`."""
-    last: Group | None = None
+    last: Shape | None = None
     """What the texts of the batch before shared."""
     is_given_up: bool = False
 

@@ -51,7 +51,7 @@ class Recipe:
     gate: Gate
     ways: tuple[Way, ...]
     """Of each engine the fastest first."""
-    device: Literal["cpu", "cuda", "any"] = "cpu"
+    device: Literal["cpu", "cuda", "tensorrt", "any"] = "cpu"
     is_batch_invariant: bool = True
     note: str = ""
     """What a user has to know of it."""
@@ -122,6 +122,12 @@ RECIPES = {
             device="cuda",
         ),
         Recipe(
+            "fp16-tensorrt",
+            Gate(0.9999, 0.9995, 0.98),
+            (Way("onnxruntime", "fp16 arithmetic by TensorRT", "float32", arithmetic="f16"),),
+            device="tensorrt",
+        ),
+        Recipe(
             "int4",
             Gate(0.985, 0.95, 0.9),
             (Way("onnxruntime", "4-bit weights in blocks of 32", "blocks of 4 bits"),),
@@ -142,4 +148,5 @@ RECIPES = {
 DEFAULTS = {
     "cpu": (("int8", "bf16"), ("int8-precise",), ("fp32",)),
     "cuda": (("fp16",), ("fp32",)),
+    "tensorrt": (("fp16-tensorrt",), ("fp32",)),
 }

@@ -15,7 +15,8 @@ from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
 from embedserve.models.names import parse_name
 from embedserve.services.canary import CanaryCheck, check_canary
-from embedserve.services.models import CPU_ENGINES, encoder_spec
+from embedserve.services.machine import unfit
+from embedserve.services.models import encoder_spec
 from embedserve.services.residency import LoadedModel, Reason, Residency
 from embedserve.services.residents import NameKey, Residents
 
@@ -151,10 +152,11 @@ class Encoders:
 
     def _load(self, installed: InstalledModel) -> tuple[Encoder, CanaryCheck]:
         name, manifest = installed.name.display, installed.manifest
-        if self._device != "cpu" and manifest.runtime.engine in CPU_ENGINES:
+        reason = unfit(self._device, manifest.recipe, manifest.runtime.engine)
+        if self._device != "cpu" and reason:
             raise ModelError(
-                f"Model `{name}` was pulled for {manifest.runtime.engine}, which runs on CPUs "
-                f"only, and EMBEDSERVE_DEVICE is `{self._device}`. Pull it for that device: "
+                f"Model `{name}` was pulled as {manifest.recipe} for {manifest.runtime.engine}, "
+                f"and models run on `{self._device}` here: {reason}. Pull it for that device: "
                 f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
             )
         verify(installed.folder, manifest)

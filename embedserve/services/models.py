@@ -25,7 +25,6 @@ from embedserve.models.pull import ignore_progress as ignore_progress
 from embedserve.models.recipes import DEFAULTS, RECIPES
 from embedserve.services.candidates import CANARY_TEXT, CandidateSearch, Chosen, Task
 from embedserve.services.checkpoints import FoundCheckpoint, find_checkpoint
-from embedserve.services.machine import CPU_ENGINES as CPU_ENGINES
 from embedserve.services.machine import Machine as Machine
 from embedserve.services.workshop import Workshop
 from embedserve.types import EncoderSpec
@@ -230,7 +229,8 @@ def _finish(staged: Path, chosen: Chosen) -> Path:
 
 def _manifest(name: ModelName, found: FoundCheckpoint, chosen: Chosen, *, folder: Path) -> Manifest:
     facts, row = found.facts, found.row
-    names = sorted(path.name for path in folder.iterdir())
+    # TensorRT's engines lie in a folder of their own and are no part of the model.
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
     return Manifest(
         format_version=manifests.FORMAT_VERSION,
         name=name.display,

@@ -101,7 +101,7 @@ def gates_table() -> str:
     rows = [
         (
             f"`{recipe.name}`",
-            {"cpu": "CPU", "cuda": "GPU", "any": "CPU, GPU"}[recipe.device],
+            {"cpu": "CPU", "cuda": "GPU", "tensorrt": "GPU", "any": "CPU, GPU"}[recipe.device],
             f"{recipe.gate.cosine_mean}",
             f"{recipe.gate.cosine_min}",
             f"{recipe.gate.top10_overlap}" if recipe.gate.top10_overlap else NOTHING,

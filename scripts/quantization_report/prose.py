@@ -35,6 +35,9 @@ to compare, or where no other recipe passes.""",
     "fp16": """\
 Weights and arithmetic in 16-bit floats, for GPUs (onnxruntime with CUDA). CPUs have no fast 16-bit
 float arithmetic in onnxruntime, so it is not measured on this page.""",
+    "fp16-tensorrt": """\
+The graph as it was exported; TensorRT itself computes it in 16-bit floats. For EMBEDSERVE_DEVICE
+`tensorrt` alone, and not measured on this page.""",
     "int4": """\
 Weights are stored in 4 bits with a scale for each block of 32 (onnxruntime). It saves memory, not
 time, and costs small models much: they have few weights to spread the loss over. Choose it for
