@@ -26,7 +26,7 @@ PULL_S = 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kill-rounds", type=int, default=10, help="Kills in tests/faults.")
+    parser.addoption("--kill-rounds", type=int, default=5, help="Kills in tests/faults.")
     parser.addoption("--kill-seed", type=int, default=2, help="Seed of their moments.")
 
 

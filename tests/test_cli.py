@@ -89,9 +89,7 @@ def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> Non
         (["show", "nope"], 3, "model 'nope:latest' not found"),
         (["rm", "nope"], 3, "model 'nope' not found"),
         (["jobs", "show", "nope"], 3, "nope"),
-        (["pull", "no-such-model"], 3, "is not in the library"),
         (["pull", "Bad Name"], 1, "invalid model name"),
-        (["ingest", "/no/such/folder", "-i", "x"], 3, "/no/such/folder"),
         (["index", "create", "bad name"], 1, "is not valid"),
         (["index", "show", ""], 2, "empty"),
         (["index", "delete", ""], 2, "empty"),
@@ -104,10 +102,28 @@ def test_a_file_that_fails_gives_exit_code_4(home: Path, documents: Path) -> Non
     ],
 )
 def test_mistakes_give_one_sentence_and_a_code(
-    home: Path, arguments: list[str], code: int, message: str
+    server: LiveServer, arguments: list[str], code: int, message: str
+) -> None:
+    done = run(*arguments, home=server.home)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["query", "a", "-i", "nope"], "Index `nope` does not exist"),
+        (["show", "nope"], "model 'nope:latest' not found"),
+        (["pull", "no-such-model"], "is not in the library"),
+        (["ingest", "/no/such/folder", "-i", "x"], "/no/such/folder"),
+    ],
+)
+def test_mistakes_are_told_in_the_same_words_without_a_server(
+    home: Path, arguments: list[str], message: str
 ) -> None:
     done = run(*arguments, home=home)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 3, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

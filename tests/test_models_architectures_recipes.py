@@ -30,7 +30,7 @@ WAYS = {
     else f"{way.builder} on {way.engine}": way
     for recipe in RECIPES.values()
     for way in recipe.ways
-    if way.builder != "dynamic"
+    if way.builder != "dynamic" and recipe.device != "tensorrt"  # which only a GPU can run
 }
 
 # Lowest cosine to sentence-transformers over all texts. Weights at random are a hard case: 32

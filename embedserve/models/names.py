@@ -14,7 +14,7 @@ DEFAULT_TAG = "latest"
 HUB_HOST = "hf.co"
 _HOST_SYNONYMS = {"huggingface.co": HUB_HOST}
 
-RECIPES = ("int8-precise", "int8-dynamic", "int8", "int4", "bf16", "fp16", "fp32")
+RECIPES = ("int8-precise", "int8-dynamic", "int8", "int4", "bf16", "fp16-tensorrt", "fp16", "fp32")
 """Precisions that a tag may end in; a longer name goes before its beginning."""
 
 # The first character rules out `.`, `..` and options, so every part is also a safe folder name.
