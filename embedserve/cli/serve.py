@@ -132,7 +132,7 @@ def _spare_collections() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_OBJECTS, 20, 50)
+    gc.set_threshold(GC_OBJECTS)
 
 
 def _exit_in_order(number: int, frame: FrameType | None) -> None:

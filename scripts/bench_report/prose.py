@@ -90,8 +90,8 @@ Figures from when it was tried; `scripts/bench` does not repeat them. More in
   lengths against 1,024; of 1,024 they make queries wait. Bulk runs in large ones while no query
   came for two seconds.
 - **Another shape in every run**: OpenVINO spends .6 to .9 ms on each change, as long as a short
-  query takes. A batch of seven run as four, two and one made 32 clients with short texts 37 % slower than
-  runs that stay with one number of texts and one length.
+  query takes. A batch of seven run as four, two and one made 32 clients with short texts 37 %
+  slower than runs that stay with one number of texts and one length.
 - **A compiled graph for each shape** of short queries: 30 % faster, and 70 MB each.
 - **Finer buckets** than about 20: more shapes cost what less padding saves.
 - **Routes of a framework for embeddings.** A third of a short request's time went into routing,
