@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     default_model: str = "all-minilm"
     """Model that is loaded at start and used by indexes that name none."""
-    keep_alive_s: float = 300
+    keep_alive_s: float = Field(default=300, le=1e9, allow_inf_nan=False)
     """Seconds that a model stays in memory unused; negative keeps it as long as there is room.
     Requests may say otherwise (`keep_alive`). The default model stays always: queries and ingestion
     need it at once."""

@@ -1,7 +1,10 @@
 """Workers that hang or die, queues that take too long, and an engine that closes."""
 
+import gc
+import logging
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -197,3 +200,32 @@ def test_closing_fails_what_a_stuck_worker_has() -> None:
     with pytest.raises(OverloadedError, match="stopped"):
         stuck.result(1)
     backend.gate.set()
+
+
+@pytest.mark.parametrize("what", ["dropped", "failed"])
+def test_requests_that_are_over_keep_no_model_in_memory(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="embedserve.engine")  # a record keeps its traceback
+    blocking, over, engine = SumBackend(), SumBackend(poison=666), scheduler()
+    is_gone = weakref.ref(over)
+    blocking.gate.clear()
+    first = engine.submit(blocking, [text(2)], dimensions=DIMENSIONS, lane="small")
+    assert blocking.has_started.wait(5)
+    future = engine.submit(over, [text(2, 666)], dimensions=DIMENSIONS, lane="small")
+    if what == "dropped":
+        assert future.cancel()
+    gc.disable()  # what only a collection would find counts as kept
+    try:
+        blocking.gate.set()
+        first.result(5)
+        if what == "failed":
+            assert isinstance(future.exception(5), ModelError)
+        del over, future
+        deadline = time.monotonic() + 5
+        while is_gone() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert is_gone() is None
+    finally:
+        gc.enable()
+        engine.close()

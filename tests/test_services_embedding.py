@@ -154,3 +154,11 @@ def test_long_requests_are_tokenized_in_turns_beside_the_event_loop() -> None:
     encoder.tokenized.clear()
     asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", ["short"])))
     assert encoder.tokenized == [(threading.main_thread().name, 1)]
+
+
+def test_many_tiny_texts_are_tokenized_beside_the_event_loop() -> None:
+    encoder = PatientEncoder()
+    asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", [""] * 1000)))
+    [(thread, count)] = encoder.tokenized
+    assert thread.startswith("tokenize")
+    assert count == 1000

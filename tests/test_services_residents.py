@@ -127,6 +127,27 @@ def test_least_recently_used_goes_for_the_room_of_another() -> None:
     assert residents.loads == 4
 
 
+def test_idle_models_go_before_those_at_work_whose_room_would_not_come() -> None:
+    residents = Residents(Residency(memory_bytes=3 * MIB))
+    working = cast(UsedEncoder, load(residents, "working"))
+    working.is_busy = True
+    load(residents, "idle").touch()
+    load(residents, "next", 2)
+    assert names(residents) == ["next", "working"]
+
+
+def test_room_of_models_that_are_going_is_not_counted_twice() -> None:
+    residents = Residents(Residency(memory_bytes=3 * MIB, going_s=0.05))
+    held = load(residents, "held", 2)
+    with pytest.raises(OverloadedError):
+        load(residents, "large", 3)
+    load(residents, "small")
+    # `held` was let go and is in use: the room of `small` is what can come.
+    load(residents, "other")
+    assert names(residents) == ["other"]
+    assert residents.by_artefact("held") is held
+
+
 def test_model_that_can_never_fit_says_which_setting_to_raise() -> None:
     residents = Residents(Residency(memory_bytes=3 * MIB))
     load(residents, "small")

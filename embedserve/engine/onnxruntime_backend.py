@@ -92,7 +92,11 @@ class OnnxRuntimeBackend:
 
         Elsewhere one of few lengths: see `buckets.next_bucket`.
         """
-        return next_bucket(length, self._options.max_tokens) if self._device.is_padded else length
+        return (
+            next_bucket(length, self._options.max_tokens)
+            if self._device.is_padded
+            else max(1, length)
+        )
 
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Run texts of one bucket; see `Backend.run`."""

@@ -193,6 +193,8 @@ class Scheduler:
                 if live := [entry for entry in taken if _is_awaited(entry)]:
                     self._expect(worker, live)
                     return live
+                # Else a worker that waits keeps the model of requests that are over in memory.
+                del taken
 
     def _expect(self, worker: Worker, batch: list[Entry]) -> None:
         """Note what a worker runs, and when it should be done."""
@@ -204,26 +206,32 @@ class Scheduler:
     def _run(self, worker: Worker, batch: list[Entry]) -> None:
         """Run one micro-batch; when it fails, queue its members again, each for itself."""
         started = time.monotonic()
-        error: Exception | None = None
+        outcome = _attempt(batch)
         try:
-            rows = _rows(batch)
-        except Exception as failure:
-            error = failure
+            self._finish(worker, batch, outcome, started)
+        finally:
+            # The frames of a failure lead back to this one, a cycle that would keep the model.
+            del outcome
+
+    def _finish(
+        self, worker: Worker, batch: list[Entry], outcome: Vectors | Exception, started: float
+    ) -> None:
+        """Deliver what a run gave, or deal with its failure."""
         run_s = time.monotonic() - started
         tokens = sum(entry.bucket_tokens for entry in batch)
         with self._lock:
             if worker.is_given_up:
                 return  # its texts were queued again, or failed
             worker.batch, worker.due_s = [], None
-            if error is None:
+            if not isinstance(outcome, Exception):
                 self._throughput.record(batch[0].request.backend, tokens, run_s)
             elif len(batch) > 1:
                 self._queue_alone(batch)
                 return
-        if error is not None:
-            _fail(batch[0], error)
+        if isinstance(outcome, Exception):
+            _fail(batch[0], outcome)
             return
-        for entry, row in zip(batch, rows, strict=True):
+        for entry, row in zip(batch, outcome, strict=True):
             entry.request.deliver(entry.row, row)
         waited_s = started - min(entry.queued_s for entry in batch)
         self._report(BatchReport(batch[0].request.lane, len(batch), tokens, waited_s, run_s))
@@ -241,6 +249,14 @@ class Scheduler:
             self._queue_alone(batch)
         elif batch:
             _fail(batch[0], ModelError("the engine did not come back from it"))
+
+
+def _attempt(batch: list[Entry]) -> Vectors | Exception:
+    """Run a batch and return its rows, or why there are none."""
+    try:
+        return _rows(batch)
+    except Exception as failure:
+        return failure
 
 
 def _rows(batch: list[Entry]) -> Vectors:

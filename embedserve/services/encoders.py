@@ -75,17 +75,13 @@ class Encoders:
         with self._lock:
             loading = self._loading.setdefault(artefact, Lock())
         with loading:  # another name of the same model may be loading it, or has
-            canary = None
-            encoder = self._residents.by_artefact(artefact)
-            if encoder is None:
-                encoder, canary = self._load(installed)
-            with self._lock:
-                # Else the model came or went meanwhile: served this once, looked up next time.
-                if seen == self._refreshes:
-                    if canary:
-                        name, size = installed.name.display, counted_bytes(installed)
-                        self._residents.add(name, encoder, canary, size)
-                    self._residents.name(key, encoder)
+            encoder = self._residents.by_artefact(artefact) or self._load(installed)
+        with self._lock:
+            if seen == self._refreshes:
+                self._residents.name(key, encoder)
+                return encoder
+        # The model came or went meanwhile: served this once, looked up next time.
+        self.refresh()
         return encoder
 
     def find(self, name: str) -> Encoder | None:
@@ -150,7 +146,7 @@ class Encoders:
         except EmbedserveError:
             return None  # it is not installed, or not to be used: there is nothing to keep
 
-    def _load(self, installed: InstalledModel) -> tuple[Encoder, CanaryCheck]:
+    def _load(self, installed: InstalledModel) -> Encoder:
         name, manifest = installed.name.display, installed.manifest
         reason = unfit(self._device, manifest.recipe, manifest.runtime.engine)
         if self._device != "cpu" and reason:
@@ -163,12 +159,14 @@ class Encoders:
         with self._residents.room_for(name, counted_bytes(installed)):
             encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
             canary = check_canary(encoder, installed)
+            # Before its room is open to others again.
+            self._residents.add(name, encoder, canary, counted_bytes(installed))
         logger.info(
             "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
         )
         if not canary.is_exact:
             logger.warning("model %s: its canary is %s", name, canary.words)
-        return encoder, canary
+        return encoder
 
     def _refuse_reranker(self, installed: InstalledModel) -> None:
         if installed.manifest.kind == "embedding":

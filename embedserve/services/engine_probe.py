@@ -1,11 +1,13 @@
 """Does the engine come back, and does the default model give its known vector, within a time?"""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Lock
 
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.services.encoders import Encoders
+
+_STOPPING = "Not checked: the server is stopping."
 
 
 class EngineProbe:
@@ -35,9 +37,10 @@ class EngineProbe:
         """Raise an EmbedserveError unless the default model gives its canary's vector in time."""
         if self._scheduler.is_stuck:
             raise OverloadedError("Not checked: the engine does not come back.")
-        check = self._check()
         try:
-            check.result(self._timeout_s)
+            self._check().result(self._timeout_s)
+        except CancelledError:
+            raise OverloadedError(_STOPPING) from None
         except TimeoutError:
             state = self._why_slow()
             raise OverloadedError(f"{state} {self._timeout_s:g} s are not enough.") from None
@@ -49,11 +52,24 @@ class EngineProbe:
     def _check(self) -> "Future[None]":
         """Begin a check, or join the one that others wait for."""
         with self._lock:
-            if self._running is None or self._running.done():
-                self._running = self._thread.submit(
-                    self._encoders.check_canary, self._default_model, timeout_s=self._timeout_s
-                )
-            return self._running
+            running = self._running
+            if running is None:
+                running = self._running = self._begin()
+        running.add_done_callback(self._forget)
+        return running
+
+    def _begin(self) -> "Future[None]":
+        check, name = self._encoders.check_canary, self._default_model
+        try:
+            return self._thread.submit(check, name, timeout_s=self._timeout_s)
+        except RuntimeError:  # closed
+            raise OverloadedError(_STOPPING) from None
+
+    def _forget(self, done: "Future[None]") -> None:
+        # The traceback of one that failed keeps the model in memory.
+        with self._lock:
+            if self._running is done:
+                self._running = None
 
     def _why_slow(self) -> str:
         if not self._encoders.is_loaded(self._default_model):

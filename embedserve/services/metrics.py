@@ -20,7 +20,7 @@ from embedserve.types import Lane
 _LANES: tuple[Lane, ...] = ("small", "bulk")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REFUSALS: Mapping[type[EmbedserveError], str] = {
-    OverloadedError: "queue_full",
+    OverloadedError: "overloaded",
     TooLargeError: "too_large",
     DeadlineError: "deadline",
 }

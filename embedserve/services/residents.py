@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from threading import RLock
@@ -27,6 +27,7 @@ NameKey = tuple[str, str, str, str]  # `ModelName.key`
 
 # The graph is freed after its Encoder, by whichever thread was the last to hold it.
 _TRIM_AFTER_S = 1.0
+_LOOK_AGAIN_S = 0.2
 MIB = 1024 * 1024
 
 
@@ -204,18 +205,24 @@ class Residents:
             raise ModelError(_too_large(name, counted_bytes, kept, self._budget_bytes))
         free = self._budget_bytes - self._reserved_bytes - kept_bytes - counted_bytes
         free -= sum(one.counted_bytes for one in others)
-        freed = []
-        for one in sorted(others, key=lambda one: one.held.used_s if one.held else 0.0):
-            if free >= 0:
+        # What was let go takes its room until those who use it are done: others go before.
+        going = sum(
+            one.counted_bytes
+            for one in self._by_artefact.values()
+            if one.held is None and one.living() is not None
+        )
+        victims = []
+        for one in sorted(others, key=_wanted):
+            if free >= going:
                 break
             free += one.counted_bytes
-            freed.append(self._let_go(one, "memory"))
+            victims.append(one)
         if free < 0:
             raise OverloadedError(
                 f"Model `{name}` has no room beside the models that are being loaded now. "
                 f"Send the request again, or raise {_SETTING}."
             )
-        return freed
+        return [self._let_go(one, "memory") for one in victims]
 
     def _wait_for_room(self, name: str) -> None:
         """Return when what was let go is gone, as far as its room is needed."""
@@ -228,13 +235,14 @@ class Residents:
                 del encoder
         end_s = time.monotonic() + self._residency.going_s
         while self._living_bytes() + self._reserved_bytes > self._budget_bytes:
-            try:
-                deaths.get(timeout=max(0.0, end_s - time.monotonic()))
-            except Empty:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
                 raise OverloadedError(
                     f"Model `{name}` has no room: the models in memory are in use. Send the "
                     f"request again later, or raise {_SETTING}."
-                ) from None
+                )
+            with suppress(Empty):  # another load that is over gives no sign
+                deaths.get(timeout=min(left_s, _LOOK_AGAIN_S))
 
     def _living_bytes(self) -> int:
         with self._lock:
@@ -243,6 +251,12 @@ class Residents:
 
 
 _SETTING = "`models_memory_bytes` (EMBEDSERVE_MODELS_MEMORY_BYTES)"
+
+
+def _wanted(resident: Resident) -> tuple[bool, float]:
+    """Return what models are let go by, the least first: idle ones, and longest unused."""
+    encoder = resident.held
+    return (encoder.is_busy, encoder.used_s) if encoder else (False, 0.0)
 
 
 def _too_large(name: str, counted_bytes: int, kept: list[Resident], budget_bytes: int) -> str:

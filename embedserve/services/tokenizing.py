@@ -12,6 +12,7 @@ from embedserve.errors import TooLargeError
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
 # What one request does before it is another's turn: some hundredths of a second.
+TEXT_CHARS = 50  # each text costs as much besides, whatever it has in it
 TURN_CHARS = 100_000
 
 
@@ -29,7 +30,7 @@ class TokenizerPool:
 
         Raises TooLargeError that names the text. When the caller is cancelled, the rest is left.
         """
-        if sum(map(len, texts)) <= ON_LOOP_CHARS:
+        if sum(map(_cost, texts)) <= ON_LOOP_CHARS:
             return encoder.tokenize(texts, max_tokens=max_tokens)
         for position, text in enumerate(texts):
             self._refuse_too_large(position, text)
@@ -60,12 +61,17 @@ class TokenizerPool:
             )
 
 
+def _cost(text: str) -> int:
+    """Return what a text costs, in characters: an empty one is work too."""
+    return len(text) + TEXT_CHARS
+
+
 def _turns(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a request into runs of texts that have about `TURN_CHARS` each, one text at least."""
+    """Cut a request into runs of texts that cost about `TURN_CHARS` each, one text at least."""
     first, chars = 0, 0
     for position, text in enumerate(texts):
-        if chars and chars + len(text) > TURN_CHARS:
+        if chars and chars + _cost(text) > TURN_CHARS:
             yield texts[first:position]
             first, chars = position, 0
-        chars += len(text)
+        chars += _cost(text)
     yield texts[first:]
