@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.services.workshop import Workshop
+from tests.candidate_tasks import MakeTask, tasks_of
 from tests.live import LiveServer, environment
 from tests.tiny_models import Exported, export_all
 
@@ -69,6 +71,20 @@ def _artefact_code() -> str:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     """Every tiny model, made and exported once."""
     return export_all(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture
+def workshop() -> Iterator[Workshop]:
+    """Whatever a pull runs outside of this process; ended with the test."""
+    workshop = Workshop()
+    yield workshop
+    workshop.close()
+
+
+@pytest.fixture
+def make_task(exported: dict[str, Exported], tmp_path: Path) -> MakeTask:
+    """Make searches for an artefact of a tiny model."""
+    return tasks_of(exported, tmp_path)
 
 
 @pytest.fixture

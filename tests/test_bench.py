@@ -21,6 +21,7 @@ from scripts.bench_report.figures import ROUTES
 from scripts.bench_report.house import House
 from scripts.bench_report.load import Client, Load, Outcome, perform, request
 from scripts.bench_report.texts import Texts
+from scripts.serving import fresh_home
 from tests.live import LiveServer
 from tests.sum_backend import DIMENSIONS, SumBackend, scheduler
 
@@ -168,7 +169,7 @@ def test_texts_have_the_tokens_they_are_asked_for(model_home: Path) -> None:
 
 
 def test_a_house_serves_and_gives_its_engine_for_comparison(model_home: Path) -> None:
-    with server.fresh_home(model_home / "models") as home:
+    with fresh_home(model_home / "models") as home:
         house = House(home, "all-minilm", seconds=0.05)
         try:
             body = json.dumps({"model": "all-minilm", "input": "one text"}).encode()

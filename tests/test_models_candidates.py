@@ -1,7 +1,6 @@
 """The search for the fastest faithful recipe: what is tried, refused, chosen, and cleaned up."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,7 @@ from embedserve.engine.backend import EngineFacts, describe
 from embedserve.errors import ModelError
 from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE
 from embedserve.services.workshop import Workshop
-from tests.candidate_tasks import MakeTask, search, tasks_of
-from tests.tiny_models import Exported
-
-
-@pytest.fixture
-def workshop() -> Iterator[Workshop]:
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
-
-
-@pytest.fixture
-def make_task(exported: dict[str, Exported], tmp_path: Path) -> MakeTask:
-    return tasks_of(exported, tmp_path)
+from tests.candidate_tasks import MakeTask, search
 
 
 def cpu_with(folder: Path, flags: str) -> Path:

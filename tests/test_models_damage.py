@@ -47,13 +47,6 @@ def request_of_tiny(exported: dict[str, Exported]) -> PullRequest:
     return PullRequest("tiny", checkpoint, recipe="fp32", engine="onnxruntime")
 
 
-@pytest.fixture
-def workshop() -> Iterator[Workshop]:
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
-
-
 @pytest.fixture(scope="session")
 def intact(request_of_tiny: PullRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with `tiny`; tests work on copies."""

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,13 +52,6 @@ def encode(spec: EncoderSpec, texts: Sequence[str]) -> Vectors:
     rows = [backend.run([tokenizer.tokenize(text, spec.max_tokens).ids]) for text in texts]
     backend.close()
     return np.concatenate(rows)
-
-
-@pytest.fixture
-def workshop() -> Iterator[Workshop]:
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
 
 
 @pytest.fixture

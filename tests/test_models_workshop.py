@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,10 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import PullRequest, pull_model
 from embedserve.services.workshop import Workbench, Workshop
-from tests.candidate_tasks import MACHINE, MakeTask, children, search, tasks_of
+from tests.candidate_tasks import MACHINE, MakeTask, children, search
 from tests.tiny_models import ROOT, Exported
 
 WAIT_S = 30
-
-
-@pytest.fixture
-def workshop() -> Iterator[Workshop]:
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
-
-
-@pytest.fixture
-def make_task(exported: dict[str, Exported], tmp_path: Path) -> MakeTask:
-    return tasks_of(exported, tmp_path)
 
 
 def test_candidate_whose_process_dies_is_refused_and_the_next_is_tried(

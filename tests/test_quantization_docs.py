@@ -1,6 +1,5 @@
 """docs/quantization.md is whole, and the parts that make it measure what they say."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,13 +61,6 @@ def report(ways: list[Row]) -> Report:
         ways=ways,
         rivals=[rival, replace(rival, speeds={length: [1, 8000, 1] for length in LENGTHS})],
     )
-
-
-@pytest.fixture
-def workshop() -> Iterator[Workshop]:
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
 
 
 @pytest.fixture

@@ -35,6 +35,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        self._add_requests(registry)
+        self._add_batches(registry)
+
+    def _add_requests(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "embedserve_requests", "HTTP requests.", ["route", "status"], registry=registry
         )
@@ -45,6 +49,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._truncated = Counter(
+            "embedserve_truncated_texts",
+            "Texts of requests that were cut to a length limit.",
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "embedserve_refusals",
+            "Embedding requests that were not carried out though nothing else was wrong with them.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in _REFUSALS.values():
+            self._refusals.labels(reason)  # there from the start, at 0
+
+    def _add_batches(self, registry: CollectorRegistry) -> None:
         self._texts = Counter("embedserve_texts", "Texts run.", ["lane"], registry=registry)
         self._tokens = Counter(
             "embedserve_tokens",
@@ -69,19 +88,6 @@ class Metrics:
         self._batch = Histogram(
             "embedserve_batch_texts", "Texts of a batch.", buckets=_BATCH_TEXTS, registry=registry
         )
-        self._truncated = Counter(
-            "embedserve_truncated_texts",
-            "Texts of requests that were cut to a length limit.",
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "embedserve_refusals",
-            "Embedding requests that were not carried out though nothing else was wrong with them.",
-            ["reason"],
-            registry=registry,
-        )
-        for reason in _REFUSALS.values():
-            self._refusals.labels(reason)  # there from the start, at 0
 
     def count_batch(self, report: BatchReport) -> None:
         """Take note of one run of the engine."""

@@ -12,8 +12,9 @@ from embedserve.errors import TooLargeError
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
 # What one request does before it is another's turn: some hundredths of a second.
-TEXT_CHARS = 50  # each text costs as much besides, whatever it has in it
 TURN_CHARS = 100_000
+# Each text costs as much besides, whatever it has in it.
+TEXT_CHARS = 50
 
 
 class TokenizerPool:

@@ -16,8 +16,9 @@ from scripts.bench_report import hot, roof
 from scripts.bench_report.figures import LENGTHS, ROUTES, Sheet
 from scripts.bench_report.house import House
 from scripts.bench_report.load import Client, Load, Outcome, request
-from scripts.bench_report.server import Job, chunks_per_s, fresh_home, serving
+from scripts.bench_report.server import Job, chunks_per_s, serving
 from scripts.bench_report.texts import Texts
+from scripts.serving import fresh_home
 
 BULK_TEXTS, BULK_TOKENS, BULK_CLIENTS = 64, 128, 2
 QUERY_TOKENS, QUERY_CLIENTS = 16, 32

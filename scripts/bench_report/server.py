@@ -1,47 +1,26 @@
 """`embedserve serve` in a home of its own, and ingestion jobs on it."""
 
 import json
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-_START_S = 60
+from scripts.serving import fresh_home, serve
+
 _POLL_S = 0.2
 _INDEX = "bench"
 
 
 @contextmanager
-def fresh_home(models: Path) -> Iterator[Path]:
-    """Give an empty home that has the models."""
-    with TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
-        home.mkdir()
-        (home / "models").symlink_to(models.resolve())
-        yield home
-
-
-@contextmanager
-def serving(models: Path, *, allow: Path | None = None) -> Iterator[int]:
+def serving(models: Path, *, allow: Path) -> Iterator[int]:
     """Run the server with its defaults in a fresh home and give its port."""
-    with fresh_home(models) as home:
-        log = home.with_name("log")
-        command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
-        command += ["--allow", str(allow.resolve())] if allow else []
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=home, stdout=output, stderr=output)
-        try:
-            yield _port(process, log)
-        finally:
-            process.terminate()
-            process.wait(60)
+    arguments = ["--allow", str(allow.resolve())]
+    with fresh_home(models) as home, serve(home, arguments=arguments) as server:
+        yield server.port
 
 
 class Job:
@@ -82,12 +61,3 @@ def chunks_per_s(job: dict[str, Any]) -> float:
     if not chunks:
         raise SystemExit("The folder gave no chunks; name another one with `--folder`.")
     return chunks / (ended - began).total_seconds()
-
-
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"serving at http://[^:]+:(\d+)", log.read_text(encoding="utf-8")):
-            return int(found[1])
-        time.sleep(0.05)
-    raise SystemExit(f"The server did not start:\n{log.read_text(encoding='utf-8')}")

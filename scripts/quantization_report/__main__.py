@@ -15,6 +15,7 @@ from embedserve.engine.cpu import cpu_class
 from embedserve.models.names import parse_name
 from embedserve.models.pull import locate
 from embedserve.services.workshop import Workshop
+from scripts.bench_report.machine import cpu_name
 from scripts.quantization_report import base_model, measure, server
 from scripts.quantization_report.artefacts import export_model
 from scripts.quantization_report.figures import Report, read_report, recipes_on_cpu
@@ -77,7 +78,7 @@ def run(recipes: list[str], scifact: Path, *, is_quick: bool) -> Report:
         server_bytes = None if is_quick else server.resident_bytes_of_server(MODEL, CACHE / "home")
     return Report(
         date=datetime.now(UTC).date().isoformat(),
-        cpu=f"{_cpu_name()} ({cpu_class()})",
+        cpu=f"{cpu_name()} ({cpu_class()})",
         engines=", ".join(describe(name).version for name in BACKENDS.names()),
         cores=available_cores(),
         load=f"{before:.1f} and {os.getloadavg()[0]:.1f}",
@@ -106,14 +107,6 @@ def _empty_bytes() -> int:
     """Return what a measuring process holds before it loads an engine."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(resident_bytes).result()
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        key, _, name = line.partition(":")
-        if key.strip() == "model name":
-            return name.strip()
-    return "unknown processor"
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from scripts.serving import Server
 from scripts.stress_report.client import Answer, Connection, Route
 from scripts.stress_report.processes import family, is_running
-from scripts.stress_report.server import Server
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
 

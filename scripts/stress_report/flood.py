@@ -6,9 +6,9 @@ import time
 import numpy as np
 
 from embedserve.types import Vectors
+from scripts.serving import Server
 from scripts.stress_report.client import ROUTES, Connection, Route
 from scripts.stress_report.processes import open_files
-from scripts.stress_report.server import Server
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
 

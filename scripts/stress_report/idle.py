@@ -3,9 +3,9 @@
 import asyncio
 import time
 
+from scripts.serving import Server
 from scripts.stress_report.client import ROUTES, Connection
 from scripts.stress_report.processes import cpu_s, family
-from scripts.stress_report.server import Server
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
+from scripts.serving import Server
 from scripts.stress_report.client import Answer, Connection, Pool, percentile_ms
-from scripts.stress_report.server import Server
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
 

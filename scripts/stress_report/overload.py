@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from scripts.serving import Server
 from scripts.stress_report.client import LATE, Answer, Pool, Route, percentile_ms
 from scripts.stress_report.processes import (
     most_open_files,
@@ -11,7 +12,6 @@ from scripts.stress_report.processes import (
     resident_bytes,
     watched_memory,
 )
-from scripts.stress_report.server import Server
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
 

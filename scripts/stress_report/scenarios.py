@@ -5,11 +5,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.serving import USUAL_OPEN_FILES, Server, fresh_home, serve
 from scripts.stress_report import flood, overload
 from scripts.stress_report.drain import LONG_QUEUE, SHORT_QUEUE, drain
 from scripts.stress_report.idle import idle
 from scripts.stress_report.mixed import mixed
-from scripts.stress_report.server import Server, serve
 from scripts.stress_report.soak import soak
 from scripts.stress_report.targets import ERRORS, Figures, Sizes
 from scripts.stress_report.wedge import wedge
@@ -26,7 +26,10 @@ class Run:
 
     def on_server(self, scenario: OnServer, settings: dict[str, str] | None = None) -> Figures:
         """Run a scenario on a server of its own."""
-        with serve(self.models, settings) as server:
+        with (
+            fresh_home(self.models) as home,
+            serve(home, settings, files_at_start=USUAL_OPEN_FILES) as server,
+        ):
             figures = asyncio.run(scenario(server))
             server.stop()
             return {**figures, ERRORS: server.errors}

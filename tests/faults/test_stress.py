@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.serving import USUAL_OPEN_FILES, Server, fresh_home, serve
 from scripts.stress_report.client import Answer
 from scripts.stress_report.drain import SHORT_QUEUE as CLIENTS
 from scripts.stress_report.drain import drain
@@ -16,7 +17,6 @@ from scripts.stress_report.flood import SETTINGS, flood
 from scripts.stress_report.overload import SHORT_QUEUE, overload
 from scripts.stress_report.report import judge, missed, table
 from scripts.stress_report.scenarios import SCENARIOS
-from scripts.stress_report.server import Server, serve
 from scripts.stress_report.soak import growth_percent, soak
 from scripts.stress_report.targets import ERRORS, SHORT, TARGETS, Figures
 from scripts.stress_report.wedge import wedge
@@ -28,7 +28,10 @@ FEW_FILES = 256
 def stressed(model_home: Path) -> Iterator[Server]:
     settings = {**SETTINGS, **SHORT_QUEUE}
     # Fewer open files than the flood has connections: the server must ask for more.
-    with serve(model_home / "models", settings, files_at_start=FEW_FILES) as server:
+    with (
+        fresh_home(model_home / "models") as home,
+        serve(home, settings, files_at_start=FEW_FILES) as server,
+    ):
         yield server
         server.stop()
         assert server.process.returncode == 0, server.log()
@@ -59,7 +62,10 @@ def test_a_text_that_breaks_its_worker_harms_no_other(model_home: Path) -> None:
 
 
 def test_sigterm_under_load_answers_what_was_accepted(model_home: Path) -> None:
-    with serve(model_home / "models") as server:
+    with (
+        fresh_home(model_home / "models") as home,
+        serve(home, files_at_start=USUAL_OPEN_FILES) as server,
+    ):
         assert_met("drain", asyncio.run(drain(server, CLIENTS, SHORT.steady_s)), server)
 
 

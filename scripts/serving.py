@@ -1,4 +1,4 @@
-"""`embedserve serve` in a home of its own: started, asked for its port, stopped by its process."""
+"""`embedserve serve` for scripts: started, asked for its port, stopped by its process."""
 
 import os
 import re
@@ -7,15 +7,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 START_S = 60
 STOP_S = 60
-# What most systems give a process that asks for nothing; the server must cope with it.
 USUAL_OPEN_FILES = 1024
+"""What most systems give a process that asks for nothing; the server must cope with it."""
 _ADDRESS = re.compile(r"serving at http://[^:]+:(\d+)")
 
 
@@ -54,36 +54,46 @@ class Server:
 
 
 @contextmanager
-def serve(
-    models: Path,
-    settings: Mapping[str, str] | None = None,
-    *,
-    files_at_start: int = USUAL_OPEN_FILES,
-) -> Iterator[Server]:
-    """Run a server with these models and `EMBEDSERVE_*` settings; it is ended on leaving.
-
-    It is started with a soft limit of `files_at_start` open files.
-    """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDSERVE_")}
+def fresh_home(models: Path) -> Iterator[Path]:
+    """Give an empty home that has the models."""
     with tempfile.TemporaryDirectory() as folder:
-        home, log_path = Path(folder) / "home", Path(folder) / "log"
+        home = Path(folder) / "home"
         home.mkdir()
         (home / "models").symlink_to(models.resolve())
-        command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
+        yield home
+
+
+@contextmanager
+def serve(
+    home: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    arguments: Sequence[str] = (),
+    files_at_start: int | None = None,
+) -> Iterator[Server]:
+    """Run a server in a home with these `EMBEDSERVE_*` settings; it is ended on leaving.
+
+    It is started with a soft limit of `files_at_start` open files; None: with that of this process.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDSERVE_")}
+    command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
+    with tempfile.TemporaryDirectory() as folder:
+        log_path = Path(folder) / "log"
         with log_path.open("wb") as output:
             process = subprocess.Popen(
-                command,
+                [*command, *arguments],
                 cwd=folder,  # no project folder: no definitions are picked up
                 env={**kept, **(settings or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        # At once, long before it serves; to lower this process's own limit could starve it.
-        hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files_at_start, hard))
         server = Server(process, log_path)
         try:
+            if files_at_start is not None:
+                # At once, long before it serves; to lower this process's own could starve it.
+                hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)[1]
+                resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files_at_start, hard))
             yield replace(server, port=_port(server))
         finally:
             server.stop()
