@@ -10,7 +10,7 @@ from threading import Event, Thread, Timer
 import pytest
 
 from embedserve.errors import StartupError
-from embedserve.store.home_lock import HomeLock, HomeLockedError, Owner, owner_of
+from embedserve.store.home_lock import HomeLock, HomeLockedError, Owner, guest_of, owner_of
 
 HOLDER = """
 import pathlib, sys, time
@@ -80,3 +80,36 @@ def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match="--home DIR"):
         HomeLock(tmp_path / "file")
+
+
+def test_an_owner_that_leaves_waits_for_its_guests(tmp_path: Path) -> None:
+    left = Event()
+
+    def leave() -> None:
+        lock.see_off(timeout_s=30)
+        left.set()
+
+    with HomeLock(tmp_path) as lock:
+        lock.announce("http://127.0.0.1:1")
+        leaving = Thread(target=leave)
+        with guest_of(tmp_path) as owner:
+            assert owner == Owner(os.getpid(), "http://127.0.0.1:1")
+            leaving.start()
+            assert not left.wait(0.1)
+            with guest_of(tmp_path) as late:  # finds nobody who serves
+                assert late == Owner(os.getpid(), None)
+        assert left.wait(10)
+        leaving.join()
+        with guest_of(tmp_path) as owner:
+            assert owner == Owner(os.getpid(), None)
+
+
+def test_a_guest_that_stays_too_long_is_left(tmp_path: Path) -> None:
+    with HomeLock(tmp_path) as lock, guest_of(tmp_path):
+        lock.see_off(timeout_s=0.05)
+
+
+def test_a_home_that_is_not_there_has_no_owner(tmp_path: Path) -> None:
+    with guest_of(tmp_path / "none") as owner:
+        assert owner is None
+    assert not (tmp_path / "none").exists()

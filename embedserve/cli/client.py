@@ -20,7 +20,7 @@ import uvicorn
 from embedserve.bootstrap import listen, open_house, url_of
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
 from embedserve.settings import Settings, read_settings
-from embedserve.store.home_lock import HomeLockedError, Owner, owner_of
+from embedserve.store.home_lock import HomeLockedError, Owner, guest_of
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
 TIMEOUT_S = 300.0
@@ -121,23 +121,31 @@ def connect(
     settings = read_settings({"home": home, "log_level": "warning"})
     settings = settings.model_copy(update={"ingest_roots": (*settings.ingest_roots, *roots)})
     with ExitStack() as stack:
-        url = _find_owner(settings.home, is_long=is_long)
+        url = _visit(settings.home, stack, is_long=is_long)
         while url is None:
             try:
                 url = stack.enter_context(_own_house(settings, runs_jobs=is_long))
             except HomeLockedError:  # somebody was quicker
-                url = _find_owner(settings.home, is_long=is_long)
+                url = _visit(settings.home, stack, is_long=is_long)
         yield stack.enter_context(_client(url))
 
 
-def _find_owner(home: Path, *, is_long: bool) -> str | None:
-    """Return where the home is served, waiting for it to start or to end; None: it is free."""
+def _visit(home: Path, stack: ExitStack, *, is_long: bool) -> str | None:
+    """Return where the home is served, waiting for it to start or to end; None: it is free.
+
+    A house of another command stays until `stack` is closed.
+    """
     deadline = time.monotonic() + OWNER_S
-    while owner := owner_of(home):
-        reply = _probe(owner)
-        is_command = reply is not None and COMMAND_HEADER in reply.headers
-        if reply is not None and not (is_command and is_long):
-            return owner.url
+    while True:
+        with ExitStack() as stay:
+            owner = stay.enter_context(guest_of(home))
+            if owner is None:
+                return None
+            reply = _probe(owner)
+            is_command = reply is not None and COMMAND_HEADER in reply.headers
+            if reply is not None and not (is_command and is_long):
+                stack.push(stay.pop_all())
+                return owner.url
         if time.monotonic() > deadline:
             raise StartupError(
                 f"Another command (process {owner.pid}) is using `{home}`. "
@@ -147,7 +155,6 @@ def _find_owner(home: Path, *, is_long: bool) -> str | None:
                 "Try again shortly, or end that process."
             )
         time.sleep(POLL_S)  # another process's file and port give no event to wait for
-    return None
 
 
 def _probe(owner: Owner) -> httpx.Response | None:
@@ -179,6 +186,7 @@ def _own_house(settings: Settings, *, runs_jobs: bool) -> Iterator[str]:
         try:
             yield url_of(listener)
         finally:
+            house.lock.see_off(TIMEOUT_S)
             server.should_exit = True
             thread.join(timeout=10)
 

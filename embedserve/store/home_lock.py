@@ -1,10 +1,16 @@
-"""One owner for each home folder: a lock that dies with its process, and its owner's address."""
+"""One owner for each home folder: a lock that dies with its process, and its owner's address.
+
+An owner that means to leave while others may be using it, as a command does, says so first and
+then waits for its guests: `HomeLock.see_off` on one side, `guest_of` on the other.
+"""
 
 import contextlib
 import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +55,7 @@ class HomeLock:
 
     def __init__(self, home: Path) -> None:
         """Take the lock, or raise HomeLockedError; create the folder (mode 0700) if needed."""
+        self._home = home
         try:
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(_path(home), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,7 +63,7 @@ class HomeLock:
             raise StartupError(
                 f"Home `{home}` cannot be used: {error.strerror}. Choose another with `--home DIR`."
             ) from error
-        if not _lock(self._descriptor):
+        if not _lock(self._descriptor, TRY_S):
             os.close(self._descriptor)
             raise HomeLockedError(home, _read(home))
         self._write(None)
@@ -64,6 +71,12 @@ class HomeLock:
     def announce(self, url: str) -> None:
         """Tell other processes where the owner serves."""
         self._write(url)
+
+    def see_off(self, timeout_s: float) -> None:
+        """Take no new guests, and wait for those there are; for no longer than `timeout_s`."""
+        self._write(None)
+        with _guests(self._home) as descriptor:
+            _lock(descriptor, timeout_s)
 
     def release(self) -> None:
         """Give the home back."""
@@ -101,9 +114,33 @@ def owner_of(home: Path) -> Owner | None:
     return None
 
 
-def _lock(descriptor: int) -> bool:
-    """Take the lock, or find that somebody holds it for longer than a question takes."""
-    deadline = time.monotonic() + TRY_S
+@contextmanager
+def guest_of(home: Path) -> Iterator[Owner | None]:
+    """Return who holds the home; while it is used here, an owner that sees its guests off stays."""
+    with ExitStack() as stay:
+        try:
+            descriptor = stay.enter_context(_guests(home))
+        except OSError:
+            yield owner_of(home)  # no home yet, or one that says better when it is opened
+            return
+        # Who wants it alone lets go of it at once, having told that nobody is to come.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield owner_of(home)
+
+
+@contextmanager
+def _guests(home: Path) -> Iterator[int]:
+    """Open the file that guests lock together, and an owner that leaves alone."""
+    descriptor = os.open(home / "guests", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, timeout_s: float) -> bool:
+    """Take the lock, or find that somebody holds it for longer than that."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

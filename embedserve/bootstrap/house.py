@@ -1,0 +1,160 @@
+"""The whole house: engine, catalog, vector index, jobs and routes.
+
+Everything is started in order and stopped in the opposite order, whatever happens in between.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedserve.api.app import App, AppLimits, create_app
+from embedserve.api.replies import Services
+from embedserve.bootstrap.engine import (
+    Engine,
+    load_default_model,
+    open_embedding,
+    open_engine,
+    open_probe,
+)
+from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.services.definitions import read_definitions
+from embedserve.services.health import HealthService
+from embedserve.services.index_worker import IndexWorker
+from embedserve.services.indexes import IndexService, IndexTools
+from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.roots import AllowedRoots
+from embedserve.services.search import SearchService
+from embedserve.settings import Settings
+from embedserve.store.catalog import Catalog
+from embedserve.store.chroma_process import ChromaProcess
+from embedserve.store.home_lock import HomeLock
+from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+
+CLEAN_STOP = "clean_stop"
+"""Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
+
+
+@dataclass(frozen=True)
+class House:
+    """Everything, running."""
+
+    app: App
+    services: Services
+    lock: HomeLock
+
+
+@contextmanager
+def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]:
+    """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError.
+
+    A house that runs no jobs leaves unfinished ones as they are.
+    """
+    with ExitStack() as stack:
+        lock = stack.enter_context(HomeLock(settings.home))
+        engine = stack.enter_context(open_engine(settings))
+        catalog = stack.enter_context(Catalog(settings.home / "catalog.sqlite3"))
+        is_unclean = catalog.get_meta(CLEAN_STOP) == "no"
+        catalog.set_meta(CLEAN_STOP, "no")
+        index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
+        load_default_model(engine.encoders, settings.default_model)
+        services = _services(settings, engine, catalog, index, stack)
+        if runs_jobs:
+            services.ingestion.start()
+        stack.callback(services.ingestion.stop)
+        app = create_app(services, _limits(settings))
+        yield House(app, services, lock)
+        # Reached only when nothing went wrong: after an error the next start checks the index.
+        services.ingestion.stop()
+        index[1].stop()
+        catalog.set_meta(CLEAN_STOP, "yes")
+
+
+def _start_index(
+    settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
+) -> tuple[VectorIndex, IndexWorker]:
+    """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
+    chroma: ChromaProcess | None = None
+
+    def url() -> str:
+        return chroma.url if chroma else str(settings.chroma_url)
+
+    vector_index = VECTOR_INDEXES.load("chroma")(
+        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
+    )
+    # Before Chroma is started, which may tell the worker at once that it was lost.
+    worker = IndexWorker(catalog, vector_index)
+    if not settings.chroma_url:
+        chroma = ChromaProcess(
+            settings.home / "chroma",
+            settings.home / "chroma.log",
+            timeout_s=settings.chroma_timeout_s,
+            on_restart=lambda *, was_emptied: worker.wake(check=True),
+            on_lost=lambda: worker.wake(check=True),
+        )
+        stack.callback(chroma.stop)
+        chroma.start()
+    stack.callback(vector_index.close)
+    # A Chroma that others run may have been changed while we were away.
+    worker.start(check=is_unclean or bool(settings.chroma_url))
+    stack.callback(worker.stop)
+    return vector_index, worker
+
+
+def _services(
+    settings: Settings,
+    engine: Engine,
+    catalog: Catalog,
+    index: tuple[VectorIndex, IndexWorker],
+    stack: ExitStack,
+) -> Services:
+    vector_index, worker = index
+    definitions = read_definitions(settings.definitions) if settings.definitions else {}
+    sources = [Path(item.path) for one in definitions.values() for item in one.sources]
+    roots = AllowedRoots([*settings.ingest_roots, *sources])
+    indexes = IndexService(
+        catalog,
+        vector_index,
+        engine.encoders,
+        IndexTools(worker, roots, default_model=settings.default_model),
+    )
+    indexes.apply(definitions)
+    tools = IngestTools(
+        _extractors(settings, stack),
+        worker,
+        roots,
+        jobs=settings.ingest_jobs,
+        # More files than extractors: the engine stays busy while the next ones are read.
+        files_at_once=settings.extract_workers + 2,
+    )
+    return Services(
+        embedding=open_embedding(settings, engine, stack),
+        models=engine.models,
+        indexes=indexes,
+        ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
+        search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
+        health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
+        metrics=engine.metrics,
+    )
+
+
+def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
+    extractors = ExtractorPool(
+        settings.extract_workers,
+        ExtractLimits(
+            timeout_s=settings.extract_timeout_s,
+            memory_bytes=settings.extract_memory_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_text_chars=settings.max_text_chars,
+        ),
+    )
+    stack.callback(extractors.close)
+    return extractors
+
+
+def _limits(settings: Settings) -> AppLimits:
+    return AppLimits(
+        max_request_bytes=settings.max_request_bytes,
+        allowed_origins=settings.allowed_origins,
+        is_loopback=settings.host in ("127.0.0.1", "::1", "localhost"),
+    )
