@@ -86,6 +86,26 @@ def test_a_full_queue_refuses_the_whole_request_at_once() -> None:
     engine.close()
 
 
+def test_room_is_told_before_there_is_anything_to_queue() -> None:
+    backend, engine = SumBackend(), scheduler(queue_tokens=100)
+    # A request larger than all of the queue waits for none.
+    assert engine.excess_s(backend, "small", 500, coming=0) == 0
+    assert engine.excess_s(backend, "small", 20, coming=80) == 0
+    assert engine.excess_s(backend, "small", 20, coming=81) > 0, "what comes before counts too"
+    backend.gate.clear()
+    first = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    second = engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="small")
+    assert engine.excess_s(backend, "small", 10, coming=0) == 0
+    assert engine.excess_s(backend, "small", 11, coming=0) > 0
+    assert engine.excess_s(backend, "small", 1, coming=10) > 0
+    assert engine.excess_s(backend, "bulk", 11, coming=0) == 0, "each lane has its own limit"
+    backend.gate.set()
+    first.result(5)
+    second.result(5)
+    engine.close()
+
+
 def test_a_cancelled_request_is_not_encoded() -> None:
     backend, engine = SumBackend(), scheduler()
     backend.gate.clear()

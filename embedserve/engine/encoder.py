@@ -64,6 +64,10 @@ class Encoder:
         limit = self.spec.max_tokens
         return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
 
+    def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
+        """Return how long until `tokens` would not be refused; see `Scheduler.excess_s`."""
+        return self._scheduler.excess_s(self._backend, lane, tokens, coming=coming)
+
     def submit(
         self,
         texts: Sequence[TokenizedText],

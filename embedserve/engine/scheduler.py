@@ -9,7 +9,7 @@ Not here: tokenizing, caching, loading of models. What runs next is decided in `
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import ceil
@@ -32,6 +32,11 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 # A run may take this many times as long as its model's mean before it counts as overdue: other
 # programs may have the cores.
 _PATIENCE = 50
+
+
+def busy(excess_s: float) -> OverloadedError:
+    """Return the refusal of what would find room after `excess_s`."""
+    return OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,14 @@ class Scheduler:
         with self._lock:
             return sum(self._lanes.waiting(lane).values())
 
+    def excess_s(self, backend: Backend, lane: Lane, tokens: int, *, coming: int) -> float:
+        """Return how long until `tokens` would not be refused, 0 when they would not be now.
+
+        `coming`: tokens that are not queued yet and will be before these.
+        """
+        with self._lock:
+            return self._excess_s(lane, tokens, {backend: coming} if coming else {})
+
     def submit(
         self,
         backend: Backend,
@@ -156,23 +169,25 @@ class Scheduler:
         """Return when there is room for `tokens`; raise OverloadedError when there will be none."""
         self._patient += is_patient
         try:
-            while is_patient and not self._is_closed and self._excess_s(request, tokens) > 0:
+            while is_patient and not self._is_closed and self._excess_s(request.lane, tokens) > 0:
                 self._room_came.wait()
         finally:
             self._patient -= is_patient
         if self._is_closed:
             raise OverloadedError("The server is stopping; send the request again later.")
-        if (excess_s := self._excess_s(request, tokens)) > 0:
-            raise OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
+        if (excess_s := self._excess_s(request.lane, tokens)) > 0:
+            raise busy(excess_s)
 
-    def _excess_s(self, request: EmbedRequest, tokens: int) -> float:
+    def _excess_s(self, lane: Lane, tokens: int, coming: Mapping[Backend, int] = {}) -> float:
         """Return how long until there is room; a request larger than all of it waits for none."""
-        waiting = self._lanes.waiting(request.lane)
+        waiting = dict(self._lanes.waiting(lane))
+        for backend, more in coming.items():
+            waiting[backend] = waiting.get(backend, 0) + more
         waiting_tokens = sum(waiting.values())
         if waiting_tokens == 0:
             return 0.0
         run_s = sum(self._throughput.seconds(*item) for item in waiting.items())
-        waiting_s = run_s / self.workers * self._lanes.slowdown(request.lane)
+        waiting_s = run_s / self.workers * self._lanes.slowdown(lane)
         token_s = max(waiting_s / waiting_tokens, 1e-6)
         excess_tokens = waiting_tokens + tokens - self._queue_tokens
         return max(waiting_s - self._queue_s, excess_tokens * token_s)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
-from embedserve.errors import DeadlineError, InputTooLongError, OverloadedError, TooLargeError
+from embedserve.errors import InputTooLongError, TooLargeError
+from embedserve.services.admission import Admission
+from embedserve.services.deadline import deadline
 from embedserve.services.encoders import Encoders
 from embedserve.services.shorter import cut, warnings_of
 from embedserve.services.tokenizing import TokenizerPool
@@ -73,7 +75,8 @@ class EmbeddingService:
         """Tokenize on so many threads."""
         self._encoders = encoders
         self._source = VectorSource(cache)
-        self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
+        admission = Admission(small_request_tokens=limits.small_request_tokens)
+        self._tokenizers = TokenizerPool(threads, admission, max_text_bytes=limits.max_text_bytes)
         self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
         self._loading: dict[str, asyncio.Future[Encoder]] = {}
         self._limits = limits
@@ -89,25 +92,10 @@ class EmbeddingService:
                 f"{len(request.texts)} texts in one request; at most {self._limits.max_texts} are "
                 "allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
             )
-        timeout_s = self._limits.timeout_s or None
-        if request.timeout_s is not None:
-            timeout_s = min(request.timeout_s, timeout_s or request.timeout_s)
-        if timeout_s is None:
-            return await self._embed(request, deadline_s=None)
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            # What waits for a model, a tokenizer or a worker is dropped; the engine itself is told
-            # the deadline too.
-            async with asyncio.timeout(timeout_s):
-                return await self._embed(request, deadline_s=deadline_s)
-        except (TimeoutError, OverloadedError) as error:
-            if isinstance(error, OverloadedError) and time.monotonic() < deadline_s:
-                raise
-            raise DeadlineError(
-                f"The request was not done within {timeout_s:g} s, its time limit "
-                "(X-Request-Timeout-Ms, EMBEDSERVE_REQUEST_TIMEOUT_S). Send it again when the "
-                "server is less busy, in smaller parts, or with more time."
-            ) from None
+        # What waits for a model, a tokenizer or a worker is dropped; the engine itself is told the
+        # deadline too.
+        async with deadline(request.timeout_s, self._limits.timeout_s) as deadline_s:
+            return await self._embed(request, deadline_s=deadline_s)
 
     async def _embed(self, request: EmbedRequest, *, deadline_s: float | None) -> Embeddings:
         started = time.perf_counter_ns()

@@ -8,6 +8,7 @@ from functools import partial
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
+from embedserve.services.admission import Admission
 
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
@@ -20,7 +21,8 @@ TEXT_CHARS = 50
 class TokenizerPool:
     """Tokenize for one event loop; a large request gives way to others after each turn."""
 
-    def __init__(self, threads: int, *, max_text_bytes: int) -> None:
+    def __init__(self, threads: int, admission: Admission, *, max_text_bytes: int) -> None:
+        self._admission = admission
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._max_text_bytes = max_text_bytes
 
@@ -29,7 +31,9 @@ class TokenizerPool:
     ) -> list[TokenizedText]:
         """Return the tokens of each text, see `Encoder.tokenize`.
 
-        Raises TooLargeError that names the text. When the caller is cancelled, the rest is left.
+        Raises TooLargeError that names the text, and OverloadedError when a long request would find
+        the queue full: that is told before anything is tokenized. When the caller is cancelled, the
+        rest is left.
         """
         if sum(map(_cost, texts)) <= ON_LOOP_CHARS:
             return encoder.tokenize(texts, max_tokens=max_tokens)
@@ -38,8 +42,9 @@ class TokenizerPool:
         loop = asyncio.get_running_loop()
         tokenize = partial(encoder.tokenize, max_tokens=max_tokens)
         tokenized: list[TokenizedText] = []
-        for turn in _turns(texts):
-            tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
+        with self._admission.place(encoder, texts, max_tokens=max_tokens):
+            for turn in _turns(texts):
+                tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
         return tokenized
 
     def close(self) -> None:
