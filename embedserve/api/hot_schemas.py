@@ -19,7 +19,7 @@ _KEEP_ALIVE = {
     "description": "How long the model stays in memory after this request: seconds, or a duration "
     "such as `5m`; 0 lets it go, negative keeps it.",
 }
-_TIMEOUT = {
+TIMEOUT = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "schema": {"type": "integer", "minimum": 1},
@@ -44,7 +44,7 @@ def _route(
         "post": {
             "tags": [tag],
             "summary": summary,
-            "parameters": [_TIMEOUT],
+            "parameters": [TIMEOUT],
             "requestBody": {"required": True, "content": {"application/json": {"schema": sent}}},
             "responses": {
                 "200": {

@@ -132,7 +132,14 @@ def _services(
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
-        search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
+        search=SearchService(
+            catalog,
+            indexes,
+            vector_index,
+            worker,
+            engine.encoders,
+            timeout_s=settings.request_timeout_s,
+        ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
