@@ -71,8 +71,10 @@ class Settings(BaseSettings):
     worker_timeout_s: float = Field(default=60, gt=0)
     """Seconds after which an engine call that does not come back is given up."""
     request_timeout_s: float = Field(default=0, ge=0)
-    """Seconds after which an embedding request is given up with 503; 0 means never. A request may
-    ask for less (`X-Request-Timeout-Ms`)."""
+    """Seconds after which an embedding request, or a query, is given up with 503; 0 means never. A
+    request may ask for less (`X-Request-Timeout-Ms`)."""
+    drain_s: int = Field(default=10, ge=1)
+    """Seconds that requests get to end when the server is told to stop; then they are refused."""
     ready_timeout_s: float = Field(default=5, gt=0)
     """Seconds that `/ready` waits for the default model to embed its canary text."""
     cache_bytes: int = Field(default=64 * MIB, ge=0)

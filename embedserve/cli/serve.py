@@ -21,8 +21,6 @@ from embedserve.settings import Settings, read_settings
 if sys.platform != "win32":
     import resource
 
-DRAIN_S = 10
-"""Seconds that running requests get after SIGTERM."""
 REFRESH_S = 60
 """Seconds that the introduction waits for the first ingestion."""
 OPEN_FILES = 65_536
@@ -95,7 +93,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
             house.app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=settings.drain_s,
             server_header=False,
         )
         _spare_collections()
