@@ -100,9 +100,12 @@ def test_room_is_told_before_there_is_anything_to_queue() -> None:
     assert engine.excess_s(backend, "small", 11, coming=0) > 0
     assert engine.excess_s(backend, "small", 1, coming=10) > 0
     assert engine.excess_s(backend, "bulk", 11, coming=0) == 0, "each lane has its own limit"
+    third = engine.submit(
+        backend, [text(11)], dimensions=DIMENSIONS, lane="small", when_full="queue"
+    )
     backend.gate.set()
-    first.result(5)
-    second.result(5)
+    for future in (first, second, third):
+        future.result(5)
     engine.close()
 
 
@@ -153,7 +156,7 @@ def test_a_patient_caller_waits_for_room_and_the_other_lane_is_not_concerned() -
     futures.append(engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk"))
     waiting = threading.Thread(
         target=lambda: futures.append(
-            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", when_full="wait")
         )
     )
     waiting.start()
@@ -175,7 +178,7 @@ def test_a_patient_caller_is_let_go_when_the_engine_closes() -> None:
 
     def wait() -> None:
         try:
-            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", when_full="wait")
         except OverloadedError as error:
             errors.append(error)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedserve.engine.cache import VectorCache
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import DeadlineError, OverloadedError, TooLargeError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
@@ -33,6 +34,7 @@ class PatientEncoder:
         self.error: Exception | None = None
         self.full: dict[Lane, float] = {}
         """Seconds until there is room, by lane."""
+        self.when_full: list[WhenFull] = []
         self.places: list[tuple[Lane, int, int]] = []
 
     def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
@@ -47,13 +49,19 @@ class PatientEncoder:
         return [TokenizedText(np.array([len(text), 1]), is_truncated=False) for text in texts]
 
     def submit(
-        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
     ) -> "Future[Vectors]":
         if self.error:
             raise self.error
         future: Future[Vectors] = Future()
         self.futures.append(future)
         self.timeouts.append(timeout_s)
+        self.when_full.append(when_full)
         if self.is_quick:
             future.set_result(np.ones((len(texts), 2), dtype=np.float32))
         return future
@@ -187,6 +195,19 @@ def test_short_request_is_tokenized_at_once_whatever_waits() -> None:
     # The cache may know it, and to look costs less than to refuse.
     asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", ["word " * 50])))
     assert len(encoder.futures) == 1
+
+
+def test_what_was_let_into_its_lane_is_not_refused_later() -> None:
+    encoder = PatientEncoder()
+    embedding = service(OneEncoder(encoder))
+    asked = ["short"], ["word " * 200] * 60, ["word " * 10] * 11
+    for texts in asked:
+        asyncio.run(embedding.embed(EmbedRequest("one", texts)))
+    # The last was let into the small lane's queue by a forecast that was right.
+    assert encoder.when_full == ["refuse", "queue", "queue"]
+    encoder.full = {"small": 1}
+    asyncio.run(embedding.embed(EmbedRequest("one", [f"{text}!" for text in asked[2]])))
+    assert encoder.when_full[3] == "refuse", "let in as bulk, and small after all"
 
 
 def test_request_that_may_belong_to_either_lane_needs_room_in_one() -> None:

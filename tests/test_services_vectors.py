@@ -10,6 +10,7 @@ import pytest
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.services.mailbox import Mailbox
@@ -27,7 +28,12 @@ class SlowEncoder:
         self._waiting: list[tuple[Future[Vectors], list[TokenizedText]]] = []
 
     def submit(
-        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
     ) -> "Future[Vectors]":
         future: Future[Vectors] = Future()
         self.asked.append([int(text.ids[0]) for text in texts])
@@ -124,7 +130,12 @@ def test_without_a_cache_every_text_is_computed() -> None:
 def test_numbers_that_are_none_are_refused_and_not_kept() -> None:
     class Broken(SlowEncoder):
         def submit(
-            self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+            self,
+            texts: list[TokenizedText],
+            *,
+            lane: Lane,
+            when_full: WhenFull,
+            timeout_s: float | None,
         ) -> "Future[Vectors]":
             future: Future[Vectors] = Future()
             future.set_result(np.full((len(texts), 2), np.nan, dtype=np.float32))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.engine.backend import BACKENDS, BackendOptions
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
 from embedserve.errors import ModelError
@@ -73,20 +74,20 @@ class Encoder:
         texts: Sequence[TokenizedText],
         *,
         lane: Lane,
-        is_patient: bool = False,
+        when_full: WhenFull = "refuse",
         timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order.
 
         What has not begun after `timeout_s` is dropped: the future gives OverloadedError then.
-        Raises OverloadedError when the lane is full, unless the caller is patient.
+        Raises OverloadedError when the lane is full, unless `when_full` says otherwise.
         """
         future = self._scheduler.submit(
             self._backend,
             [text.ids for text in texts],
             dimensions=self.spec.dimensions,
             lane=lane,
-            is_patient=is_patient,
+            when_full=when_full,
             timeout_s=timeout_s,
         )
         # Adding to a set and discarding from it are atomic: no lock for each request.
@@ -101,7 +102,7 @@ class Encoder:
         """
         parts = [
             self.submit(
-                self.tokenize(texts[first : first + SLICE]), lane=lane, is_patient=True
+                self.tokenize(texts[first : first + SLICE]), lane=lane, when_full="wait"
             ).result()
             for first in range(0, len(texts), SLICE)
         ]
@@ -112,7 +113,9 @@ class Encoder:
         """Return a reranker's logit for each text, (len(texts), 1) float32, and wait for them."""
         parts = [
             self.submit(
-                self.tokenize_pairs(query, texts[first : first + SLICE]), lane=lane, is_patient=True
+                self.tokenize_pairs(query, texts[first : first + SLICE]),
+                lane=lane,
+                when_full="wait",
             ).result()
             for first in range(0, len(texts), SLICE)
         ]

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from math import ceil
 from threading import Condition, RLock
 
 import numpy as np
 
 from embedserve.engine.backend import Backend
 from embedserve.engine.lanes import BatchTokens, Lanes, shape_of
-from embedserve.engine.requests import EmbedRequest, Entry
+from embedserve.engine.requests import EmbedRequest, Entry, WhenFull, busy
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
@@ -27,16 +26,9 @@ from embedserve.types import Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
 
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
-
 # A run may take this many times as long as its model's mean before it counts as overdue: other
 # programs may have the cores.
 _PATIENCE = 50
-
-
-def busy(excess_s: float) -> OverloadedError:
-    """Return the refusal of what would find room after `excess_s`."""
-    return OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
 
 
 @dataclass(frozen=True)
@@ -126,14 +118,14 @@ class Scheduler:
         *,
         dimensions: int,
         lane: Lane,
-        is_patient: bool = False,
+        when_full: WhenFull = "refuse",
         timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue all texts or none; the future gives (len(texts), dimensions) float32 in order.
 
         Cancel the future to drop what has not run yet; after `timeout_s` that is done, with an
-        error. When the lane is full a patient caller waits for room; for others OverloadedError is
-        raised. Raises ModelError for a text that the backend cannot take.
+        error. Raises OverloadedError as `when_full` says, and ModelError for a text that the
+        backend cannot take.
         """
         rows: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
         now = time.monotonic()
@@ -144,7 +136,7 @@ class Scheduler:
             return request.future
         buckets = [backend.bucket(len(ids)) for ids in texts]
         with self._lock:
-            self._admit(request, sum(buckets), is_patient=is_patient)
+            self._admit(lane, sum(buckets), when_full)
             for row, (ids, bucket) in enumerate(zip(texts, buckets, strict=True)):
                 self._lanes.add(Entry(self._order, request, row, ids, bucket, now))
                 self._order += 1
@@ -165,17 +157,18 @@ class Scheduler:
         for entry in left:
             entry.request.fail(OverloadedError("The server stopped."))
 
-    def _admit(self, request: EmbedRequest, tokens: int, *, is_patient: bool) -> None:
+    def _admit(self, lane: Lane, tokens: int, when_full: WhenFull) -> None:
         """Return when there is room for `tokens`; raise OverloadedError when there will be none."""
+        is_patient = when_full == "wait"
         self._patient += is_patient
         try:
-            while is_patient and not self._is_closed and self._excess_s(request.lane, tokens) > 0:
+            while is_patient and not self._is_closed and self._excess_s(lane, tokens) > 0:
                 self._room_came.wait()
         finally:
             self._patient -= is_patient
         if self._is_closed:
             raise OverloadedError("The server is stopping; send the request again later.")
-        if (excess_s := self._excess_s(request.lane, tokens)) > 0:
+        if when_full == "refuse" and (excess_s := self._excess_s(lane, tokens)) > 0:
             raise busy(excess_s)
 
     def _excess_s(self, lane: Lane, tokens: int, coming: Mapping[Backend, int] = {}) -> float:

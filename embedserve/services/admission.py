@@ -1,6 +1,7 @@
 """Refuse before tokenizing: what waits for a tokenizer is load as much as what waits for a worker.
 
-A forecast from the number of characters. The engine's queue decides again, by the true tokens.
+A forecast from the number of characters decides. What was let into its lane is not refused later,
+when the engine has become slower meanwhile: nobody should wait for a refusal.
 """
 
 from collections import Counter
@@ -8,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.scheduler import busy
+from embedserve.engine.requests import busy
 from embedserve.types import Lane
 
-# English words of one token each, with the space between; most other texts have fewer.
+# Short English words of one token each, with the space between; other scripts need more tokens.
 _TOKEN_CHARS = 4
+_OTHER_TOKEN_CHARS = 2
 _SPECIAL_TOKENS = 2
 # The forecast of a request may be wrong by this factor before it is judged by the wrong lane.
 _DOUBT = 1.25
@@ -28,8 +30,8 @@ class Admission:
     @contextmanager
     def place(
         self, encoder: Encoder, texts: Sequence[str], *, max_tokens: int | None
-    ) -> Iterator[None]:
-        """Hold a place for texts while they are tokenized.
+    ) -> Iterator[Lane]:
+        """Hold a place for texts while they are tokenized; gives the lane that they should be of.
 
         Raises OverloadedError when every lane that they may belong to is full.
         """
@@ -45,7 +47,7 @@ class Admission:
             raise busy(waits_s[lane])
         self._coming[lane] += tokens
         try:
-            yield
+            yield lane
         finally:
             self._coming[lane] -= tokens
 
@@ -59,4 +61,9 @@ class Admission:
 
 def forecast(texts: Sequence[str], max_tokens: int) -> int:
     """Return about how many tokens texts will have, each cut to `max_tokens`."""
-    return sum(min(len(text) // _TOKEN_CHARS + _SPECIAL_TOKENS, max_tokens) for text in texts)
+    return sum(min(_forecast(text), max_tokens) for text in texts)
+
+
+def _forecast(text: str) -> int:
+    chars = _TOKEN_CHARS if text.isascii() else _OTHER_TOKEN_CHARS
+    return len(text) // chars + _SPECIAL_TOKENS

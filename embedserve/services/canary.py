@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from embedserve.engine.backend import describe
 from embedserve.engine.cpu import cpu_class
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.models.installed import InstalledModel
 
@@ -61,8 +62,8 @@ def check_canary(
 
 def _vector(encoder: Encoder, text: str, timeout_s: float | None) -> NDArray[np.float32]:
     tokenized = encoder.tokenize([text])
-    is_patient = timeout_s is None
-    future = encoder.submit(tokenized, lane="small", is_patient=is_patient, timeout_s=timeout_s)
+    when_full: WhenFull = "wait" if timeout_s is None else "refuse"
+    future = encoder.submit(tokenized, lane="small", when_full=when_full, timeout_s=timeout_s)
     try:
         vector: NDArray[np.float32] = future.result(timeout_s)[0]
     except TimeoutError:

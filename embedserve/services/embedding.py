@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.errors import InputTooLongError, TooLargeError
 from embedserve.services.admission import Admission
 from embedserve.services.deadline import deadline
@@ -103,15 +104,20 @@ class EmbeddingService:
         loaded = time.perf_counter_ns()
         encoder.touch()  # what the cache answers is use too
         try:
-            texts = await self._tokenizers.tokenize(
+            tokenized = await self._tokenizers.tokenize(
                 encoder, request.texts, max_tokens=request.max_tokens
             )
+            texts = tokenized.texts
             truncated = tuple(i for i, text in enumerate(texts) if text.is_truncated)
             if truncated and not request.truncate:
                 raise InputTooLongError("the input length exceeds the context length")
             tokens = sum(len(text.ids) for text in texts)
             lane: Lane = "small" if tokens <= self._limits.small_request_tokens else "bulk"
-            vectors = await self._source.vectors(encoder, texts, lane=lane, deadline_s=deadline_s)
+            # What found a place before it was tokenized is not refused after all that.
+            when_full: WhenFull = "queue" if lane == tokenized.lane else "refuse"
+            vectors = await self._source.vectors(
+                encoder, texts, lane=lane, deadline_s=deadline_s, when_full=when_full
+            )
         finally:
             if request.keep_alive_s is not None:
                 self._encoders.keep(encoder, request.keep_alive_s)

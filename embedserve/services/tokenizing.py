@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
 from embedserve.services.admission import Admission
+from embedserve.types import Lane
 
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
@@ -16,6 +18,15 @@ ON_LOOP_CHARS = 500
 TURN_CHARS = 100_000
 # Each text costs as much besides, whatever it has in it.
 TEXT_CHARS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The texts of one request."""
+
+    texts: list[TokenizedText]
+    lane: Lane | None
+    """The lane that they were let into beforehand; None: that is still to be asked."""
 
 
 class TokenizerPool:
@@ -28,7 +39,7 @@ class TokenizerPool:
 
     async def tokenize(
         self, encoder: Encoder, texts: Sequence[str], *, max_tokens: int | None
-    ) -> list[TokenizedText]:
+    ) -> Tokenized:
         """Return the tokens of each text, see `Encoder.tokenize`.
 
         Raises TooLargeError that names the text, and OverloadedError when a long request would find
@@ -36,16 +47,16 @@ class TokenizerPool:
         rest is left.
         """
         if sum(map(_cost, texts)) <= ON_LOOP_CHARS:
-            return encoder.tokenize(texts, max_tokens=max_tokens)
+            return Tokenized(encoder.tokenize(texts, max_tokens=max_tokens), None)
         for position, text in enumerate(texts):
             self._refuse_too_large(position, text)
         loop = asyncio.get_running_loop()
         tokenize = partial(encoder.tokenize, max_tokens=max_tokens)
         tokenized: list[TokenizedText] = []
-        with self._admission.place(encoder, texts, max_tokens=max_tokens):
+        with self._admission.place(encoder, texts, max_tokens=max_tokens) as lane:
             for turn in _turns(texts):
                 tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
-        return tokenized
+        return Tokenized(tokenized, lane)
 
     def close(self) -> None:
         """Take no more texts."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from embedserve.engine.cache import VectorCache, key_of
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import ModelError
 from embedserve.services.mailbox import Mailbox
@@ -26,6 +27,7 @@ class _Job:
     encoder: Encoder
     lane: Lane
     deadline_s: float | None
+    when_full: WhenFull
 
 
 @dataclass
@@ -53,13 +55,14 @@ class VectorSource:
         *,
         lane: Lane,
         deadline_s: float | None = None,
+        when_full: WhenFull = "refuse",
     ) -> Vectors:
         """Return (len(texts), dimensions) float32 in the order of the texts.
 
         What has not begun at `deadline_s`, of `time.monotonic`, is dropped.
         Raises OverloadedError and ModelError. When the caller is cancelled, its texts are dropped.
         """
-        job = _Job(encoder, lane, deadline_s)
+        job = _Job(encoder, lane, deadline_s, when_full)
         if not self._cache.is_on:
             return await self._run(job, texts)
         keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
@@ -102,7 +105,9 @@ class VectorSource:
 
     async def _run(self, job: _Job, texts: Sequence[TokenizedText]) -> Vectors:
         left_s = None if job.deadline_s is None else job.deadline_s - time.monotonic()
-        pending = job.encoder.submit(texts, lane=job.lane, timeout_s=left_s)
+        pending = job.encoder.submit(
+            texts, lane=job.lane, when_full=job.when_full, timeout_s=left_s
+        )
         vectors = await self._mailbox.result(pending)
         if not np.isfinite(vectors).all():
             raise ModelError("embedding contains NaN or Inf values")
