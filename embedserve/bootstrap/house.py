@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedserve.api.app import App, AppLimits, create_app
+from embedserve.api.keys import FORMAT, ApiKey, parse_keys
 from embedserve.api.replies import Services
+from embedserve.bootstrap.address import is_loopback
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
@@ -17,6 +19,7 @@ from embedserve.bootstrap.engine import (
     open_engine,
     open_probe,
 )
+from embedserve.errors import StartupError
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from embedserve.services.definitions import read_definitions
 from embedserve.services.health import HealthService
@@ -50,6 +53,7 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
 
     A house that runs no jobs leaves unfinished ones as they are.
     """
+    limits = _limits(settings)
     with ExitStack() as stack:
         lock = stack.enter_context(HomeLock(settings.home))
         engine = stack.enter_context(open_engine(settings))
@@ -62,7 +66,7 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
         if runs_jobs:
             services.ingestion.start()
         stack.callback(services.ingestion.stop)
-        app = create_app(services, _limits(settings))
+        app = create_app(services, limits)
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
         services.ingestion.stop()
@@ -156,5 +160,33 @@ def _limits(settings: Settings) -> AppLimits:
     return AppLimits(
         max_request_bytes=settings.max_request_bytes,
         allowed_origins=settings.allowed_origins,
-        is_loopback=settings.host in ("127.0.0.1", "::1", "localhost"),
+        is_loopback=is_loopback(settings.host),
+        max_requests=settings.max_requests,
+        keys=_keys(settings),
     )
+
+
+def _keys(settings: Settings) -> list[ApiKey]:
+    """Read the keys of both settings; raise StartupError where one of them has none."""
+    found = []
+    if settings.api_keys is not None:
+        found += _some(parse_keys(settings.api_keys.get_secret_value().split(",")), "api_keys")
+    if settings.api_keys_file:
+        try:
+            lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise StartupError(
+                f"The API keys in `{settings.api_keys_file}` cannot be read: {error}. "
+                "Correct EMBEDSERVE_API_KEYS_FILE, or unset it."
+            ) from error
+        found += _some(parse_keys(lines), "api_keys_file")
+    return found
+
+
+def _some(keys: list[ApiKey], setting: str) -> list[ApiKey]:
+    # An empty variable would open a server that is meant to be closed.
+    if not keys:
+        raise StartupError(
+            f"Setting `{setting}` has no key. {FORMAT} Or unset it: no key is asked."
+        )
+    return keys
