@@ -141,10 +141,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take the arguments alone: `read_settings` says where from, and in which order."""
-        return (sources["init_settings"],)
+        return (init_settings,)
 
     @field_validator("ingest_roots", mode="before")
     @classmethod

@@ -9,12 +9,15 @@ from starlette.types import ASGIApp
 
 from embedserve import __version__
 from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai
+from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.keys import ApiKey, KeyGuard
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
+from embedserve.api.upstream import UpstreamProxy
+from embedserve.services.ownership import Ownership
 
 App = ASGIApp
 """What `create_app` returns, for those who may not import the framework."""
@@ -33,6 +36,10 @@ class AppLimits:
     """Requests at once; 0: any number."""
     keys: Sequence[ApiKey] = ()
     """Of which callers must send one; without any everybody may do everything."""
+    upstream: UpstreamAddress | None = None
+    """Who answers what is not served here."""
+    ownership: Ownership | None = None
+    """Which models are; needed with an upstream."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
@@ -50,6 +57,8 @@ def create_app(services: Services, limits: AppLimits) -> App:
         services=services,
         max_request_bytes=limits.max_request_bytes,
     )
+    if limits.upstream and limits.ownership:
+        app = UpstreamProxy(app, limits.upstream, limits.ownership)
     if limits.max_requests:
         app = RequestLimit(app, limits.max_requests, services.metrics)
     if limits.keys:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedserve.api.app import App, AppLimits, create_app
-from embedserve.api.keys import FORMAT, ApiKey, parse_keys
 from embedserve.api.replies import Services
+from embedserve.bootstrap.access import read_keys, upstream_of
 from embedserve.bootstrap.address import is_loopback
 from embedserve.bootstrap.engine import (
     Engine,
@@ -19,13 +19,13 @@ from embedserve.bootstrap.engine import (
     open_engine,
     open_probe,
 )
-from embedserve.errors import StartupError
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from embedserve.services.definitions import read_definitions
 from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.ownership import Ownership
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.settings import Settings
@@ -157,36 +157,13 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
 
 
 def _limits(settings: Settings) -> AppLimits:
+    keys = read_keys(settings)
     return AppLimits(
         max_request_bytes=settings.max_request_bytes,
         allowed_origins=settings.allowed_origins,
         is_loopback=is_loopback(settings.host),
         max_requests=settings.max_requests,
-        keys=_keys(settings),
+        keys=keys,
+        upstream=upstream_of(settings, keeps_keys=bool(keys)),
+        ownership=Ownership(settings.home / "models"),
     )
-
-
-def _keys(settings: Settings) -> list[ApiKey]:
-    """Read the keys of both settings; raise StartupError where one of them has none."""
-    found = []
-    if settings.api_keys is not None:
-        found += _some(parse_keys(settings.api_keys.get_secret_value().split(",")), "api_keys")
-    if settings.api_keys_file:
-        try:
-            lines = settings.api_keys_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise StartupError(
-                f"The API keys in `{settings.api_keys_file}` cannot be read: {error}. "
-                "Correct EMBEDSERVE_API_KEYS_FILE, or unset it."
-            ) from error
-        found += _some(parse_keys(lines), "api_keys_file")
-    return found
-
-
-def _some(keys: list[ApiKey], setting: str) -> list[ApiKey]:
-    # An empty variable would open a server that is meant to be closed.
-    if not keys:
-        raise StartupError(
-            f"Setting `{setting}` has no key. {FORMAT} Or unset it: no key is asked."
-        )
-    return keys
