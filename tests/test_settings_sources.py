@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from embedserve.api.keys import parse_keys
 from embedserve.bootstrap import read_all, shown
+from embedserve.bootstrap.access import read_keys
 from embedserve.bootstrap.ollama_environment import HostAddress, parse_host
+from embedserve.cli.client import with_own_key
 from embedserve.errors import StartupError
 from embedserve.settings import read_settings
 from tests.live import environment
@@ -136,6 +139,36 @@ def test_secrets_are_masked() -> None:
     assert values["api_keys"] == values["api_key"] == "********"
     assert values["chroma_url"] == "http://********@chroma:8000"
     assert SECRET not in repr(shown(reading))
+
+
+def test_keys_are_read_from_both_settings(tmp_path: Path) -> None:
+    mounted = tmp_path / "keys"
+    mounted.write_text(f"# mounted\ningest:{SECRET}\n", encoding="utf-8")
+    environ = {"EMBEDSERVE_API_KEYS": f"read:{SECRET}", "EMBEDSERVE_API_KEYS_FILE": str(mounted)}
+    scopes = [key.scopes for key in read_keys(read_settings({}, environ))]
+    assert scopes == [{"read"}, {"ingest"}]
+    assert read_keys(read_settings({}, {})) == []
+
+
+@pytest.mark.parametrize("content", ["", "# nobody\n", None])
+def test_a_setting_that_has_no_key_stops_the_start(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    for environ in ({"EMBEDSERVE_API_KEYS": " , "}, {"EMBEDSERVE_API_KEYS_FILE": str(file)}):
+        with pytest.raises(StartupError, match=r"has no key|cannot be read"):
+            read_keys(read_settings({}, environ))
+
+
+def test_a_command_has_a_key_of_the_house_that_it_opens() -> None:
+    environ = {"EMBEDSERVE_API_KEYS": f"read:{SECRET}", "EMBEDSERVE_UPSTREAM": "http://h"}
+    opened = with_own_key(read_settings({}, environ))
+    others, own = read_keys(opened)
+    assert opened.api_key is not None
+    assert own == parse_keys([f"admin:{opened.api_key.get_secret_value()}"])[0]
+    assert others.scopes == {"read"}
+    assert opened.upstream is None
+    assert with_own_key(read_settings({}, {})).api_key is None
 
 
 def test_env_prints_where_each_value_is_from(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def connect(
         url = _visit(settings.home, stack, is_long=is_long)
         while url is None:
             try:
-                opened = _with_own_key(settings)
+                opened = with_own_key(settings)
                 url = stack.enter_context(_own_house(opened, runs_jobs=is_long))
                 settings = opened
             except HomeLockedError:  # somebody was quicker
@@ -195,7 +195,7 @@ def _own_house(settings: Settings, *, runs_jobs: bool) -> Iterator[str]:
             thread.join(timeout=10)
 
 
-def _with_own_key(settings: Settings) -> Settings:
+def with_own_key(settings: Settings) -> Settings:
     """Let this command use the house that it opens, whose keys it may not have.
 
     Others that share that house need one of theirs. Models of an upstream are no business of it.
