@@ -163,6 +163,31 @@ def test_a_client_that_leaves_is_seen_by_the_upstream(theirs: Upstream, http: ht
     assert theirs.left.wait(5)
 
 
+def test_a_client_that_leaves_in_its_body_ends_the_request(
+    theirs: Upstream, http: httpx.Client
+) -> None:
+    whole = b'{"model": "llama3.2", "images": ["' + b"a" * (4 << 20)
+    address = (http.base_url.host, http.base_url.port or 0)
+    with socket.create_connection(address) as client:
+        client.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n" % len(whole) + whole[: 3 << 20])
+    # The upstream reads to the end of what it was told, or of the connection.
+    end_s = time.monotonic() + 5
+    while not theirs.requests:
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    assert theirs.requests[0][2] != hashlib.sha256(whole).hexdigest()
+
+
+def test_paths_that_climb_stay_here(theirs: Upstream, http: httpx.Client) -> None:
+    address = (http.base_url.host, http.base_url.port or 0)
+    for path in (b"/api/../secret", b"/api/%2e%2e/secret", b"/v1/./x"):
+        with socket.create_connection(address) as client:
+            client.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+            assert client.recv(100).startswith(b"HTTP/1.1 404")
+    assert theirs.requests == []
+
+
 def test_a_large_body_goes_up_without_being_held(theirs: Upstream, http: httpx.Client) -> None:
     size, sent = 32 << 20, 0
     head, piece = b'{"model": "llama3.2", "images": ["', b"a" * (1 << 18)
