@@ -68,6 +68,25 @@ def test_unused_model_is_let_go_and_freed() -> None:
     assert residents.canary("one") is None
 
 
+def test_no_more_models_stay_than_are_allowed() -> None:
+    residents = Residents(Residency(max_models=2))
+    residents.kept_artefact = "default"
+    for name in ("default", "one", "two", "three"):
+        load(residents, name)
+        time.sleep(0.002)  # so that one was used longer ago than the next
+    assert names(residents) == ["default", "three", "two"]
+    assert residents.unloads == {"memory": 1}
+    # While others load, there may be nothing left to let go for one more.
+    with residents.room_for("four", MIB), residents.room_for("five", MIB):
+        assert names(residents) == ["default"]
+        with (
+            pytest.raises(OverloadedError, match="EMBEDSERVE_MAX_LOADED_MODELS"),
+            residents.room_for("six", MIB),
+        ):
+            pass
+    residents.close()
+
+
 def test_use_begins_the_time_anew() -> None:
     residents = Residents(Residency(keep_alive_s=0.2))
     encoder = load(residents, "one")

@@ -9,10 +9,15 @@ from starlette.types import ASGIApp
 
 from embedserve import __version__
 from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai
+from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.hot_schemas import HOT_SCHEMAS
+from embedserve.api.keys import ApiKey, KeyGuard
 from embedserve.api.replies import Services
+from embedserve.api.request_limit import RequestLimit
+from embedserve.api.upstream import UpstreamProxy
+from embedserve.services.ownership import Ownership
 
 App = ASGIApp
 """What `create_app` returns, for those who may not import the framework."""
@@ -27,6 +32,14 @@ class AppLimits:
     """Origins of web pages that may call, besides those of this machine; `*` is any."""
     is_loopback: bool
     """Whether only this machine can connect, so that no other host name is meant."""
+    max_requests: int = 0
+    """Requests at once; 0: any number."""
+    keys: Sequence[ApiKey] = ()
+    """Of which callers must send one; without any everybody may do everything."""
+    upstream: UpstreamAddress | None = None
+    """Who answers what is not served here."""
+    ownership: Ownership | None = None
+    """Which models are; needed with an upstream."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
@@ -38,13 +51,19 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
 
 def create_app(services: Services, limits: AppLimits) -> App:
     """Return the application; starting and stopping the services is the caller's part."""
-    fast = HotPath(
+    app: App = HotPath(
         create_framework_app(services, limits),
         routes=HOT_ROUTES,
         services=services,
         max_request_bytes=limits.max_request_bytes,
     )
-    return BrowserGuard(fast, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
+    if limits.upstream and limits.ownership:
+        app = UpstreamProxy(app, limits.upstream, limits.ownership)
+    if limits.max_requests:
+        app = RequestLimit(app, limits.max_requests, services.metrics)
+    if limits.keys:
+        app = KeyGuard(app, limits.keys)
+    return BrowserGuard(app, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
 
 
 def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:

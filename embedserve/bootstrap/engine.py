@@ -64,7 +64,9 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         scheduler,
         device=device,
         default_model=settings.default_model,
-        residency=Residency(settings.keep_alive_s, settings.models_memory_bytes),
+        residency=Residency(
+            settings.keep_alive_s, settings.models_memory_bytes, settings.max_loaded_models
+        ),
     )
     models = ModelLibrary(folder, encoders, Machine(device, scheduler.workers))
     try:
