@@ -14,7 +14,7 @@ import orjson
 import pytest
 import uvicorn
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from embedserve.api.errors import error_response
 from embedserve.api.forward import UpstreamAddress
@@ -70,11 +70,10 @@ async def ours(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def front(url: str, **options: float | bool) -> Iterator[httpx.Client]:
-    address = UpstreamAddress(url, **options)  # type: ignore[arg-type]  # seconds and one flag
-    with listen("127.0.0.1", 0) as listener:
-        app = UpstreamProxy(ours, address, OneModel())
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+def serving(app: ASGIApp, port: int = 0) -> Iterator[httpx.Client]:
+    with listen("127.0.0.1", port) as listener:
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -83,6 +82,13 @@ def front(url: str, **options: float | bool) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def front(url: str, **options: float | bool) -> Iterator[httpx.Client]:
+    address = UpstreamAddress(url, **options)  # type: ignore[arg-type]  # seconds and one flag
+    with serving(UpstreamProxy(ours, address, OneModel())) as http:
+        yield http
 
 
 @dataclass(frozen=True)
@@ -331,20 +337,28 @@ def test_statuses_and_redirects_are_passed_as_they_are(http: httpx.Client) -> No
 
 def test_a_server_that_is_its_own_upstream_does_not_go_round() -> None:
     url = free_url()
-    with ExitStack() as stack:
-        listener = stack.enter_context(listen("127.0.0.1", int(url.rpartition(":")[2])))
-        app = UpstreamProxy(ours, UpstreamAddress(url), OneModel())
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            tags = httpx.get(f"{url}/api/tags", trust_env=False).json()
-            assert [one["name"] for one in tags["models"]] == ["all-minilm:latest"]
-            reply = httpx.post(f"{url}/api/chat", json=CHAT, trust_env=False)
-            assert reply.status_code == 404
-        finally:
-            server.should_exit = True
-            thread.join()
+    app = UpstreamProxy(ours, UpstreamAddress(url), OneModel())
+    with serving(app, int(url.rpartition(":")[2])) as http:
+        tags = http.get("/api/tags").json()
+        assert [one["name"] for one in tags["models"]] == ["all-minilm:latest"]
+        assert http.post("/api/chat", json=CHAT).status_code == 404
+
+
+def test_a_stop_ends_streams_with_an_error(
+    theirs: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    play = {"x-play": "endless"}
+    with httpx.Client(timeout=10, trust_env=False) as client, ExitStack() as stack:
+        with front(theirs.url) as http:
+            url = f"{http.base_url}/api/chat"
+            reply = stack.enter_context(client.stream("POST", url, json=CHAT, headers=play))
+            stream = reply.iter_text()
+            parts = [next(stream)]
+            # It stops here, and gives the stream a second.
+        parts += stream
+    assert "The server is stopping" in json.loads("".join(parts).splitlines()[-1])["error"]
+    assert theirs.left.wait(5)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize(

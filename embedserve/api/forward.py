@@ -144,18 +144,23 @@ class Forwarder:
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what the upstream answers; 502 or 504 in its place where it does not."""
-        body = _Body(receive)
-        exchange = asyncio.ensure_future(self._exchange(scope, body, _Answer(send, scope["path"])))
+        body, answer = _Body(receive), _Answer(send, scope["path"])
+        exchange = asyncio.ensure_future(self._exchange(scope, body, answer))
         leaving = asyncio.ensure_future(body.wait_until_left())
         try:
             await asyncio.wait({exchange, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if exchange.done():
-                exchange.result()
-        finally:
-            for task in (exchange, leaving):
-                task.cancel()
-            # To the end: only then is the upstream's connection closed.
-            await asyncio.gather(exchange, leaving, return_exceptions=True)
+        except asyncio.CancelledError:
+            # Only a stop whose time is up cancels; the event loop ends right after it.
+            exchange.cancel()
+            leaving.cancel()
+            await _end(answer, 503, "The server is stopping; send the request again later.")
+            return
+        exchange.cancel()
+        leaving.cancel()
+        # To the end: only then is the upstream's connection closed.
+        ended, _ = await asyncio.gather(exchange, leaving, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended
 
     async def fetch(self, scope: Scope) -> bytes:
         """GET the same path for ourselves; raises httpx.HTTPError, TimeoutError, ValueError."""
@@ -192,18 +197,9 @@ class Forwarder:
                 await response.aclose()
         except httpx.HTTPError as error:
             self._tell(error)
-            await self._fail(scope, answer, error)
+            await _end(answer, 504 if isinstance(error, _SILENT) else 502, self._words(error))
             return
         await answer.end()
-
-    async def _fail(self, scope: Scope, answer: _Answer, error: Exception) -> None:
-        message = self._words(error)
-        if answer.has_started:
-            logger.warning("an answer to %s was cut: %s", scope["path"], message)
-            await answer.fail(message)
-            return
-        status = 504 if isinstance(error, _SILENT) else 502
-        await error_response(scope["path"], status, message)(scope, _nothing, answer.send)
 
     def _tell(self, error: Exception | None) -> None:
         """Log that the upstream went away or came back, once each."""
@@ -273,6 +269,16 @@ async def _read_all(response: httpx.Response) -> bytes:
         if len(found) > _LARGEST_LIST_BYTES:
             raise ValueError("too long")
     return bytes(found)
+
+
+async def _end(answer: _Answer, status: int, message: str) -> None:
+    """Answer with an error, or end with one what has begun."""
+    if answer.has_started:
+        logger.warning("an answer to %s was cut: %s", answer.path, message)
+        await answer.fail(message)
+    else:
+        reply = error_response(answer.path, status, message)
+        await reply({"type": "http"}, _nothing, answer.send)
 
 
 async def _nothing() -> Message:

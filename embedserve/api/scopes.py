@@ -23,8 +23,8 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "POST": (
             "/api/embed", "/api/embeddings", "/api/show", "/api/rerank", "/api/tokenize",
-            "/api/generate", "/api/chat",
-            "/v1/embeddings", "/v1/rerank", "/v1/tokenize", "/v1/detokenize",
+            "/api/detokenize", "/api/generate", "/api/chat",
+            "/v1/embeddings", "/v1/rerank", "/v2/rerank",
             "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
             "/v1/audio/transcriptions",
             "/embed", "/embed_all", "/rerank", "/similarity", "/tokenize", "/decode",
