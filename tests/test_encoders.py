@@ -108,6 +108,19 @@ def test_removing_one_name_of_an_artefact_leaves_the_other_loaded(
     assert encoders.get("one") is held
 
 
+def test_loaded_models_are_found_at_once_after_the_folder_has_changed(
+    encoders: Encoders, library: ModelLibrary
+) -> None:
+    """A name that has to be looked up waits with those whose models are loaded."""
+    held = encoders.get("one")
+    encoders.get("two")
+    library.copy("one", "three")
+    assert encoders.find("one") is encoders.find("two") is held
+    library.remove("two")
+    assert encoders.find("One:latest") is held
+    assert encoders.find("two") is None
+
+
 def test_only_the_exact_name_is_removed(models: Path, library: ModelLibrary) -> None:
     place = models / "registry.ollama.ai" / "library"
     (place / "one").rename(place / "all-minilm")
@@ -133,6 +146,7 @@ def test_pull_that_replaces_a_loaded_model_is_served_at_once(
     held = encoders.get("one")
     before = held.encode(["a text"])
     library.pull(request_of(exported["xlm-roberta-ready"], "one"))
+    assert not encoders.is_loaded("one")
     fresh = encoders.get("one")
     assert fresh.spec.artefact != held.spec.artefact
     assert not np.array_equal(fresh.encode(["a text"]), before)

@@ -192,10 +192,19 @@ def test_artefacts_that_are_not_installed_any_more_go() -> None:
     residents = Residents(Residency())
     load(residents, "stays")
     load(residents, "goes")
-    residents.forget_names({"stays"})
+    residents.follow({}, {"stays"})
     assert names(residents) == ["stays"]
     assert residents.unloads == {"removed": 1}
-    assert residents.by_name(("stays", "", "", "")) is None
+    assert residents.names() == []
+
+
+def test_names_follow_their_artefacts() -> None:
+    residents = Residents(Residency())
+    one, _ = load(residents, "one"), load(residents, "two")
+    key, other = ("one", "", "", ""), ("two", "", "", "")
+    residents.follow({key: "new", other: "one"}, {"new", "one", "two"})
+    assert residents.by_name(key) is None, "not loaded yet"
+    assert residents.by_name(other) is one
 
 
 class Looks:
