@@ -8,10 +8,9 @@ from typing import Self
 import numpy as np
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import BatchTokens, TokenIds, Vectors
 
 DIMENSIONS = 2
 LONGEST = 1000

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError, ModelError, ModelNotFoundError, OverloadedError
 from embedserve.models import installed
@@ -22,6 +21,7 @@ from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest, pull_model
 from embedserve.services.residency import Residency
 from embedserve.services.workshop import Workshop
+from embedserve.types import BatchTokens
 from tests.sum_backend import DIMENSIONS, SumBackend, text
 from tests.tiny_models import Exported
 

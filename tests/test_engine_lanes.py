@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from embedserve.engine.lanes import QUIET_S, BatchTokens, Lanes, shape_of
+from embedserve.engine.lanes import QUIET_S, Lanes, shape_of
 from embedserve.engine.requests import EmbedRequest, Entry
-from embedserve.types import Lane
+from embedserve.types import BatchTokens, Lane
 from tests.sum_backend import DIMENSIONS, SumBackend, text
 
 BACKEND = SumBackend()

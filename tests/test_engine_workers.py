@@ -10,10 +10,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import ModelError, OverloadedError
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import BatchTokens, TokenIds, Vectors
 from tests.sum_backend import DIMENSIONS, SumBackend, scheduler, text
 
 

@@ -1,6 +1,8 @@
 """Which models stay in memory: by time, by room, and while somebody uses them."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +18,7 @@ from embedserve.engine.encoder import Encoder
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.services.alarm import Alarm
 from embedserve.services.canary import CanaryCheck
-from embedserve.services.memory import available_bytes
+from embedserve.services.memory import available_bytes, resident_bytes
 from embedserve.services.residency import Residency
 from embedserve.services.residents import MIB, Residents
 from embedserve.types import EncoderSpec
@@ -250,3 +252,14 @@ def test_memory_is_the_least_of_the_limits_above_the_process(tmp_path: Path) -> 
     assert available_bytes(own, tmp_path) == 32 * MIB
     (tmp_path / "memory.max").write_text(f"{16 * MIB}\n")
     assert available_bytes(own, tmp_path) == 16 * MIB
+
+
+def test_memory_that_a_process_holds_is_told_until_it_is_gone() -> None:
+    before = resident_bytes()
+    held = np.ones(64 * MIB, dtype=np.int8)
+    assert resident_bytes() - before > 32 * MIB
+    del held
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert resident_bytes(other.pid) > 0
+    with pytest.raises(OSError, match=str(other.pid)):
+        resident_bytes(other.pid)

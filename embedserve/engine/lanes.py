@@ -6,11 +6,10 @@ Decides what runs next and knows nothing of threads.
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from embedserve.engine.backend import Backend
 from embedserve.engine.requests import Entry
-from embedserve.types import Lane
+from embedserve.types import BatchTokens, Lane
 
 # While both lanes wait, one batch in this many is bulk: queries stay quick, ingestion moves on.
 BULK_TURN = 5
@@ -27,15 +26,6 @@ STAY_S = 0.5
 # In the small lane it stays with the number of texts, from this number on: four short texts run as
 # fast for each as sixteen, but for a tenth.
 STAY_TEXTS = 4
-
-
-@dataclass(frozen=True)
-class BatchTokens:
-    """How many tokens one run carries at most; a longer text runs alone."""
-
-    usual: int
-    bulk: int
-    """Of large requests and ingestion while it is quiet; no less than `usual`."""
 
 
 Group = tuple[int, int]  # (identity of the backend, bucket in tokens); alone: (-order, bucket)

@@ -18,12 +18,12 @@ from threading import Condition, RLock
 import numpy as np
 
 from embedserve.engine.backend import Backend
-from embedserve.engine.lanes import BatchTokens, Lanes, shape_of
+from embedserve.engine.lanes import Lanes, shape_of
 from embedserve.engine.requests import EmbedRequest, Entry
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
-from embedserve.types import Lane, TokenIds, Vectors
+from embedserve.types import BatchTokens, Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
 

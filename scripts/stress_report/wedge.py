@@ -17,13 +17,12 @@ import numpy as np
 
 from embedserve.engine.backend import BACKENDS, Backend, BackendOptions, EngineFacts
 from embedserve.engine.cores import available_cores
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import EmbedserveError, ModelError
 from embedserve.models.installed import resolve
 from embedserve.services.models import encoder_spec
-from embedserve.types import EncoderSpec, TokenIds, Vectors
+from embedserve.types import BatchTokens, EncoderSpec, TokenIds, Vectors
 from scripts.stress_report.client import MODEL
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
@@ -155,7 +154,7 @@ def wedge(models: Path, steady_s: float) -> Figures:
     logging.getLogger("embedserve.engine").setLevel(logging.CRITICAL)  # failures are the point
     scheduler = Scheduler(
         workers=available_cores(),
-        batch_tokens=BatchTokens(usual=256, bulk=1024),
+        batch_tokens=BatchTokens(),
         queue_tokens=1_000_000,
         worker_timeout_s=WORKER_TIMEOUT_S,
     )
