@@ -19,16 +19,24 @@ LONGEST = 1000
 class SumBackend:
     """Give each row (sum of its ids, length); optionally wait at a gate or fail on an id.
 
-    Texts of `bucket_tokens`, and of each multiple of it, may come together.
+    Texts of `bucket_tokens`, and of each multiple of it, may come together. Every run has
+    `fixed_texts`, if that is given.
     """
 
-    def __init__(self, *, poison: int | None = None, bucket_tokens: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        poison: int | None = None,
+        bucket_tokens: int = 1,
+        fixed_texts: int | None = None,
+    ) -> None:
         self.batches: list[list[TokenIds]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.has_started = threading.Event()
         self._poison = poison
         self._bucket_tokens = bucket_tokens
+        self._fixed_texts = fixed_texts
 
     @classmethod
     def facts(cls) -> EngineFacts:
@@ -42,6 +50,9 @@ class SumBackend:
         if length > LONGEST:
             raise ModelError("too long")
         return -(-length // self._bucket_tokens) * self._bucket_tokens
+
+    def fixed_texts(self, bucket: int) -> int | None:
+        return self._fixed_texts
 
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         self.batches.append(list(texts))

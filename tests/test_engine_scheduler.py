@@ -1,6 +1,7 @@
 """The scheduler against small real backends: order, fairness, refusal, failure."""
 
 import threading
+import time
 
 import pytest
 
@@ -83,6 +84,27 @@ def test_a_full_queue_refuses_the_whole_request_at_once() -> None:
     first.result(5)
     second.result(5)
     assert engine.queued_tokens("bulk") + engine.queued_tokens("small") == 0
+    engine.close()
+
+
+def test_a_queue_is_judged_by_full_runs_where_runs_have_a_fixed_number_of_texts() -> None:
+    """One text alone takes as long as a hundred, and says so of the queue's time."""
+    backend, engine = SumBackend(fixed_texts=100), scheduler(queue_s=1)
+    backend.gate.clear()
+    alone = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    time.sleep(0.1)
+    backend.gate.set()
+    alone.result(5)
+    backend.gate.clear()
+    # At 0.1 s for each 10 tokens, 40 texts would take four seconds.
+    waiting = [
+        engine.submit(backend, [text(10)] * 20, dimensions=DIMENSIONS, lane="small")
+        for _ in range(3)
+    ]
+    backend.gate.set()
+    for future in waiting:
+        future.result(5)
     engine.close()
 
 

@@ -59,6 +59,14 @@ class Backend(Protocol):
         """
         ...
 
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return how many texts every run of a bucket has, spare ones included.
+
+        Such a run costs the same however few of them are real, so batches are made to fill it.
+        None: a run is as large as its batch.
+        """
+        ...
+
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Turn texts of one bucket into (len(texts), dim) float32 vectors.
 

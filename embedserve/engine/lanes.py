@@ -73,8 +73,9 @@ class LaneQueue:
         No more than the run before had, though, if that was a good number of the same group.
         """
         key = self._oldest()
+        fixed = self._fixed_texts(key)
         count = self._count(key, budget_tokens)
-        if last and last[0] == key and STAY_TEXTS <= last[1] <= count:
+        if not fixed and last and last[0] == key and STAY_TEXTS <= last[1] <= count:
             count = last[1]
         return self._take(key, count)
 
@@ -89,8 +90,14 @@ class LaneQueue:
     def _oldest(self) -> Group:
         return min(self._groups, key=lambda key: self._groups[key][0].order)
 
+    def _fixed_texts(self, key: Group) -> int | None:
+        return self._groups[key][0].request.backend.fixed_texts(key[1])
+
     def _count(self, key: Group, budget_tokens: int) -> int:
-        return _power_of_two(min(len(self._groups[key]), max(1, budget_tokens // max(1, key[1]))))
+        waiting = len(self._groups[key])
+        if fixed := self._fixed_texts(key):
+            return min(waiting, fixed)
+        return _power_of_two(min(waiting, max(1, budget_tokens // max(1, key[1]))))
 
     def _take(self, key: Group, count: int) -> list[Entry]:
         group = self._groups[key]

@@ -98,6 +98,11 @@ class OnnxRuntimeBackend:
             else max(1, length)
         )
 
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return None on CPUs, and the rows of a shape elsewhere; see `Backend.fixed_texts`."""
+        device = self._device
+        return device.rows(bucket, self._options.max_tokens) if device.is_padded else None
+
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Run texts of one bucket; see `Backend.run`."""
         session = self._session

@@ -89,6 +89,10 @@ class OpenVinoBackend:
         """Return the next of few lengths; see `buckets.next_bucket`."""
         return next_bucket(length, self._options.max_tokens)
 
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return None; see `Backend.fixed_texts`."""
+        return None
+
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Run texts of one bucket, each padded to it; see `Backend.run`."""
         bucket = self.bucket(len(texts[0]))

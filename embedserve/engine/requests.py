@@ -1,5 +1,6 @@
 """Texts that came together, and the one answer that they get. Queues and runs nothing."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
@@ -59,3 +60,14 @@ class Entry:
     """When it was queued, of `time.monotonic`."""
     runs_alone: bool = False
     """Whether it was among texts that did not come back; then none shares its next run."""
+
+
+def run_tokens(batch: Sequence[Entry]) -> int:
+    """Return how many tokens the engine computes for a batch of one bucket, spare texts included.
+
+    What a run costs goes by these.
+    """
+    bucket = batch[0].bucket_tokens
+    fixed = batch[0].request.backend.fixed_texts(bucket)
+    texts = len(batch) if fixed is None else -(-len(batch) // fixed) * fixed
+    return texts * bucket

@@ -19,7 +19,7 @@ import numpy as np
 
 from embedserve.engine.backend import Backend
 from embedserve.engine.lanes import Lanes, shape_of
-from embedserve.engine.requests import EmbedRequest, Entry
+from embedserve.engine.requests import EmbedRequest, Entry, run_tokens
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
@@ -198,8 +198,7 @@ class Scheduler:
 
     def _expect(self, worker: Worker, batch: list[Entry]) -> None:
         """Note what a worker runs, and when it should be done."""
-        tokens = sum(entry.bucket_tokens for entry in batch)
-        usual_s = self._throughput.seconds(batch[0].request.backend, tokens)
+        usual_s = self._throughput.seconds(batch[0].request.backend, run_tokens(batch))
         patience_s = max(self._worker_timeout_s, _PATIENCE * usual_s)
         worker.batch, worker.due_s = batch, time.monotonic() + patience_s
 
@@ -218,13 +217,12 @@ class Scheduler:
     ) -> None:
         """Deliver what a run gave, or deal with its failure."""
         run_s = time.monotonic() - started
-        tokens = sum(entry.bucket_tokens for entry in batch)
         with self._lock:
             if worker.is_given_up:
                 return  # its texts were queued again, or failed
             worker.batch, worker.due_s = [], None
             if not isinstance(outcome, Exception):
-                self._throughput.record(batch[0].request.backend, tokens, run_s)
+                self._throughput.record(batch[0].request.backend, run_tokens(batch), run_s)
             elif len(batch) > 1:
                 self._queue_alone(batch)
                 return
@@ -233,6 +231,7 @@ class Scheduler:
             return
         for entry, row in zip(batch, outcome, strict=True):
             entry.request.deliver(entry.row, row)
+        tokens = sum(entry.bucket_tokens for entry in batch)
         waited_s = started - min(entry.queued_s for entry in batch)
         self._report(BatchReport(batch[0].request.lane, len(batch), tokens, waited_s, run_s))
 

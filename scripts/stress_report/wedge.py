@@ -57,6 +57,10 @@ class Poisoned:
         """Return the engine's own bucket."""
         return self._backend.bucket(length)
 
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return the engine's own number."""
+        return self._backend.fixed_texts(bucket)
+
     def run(self, texts: Sequence[TokenIds]) -> Vectors:
         """Run the texts unless there is poison among them."""
         for ids in texts:
