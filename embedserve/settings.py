@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     where it works, else `cpu`."""
     threads: int = Field(default=0, ge=0)
     """Engine worker threads; 0 means one for each core this process may use."""
+    alone_threads: int = Field(default=1, ge=0)
+    """Threads for a text that is alone in the engine; 0 means one for each core. More than 1 loads
+    each model twice."""
     micro_batch_tokens: int = Field(default=BatchTokens.usual, ge=1)
     """Tokens that one engine call carries at most (a longer text runs alone)."""
     bulk_batch_tokens: int = Field(default=BatchTokens.bulk, ge=1)

@@ -31,6 +31,7 @@ class SumBackend:
         fixed_texts: int | None = None,
     ) -> None:
         self.batches: list[list[TokenIds]] = []
+        self.were_alone: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
         self.has_started = threading.Event()
@@ -54,8 +55,9 @@ class SumBackend:
     def fixed_texts(self, bucket: int) -> int | None:
         return self._fixed_texts
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         self.batches.append(list(texts))
+        self.were_alone.append(is_alone)
         self.has_started.set()
         self.gate.wait(10)
         if any((ids == self._poison).any() for ids in texts):

@@ -255,6 +255,18 @@ def test_model_counts_what_was_measured_or_a_multiple_of_its_files(models: Path)
     assert counted(1) == model.size_bytes
 
 
+def test_model_for_texts_that_are_alone_counts_twice_and_gives_the_same_vectors(
+    models: Path, encoders: Encoders, scheduler: Scheduler
+) -> None:
+    wide = Encoders(models, scheduler, device="cpu", alone_threads=2)
+    for _ in range(3):
+        rows = [one.get("one").encode(["a text"]) for one in (encoders, wide)]
+        assert rows[0].tobytes() == rows[1].tobytes()
+    [usual], [twice] = encoders.loaded(), wide.loaded()
+    assert twice.counted_bytes == 2 * usual.counted_bytes
+    wide.close()
+
+
 def test_canary_of_a_busy_engine_is_given_up_in_time(
     encoders: Encoders, scheduler: Scheduler
 ) -> None:

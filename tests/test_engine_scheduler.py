@@ -108,6 +108,27 @@ def test_a_queue_is_judged_by_full_runs_where_runs_have_a_fixed_number_of_texts(
     engine.close()
 
 
+def test_a_text_is_alone_while_nothing_else_waits_or_runs() -> None:
+    backend, engine = SumBackend(), scheduler(workers=2)
+    backend.gate.clear()
+    futures = [engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")]
+    assert backend.has_started.wait(5)
+    futures.append(engine.submit(backend, [text(4)], dimensions=DIMENSIONS, lane="small"))
+    end_s = time.monotonic() + 5
+    while len(backend.were_alone) < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+    # Two lengths, so two runs: one of them is not the last.
+    futures.append(engine.submit(backend, [text(5), text(6)], dimensions=DIMENSIONS, lane="small"))
+    backend.gate.set()
+    for future in futures:
+        future.result(5)
+    assert backend.were_alone[:3] == [True, False, False]
+    engine.submit(backend, [text(7)], dimensions=DIMENSIONS, lane="small").result(5)
+    assert backend.were_alone[4]
+    engine.close()
+
+
 def test_a_cancelled_request_is_not_encoded() -> None:
     backend, engine = SumBackend(), scheduler()
     backend.gate.clear()

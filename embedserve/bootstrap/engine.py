@@ -64,6 +64,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         scheduler,
         device=device,
         default_model=settings.default_model,
+        alone_threads=settings.alone_threads or available_cores(),
         residency=Residency(settings.keep_alive_s, settings.models_memory_bytes),
     )
     models = ModelLibrary(folder, encoders, Machine(device, scheduler.workers))

@@ -25,6 +25,8 @@ class BackendOptions:
     """The longest text, and the last position that the graph knows."""
     dynamic_group: int = 0
     """See `EncoderSpec.dynamic_group`."""
+    run_threads: int = 1
+    """How many threads each run takes."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,6 @@ class EngineFacts:
 class Backend(Protocol):
     """One loaded graph that many threads may run at once."""
 
-    @classmethod
-    def facts(cls) -> EngineFacts:
-        """Tell version and presence of the engine without loading it."""
-        ...
-
-    @classmethod
-    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
-        """Load the graph; raise ModelError when it cannot be run as the options ask."""
-        ...
-
     def bucket(self, length: int) -> int:
         """Return at which length a text of `length` tokens runs.
 
@@ -67,10 +59,11 @@ class Backend(Protocol):
         """
         ...
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         """Turn texts of one bucket into (len(texts), dim) float32 vectors.
 
-        A row depends on its own text alone, to the last bit, whatever stands beside it.
+        A row depends on its own text alone, to the last bit, whatever stands beside it and whether
+        anything else runs. `is_alone` says that nothing does, so that all cores are free.
         Raises ModelError.
         """
         ...
@@ -80,7 +73,21 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: Registry[type[Backend]] = Registry(
+class Engine(Backend, Protocol):
+    """A backend that is made of a file."""
+
+    @classmethod
+    def facts(cls) -> EngineFacts:
+        """Tell version and presence of the engine without loading it."""
+        ...
+
+    @classmethod
+    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
+        """Load the graph; raise ModelError when it cannot be run as the options ask."""
+        ...
+
+
+BACKENDS: Registry[type[Engine]] = Registry(
     "engine",
     {
         "onnxruntime": "embedserve.engine.onnxruntime_backend:OnnxRuntimeBackend",

@@ -191,6 +191,7 @@ class Scheduler:
                     self._room_came.notify_all()
                 # Dropped before it costs compute: nobody waits for these any more.
                 if live := [entry for entry in taken if _is_awaited(entry)]:
+                    worker.is_alone = not self._lanes and not self._workers.running()
                     self._expect(worker, live)
                     return live
                 # Else a worker that waits keeps the model of requests that are over in memory.
@@ -205,7 +206,7 @@ class Scheduler:
     def _run(self, worker: Worker, batch: list[Entry]) -> None:
         """Run one micro-batch; when it fails, queue its members again, each for itself."""
         started = time.monotonic()
-        outcome = _attempt(batch)
+        outcome = _attempt(batch, is_alone=worker.is_alone)
         try:
             self._finish(worker, batch, outcome, started)
         finally:
@@ -250,17 +251,17 @@ class Scheduler:
             _fail(batch[0], ModelError("the engine did not come back from it"))
 
 
-def _attempt(batch: list[Entry]) -> Vectors | Exception:
+def _attempt(batch: list[Entry], *, is_alone: bool) -> Vectors | Exception:
     """Run a batch and return its rows, or why there are none."""
     try:
-        return _rows(batch)
+        return _rows(batch, is_alone=is_alone)
     except Exception as failure:
         return failure
 
 
-def _rows(batch: list[Entry]) -> Vectors:
+def _rows(batch: list[Entry], *, is_alone: bool) -> Vectors:
     request = batch[0].request
-    rows = request.backend.run([entry.ids for entry in batch])
+    rows = request.backend.run([entry.ids for entry in batch], is_alone=is_alone)
     if rows.shape != (len(batch), request.dimensions):
         raise ModelError(
             f"The model gave {rows.shape} numbers for {len(batch)} texts of "

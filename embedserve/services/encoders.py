@@ -38,12 +38,15 @@ class Encoders:
         *,
         device: str,
         default_model: str = "",
+        alone_threads: int = 1,
         residency: Residency | None = None,
     ) -> None:
         """Load nothing yet; `default_model` stays in memory once it is loaded."""
         self._models_folder = models_folder
         self._scheduler = scheduler
         self._device = device
+        # One run fills a GPU.
+        self._alone_threads = alone_threads if device == "cpu" else 1
         self._default_model = default_model
         self._default_key: NameKey | None = None
         # A name that is none is said where the default model is loaded.
@@ -159,11 +162,18 @@ class Encoders:
                 f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
             )
         verify(installed.folder, manifest)
-        with self._residents.room_for(name, counted_bytes(installed)):
-            encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
+        # A second graph is no larger than the first one.
+        counted = counted_bytes(installed) * (2 if self._alone_threads > 1 else 1)
+        with self._residents.room_for(name, counted):
+            encoder = Encoder(
+                encoder_spec(installed),
+                self._scheduler,
+                device=self._device,
+                alone_threads=self._alone_threads,
+            )
             canary = check_canary(encoder, installed)
             # Before its room is open to others again.
-            self._residents.add(name, encoder, canary, counted_bytes(installed))
+            self._residents.add(name, encoder, canary, counted)
         logger.info(
             "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
         )

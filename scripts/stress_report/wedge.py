@@ -11,11 +11,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
-from embedserve.engine.backend import BACKENDS, Backend, BackendOptions, EngineFacts
+from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
 from embedserve.engine.cores import available_cores
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
@@ -43,16 +42,6 @@ class Poisoned:
         self._backend = backend
         self._poisons = poisons
 
-    @classmethod
-    def facts(cls) -> EngineFacts:
-        """Tell that this is no engine for anybody else."""
-        return EngineFacts("poisoned", "", is_available=False, why_not="for scripts/stress only")
-
-    @classmethod
-    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
-        """Refuse: it is made from another engine."""
-        raise ModelError("A poisoned engine is made from one that is loaded.")
-
     def bucket(self, length: int) -> int:
         """Return the engine's own bucket."""
         return self._backend.bucket(length)
@@ -61,11 +50,11 @@ class Poisoned:
         """Return the engine's own number."""
         return self._backend.fixed_texts(bucket)
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         """Run the texts unless there is poison among them."""
         for ids in texts:
             self._break(self._poisons.get(ids.tobytes(), ""))
-        return self._backend.run(texts)
+        return self._backend.run(texts, is_alone=is_alone)
 
     def close(self) -> None:
         """Free the engine."""
