@@ -63,8 +63,8 @@ class Backend(Protocol):
         """Turn texts of one bucket into (len(texts), dim) float32 vectors.
 
         A row depends on its own text alone, to the last bit, whatever stands beside it and whether
-        anything else runs. `is_alone` says that nothing does, so that all cores are free.
-        Raises ModelError.
+        anything else runs. `is_alone` says that nothing does, so that all cores are free; what
+        was loaded once has no use for that. Raises ModelError.
         """
         ...
 
