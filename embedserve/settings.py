@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from embedserve.errors import StartupError
+from embedserve.types import BatchTokens
 
 PREFIX = "EMBEDSERVE_"
 SECRETS = ("api_keys", "api_key", "upstream")
@@ -70,9 +71,12 @@ class Settings(BaseSettings):
     where it works, else `cpu`."""
     threads: int = Field(default=0, ge=0)
     """Engine worker threads; 0 means one for each core this process may use."""
-    micro_batch_tokens: int = Field(default=256, ge=1)
+    alone_threads: int = Field(default=1, ge=0)
+    """Threads for a text that is alone in the engine; 0 means one for each core. More than 1 loads
+    each model twice."""
+    micro_batch_tokens: int = Field(default=BatchTokens.usual, ge=1)
     """Tokens that one engine call carries at most (a longer text runs alone)."""
-    bulk_batch_tokens: int = Field(default=1024, ge=1)
+    bulk_batch_tokens: int = Field(default=BatchTokens.bulk, ge=1)
     """The same for large requests and ingestion while no small request came for two seconds."""
     small_request_tokens: int = Field(default=512, ge=1)
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""

@@ -31,6 +31,15 @@ Lane = Literal["small", "bulk"]
 Arithmetic = Literal["f32", "bf16", "f16"]
 
 
+@dataclass(frozen=True)
+class BatchTokens:
+    """How many tokens one run of the engine carries at most; a longer text runs alone."""
+
+    usual: int = 256
+    bulk: int = 1024
+    """Of large requests and ingestion while it is quiet; no less than `usual`."""
+
+
 # -- a model, as the engine sees it -----------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The scheduler against small real backends: order, fairness, refusal, failure."""
 
 import threading
+import time
 
 import pytest
 
@@ -106,6 +107,48 @@ def test_room_is_told_before_there_is_anything_to_queue() -> None:
     backend.gate.set()
     for future in (first, second, third):
         future.result(5)
+    engine.close()
+
+
+def test_a_queue_is_judged_by_full_runs_where_runs_have_a_fixed_number_of_texts() -> None:
+    """One text alone takes as long as a hundred, and says so of the queue's time."""
+    backend, engine = SumBackend(fixed_texts=100), scheduler(queue_s=1)
+    backend.gate.clear()
+    alone = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    time.sleep(0.1)
+    backend.gate.set()
+    alone.result(5)
+    backend.gate.clear()
+    # At 0.1 s for each 10 tokens, 40 texts would take four seconds.
+    waiting = [
+        engine.submit(backend, [text(10)] * 20, dimensions=DIMENSIONS, lane="small")
+        for _ in range(3)
+    ]
+    backend.gate.set()
+    for future in waiting:
+        future.result(5)
+    engine.close()
+
+
+def test_a_text_is_alone_while_nothing_else_waits_or_runs() -> None:
+    backend, engine = SumBackend(), scheduler(workers=2)
+    backend.gate.clear()
+    futures = [engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")]
+    assert backend.has_started.wait(5)
+    futures.append(engine.submit(backend, [text(4)], dimensions=DIMENSIONS, lane="small"))
+    end_s = time.monotonic() + 5
+    while len(backend.were_alone) < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+    # Two lengths, so two runs: one of them is not the last.
+    futures.append(engine.submit(backend, [text(5), text(6)], dimensions=DIMENSIONS, lane="small"))
+    backend.gate.set()
+    for future in futures:
+        future.result(5)
+    assert backend.were_alone[:3] == [True, False, False]
+    engine.submit(backend, [text(7)], dimensions=DIMENSIONS, lane="small").result(5)
+    assert backend.were_alone[4]
     engine.close()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import (
     InvalidNameError,
@@ -24,6 +23,7 @@ from embedserve.services.canary import check_canary
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest
+from embedserve.types import BatchTokens
 from tests.live import LiveServer
 from tests.tiny_models import Exported
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.cores import available_cores
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits
@@ -22,6 +21,7 @@ from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.residency import Residency
 from embedserve.settings import Settings
+from embedserve.types import BatchTokens
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         scheduler,
         device=device,
         default_model=settings.default_model,
+        alone_threads=settings.alone_threads or available_cores(),
         residency=Residency(
             settings.keep_alive_s, settings.models_memory_bytes, settings.max_loaded_models
         ),

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.engine.backend import BACKENDS, BackendOptions
+from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.engine.two_graphs import TwoGraphs
 from embedserve.errors import ModelError
 from embedserve.types import EncoderSpec, Lane, Vectors
 
@@ -21,7 +23,13 @@ SLICE = 256
 class Encoder:
     """Embed texts with one model; safe from any number of threads."""
 
-    def __init__(self, spec: EncoderSpec, scheduler: Scheduler, *, device: str) -> None:
+    def __init__(
+        self, spec: EncoderSpec, scheduler: Scheduler, *, device: str, alone_threads: int = 1
+    ) -> None:
+        """Load the model; more than one `alone_threads`, for a text that is alone, load it twice.
+
+        Raises ModelError.
+        """
         if spec.engine not in BACKENDS.names():
             raise ModelError(
                 f"The model was pulled for engine `{spec.engine}`, which is not installed here. "
@@ -37,7 +45,7 @@ class Encoder:
             max_tokens=spec.max_tokens,
             dynamic_group=spec.dynamic_group,
         )
-        self._backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
+        self._backend = _load(spec, options, alone_threads=alone_threads)
         self._scheduler = scheduler
         self._running: set[Future[Vectors]] = set()
         self.used_s = time.monotonic()
@@ -132,3 +140,12 @@ class Encoder:
     def _end(self, future: Future[Vectors]) -> None:
         self._running.discard(future)
         self.used_s = time.monotonic()
+
+
+def _load(spec: EncoderSpec, options: BackendOptions, *, alone_threads: int) -> Backend:
+    engine = BACKENDS.load(spec.engine)
+    usual = engine.load(spec.onnx_path, options)
+    if alone_threads == 1:
+        return usual
+    wide = engine.load(spec.onnx_path, replace(options, threads=1, run_threads=alone_threads))
+    return TwoGraphs(usual, wide)

@@ -1,5 +1,6 @@
 """Texts that came together, and the one answer that they get. Queues and runs nothing."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from math import ceil
@@ -71,3 +72,14 @@ class Entry:
 def busy(excess_s: float) -> OverloadedError:
     """Return the refusal of what would find room after `excess_s`."""
     return OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
+
+
+def run_tokens(batch: Sequence[Entry]) -> int:
+    """Return how many tokens the engine computes for a batch of one bucket, spare texts included.
+
+    What a run costs goes by these.
+    """
+    bucket = batch[0].bucket_tokens
+    fixed = batch[0].request.backend.fixed_texts(bucket)
+    texts = len(batch) if fixed is None else -(-len(batch) // fixed) * fixed
+    return texts * bucket

@@ -17,12 +17,12 @@ from threading import Condition, RLock
 import numpy as np
 
 from embedserve.engine.backend import Backend
-from embedserve.engine.lanes import BatchTokens, Lanes, shape_of
-from embedserve.engine.requests import EmbedRequest, Entry, WhenFull, busy
+from embedserve.engine.lanes import Lanes, shape_of
+from embedserve.engine.requests import EmbedRequest, Entry, WhenFull, busy, run_tokens
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
-from embedserve.types import Lane, TokenIds, Vectors
+from embedserve.types import BatchTokens, Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +199,7 @@ class Scheduler:
                     self._room_came.notify_all()
                 # Dropped before it costs compute: nobody waits for these any more.
                 if live := [entry for entry in taken if _is_awaited(entry)]:
+                    worker.is_alone = not self._lanes and not self._workers.running()
                     self._expect(worker, live)
                     return live
                 # Else a worker that waits keeps the model of requests that are over in memory.
@@ -206,15 +207,14 @@ class Scheduler:
 
     def _expect(self, worker: Worker, batch: list[Entry]) -> None:
         """Note what a worker runs, and when it should be done."""
-        tokens = sum(entry.bucket_tokens for entry in batch)
-        usual_s = self._throughput.seconds(batch[0].request.backend, tokens)
+        usual_s = self._throughput.seconds(batch[0].request.backend, run_tokens(batch))
         patience_s = max(self._worker_timeout_s, _PATIENCE * usual_s)
         worker.batch, worker.due_s = batch, time.monotonic() + patience_s
 
     def _run(self, worker: Worker, batch: list[Entry]) -> None:
         """Run one micro-batch; when it fails, queue its members again, each for itself."""
         started = time.monotonic()
-        outcome = _attempt(batch)
+        outcome = _attempt(batch, is_alone=worker.is_alone)
         try:
             self._finish(worker, batch, outcome, started)
         finally:
@@ -226,13 +226,12 @@ class Scheduler:
     ) -> None:
         """Deliver what a run gave, or deal with its failure."""
         run_s = time.monotonic() - started
-        tokens = sum(entry.bucket_tokens for entry in batch)
         with self._lock:
             if worker.is_given_up:
                 return  # its texts were queued again, or failed
             worker.batch, worker.due_s = [], None
             if not isinstance(outcome, Exception):
-                self._throughput.record(batch[0].request.backend, tokens, run_s)
+                self._throughput.record(batch[0].request.backend, run_tokens(batch), run_s)
             elif len(batch) > 1:
                 self._queue_alone(batch)
                 return
@@ -241,6 +240,7 @@ class Scheduler:
             return
         for entry, row in zip(batch, outcome, strict=True):
             entry.request.deliver(entry.row, row)
+        tokens = sum(entry.bucket_tokens for entry in batch)
         waited_s = started - min(entry.queued_s for entry in batch)
         self._report(BatchReport(batch[0].request.lane, len(batch), tokens, waited_s, run_s))
 
@@ -259,17 +259,17 @@ class Scheduler:
             _fail(batch[0], ModelError("the engine did not come back from it"))
 
 
-def _attempt(batch: list[Entry]) -> Vectors | Exception:
+def _attempt(batch: list[Entry], *, is_alone: bool) -> Vectors | Exception:
     """Run a batch and return its rows, or why there are none."""
     try:
-        return _rows(batch)
+        return _rows(batch, is_alone=is_alone)
     except Exception as failure:
         return failure
 
 
-def _rows(batch: list[Entry]) -> Vectors:
+def _rows(batch: list[Entry], *, is_alone: bool) -> Vectors:
     request = batch[0].request
-    rows = request.backend.run([entry.ids for entry in batch])
+    rows = request.backend.run([entry.ids for entry in batch], is_alone=is_alone)
     if rows.shape != (len(batch), request.dimensions):
         raise ModelError(
             f"The model gave {rows.shape} numbers for {len(batch)} texts of "

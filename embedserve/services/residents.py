@@ -8,7 +8,7 @@ import logging
 import time
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -98,10 +98,19 @@ class Residents:
             if resident and resident.held is encoder:
                 self._by_name[key] = encoder
 
-    def forget_names(self, installed: Collection[str]) -> None:
-        """Forget every name, and let go of artefacts that are not installed any more."""
+    def names(self) -> list[NameKey]:
+        """Return the names that lead to a model."""
         with self._lock:
-            self._by_name = {}
+            return list(self._by_name)
+
+    def follow(self, names: Mapping[NameKey, str], installed: Collection[str]) -> None:
+        """Let each name lead to the model of its artefact, as far as that is kept.
+
+        Other names are forgotten, and artefacts that are not installed any more let go.
+        """
+        with self._lock:
+            found = {key: self._by_artefact.get(artefact) for key, artefact in names.items()}
+            self._by_name = {key: one.held for key, one in found.items() if one and one.held}
             gone = [one for one in self._held() if one.artefact not in installed]
             freed = [self._let_go(one, "removed") for one in gone]
         del freed  # outside of the lock: to free a graph takes a while

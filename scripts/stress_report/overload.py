@@ -4,12 +4,12 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from embedserve.services.memory import resident_bytes
 from scripts.serving import Server
 from scripts.stress_report.client import LATE, Answer, Pool, Route, percentile_ms
 from scripts.stress_report.processes import (
     most_open_files,
     open_files,
-    resident_bytes,
     watched_memory,
 )
 from scripts.stress_report.targets import Figures
