@@ -17,12 +17,12 @@ from embedserve.api import (
     ollama_load,
     ollama_models,
     openai,
+    openapi,
     tei,
     tokens,
 )
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
-from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.replies import Services
 
 App = ASGIApp
@@ -85,8 +85,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     describe_framework = app.openapi
 
     def describe_all() -> dict[str, Any]:
-        document = describe_framework()
-        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS}}
+        return openapi.complete(describe_framework())
 
     app.openapi = describe_all  # type: ignore[method-assign]  # the framework's documented way
     return app

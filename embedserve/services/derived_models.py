@@ -17,8 +17,8 @@ from embedserve.models.manifest import Manifest
 from embedserve.types import InputType
 
 PARAMETERS = ("num_ctx", "query_prompt", "document_prompt", "input_type")
-LEAST_TOKENS = 4
-"""Ollama's least: two special tokens and room for two more."""
+LEAST_TOKENS = 64
+"""The canary's text must fit, or the model could not be checked when it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _max_tokens(manifest: Manifest, parameters: Mapping[str, Any]) -> int:
         return manifest.max_tokens
     if isinstance(value, bool) or not isinstance(value, int) or value < LEAST_TOKENS:
         raise InvalidRequestError(
-            f"parameter `num_ctx` must be a whole number from {LEAST_TOKENS} on, not `{value}`"
+            f"parameter `num_ctx` must be a whole number from {LEAST_TOKENS} on, not `{value}`; "
+            "requests may ask for fewer in `options`"
         )
     return min(value, manifest.max_tokens)
 
