@@ -162,6 +162,8 @@ class Fields:
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
         """Return one of a few words, in any case; None where it is absent or empty."""
+        if self.raw(name) is None:
+            return None
         value = self.text(name)
         if value.lower() in ("", *choices):
             return value.lower() or None
