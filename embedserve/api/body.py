@@ -114,6 +114,10 @@ class Fields:
         self._values = {name.lower(): item for name, item in value.items()}
         self._values |= {name: item for name, item in value.items() if name.islower()}
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Tell whether one of `names`, all in lower case, is there, be it as null."""
+        return not names.isdisjoint(self._values)
+
     def items(self) -> Mapping[str, Any]:
         """Return every field that is there, by its name in lower case."""
         return {name: self.raw(name) for name in self._values if name.islower()}
