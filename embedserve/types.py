@@ -30,6 +30,8 @@ Lane = Literal["small", "bulk"]
 
 Arithmetic = Literal["f32", "bf16", "f16"]
 
+InputType = Literal["query", "document"]  # what a text is for: a prompt goes in front of each
+
 
 @dataclass(frozen=True)
 class BatchTokens:
@@ -80,6 +82,8 @@ class EncoderSpec:
     """Whether vectors are standardized over their features before they are cut."""
     recipe: str = ""
     """Name of what was done to the weights, for people."""
+    input_type: InputType | None = None
+    """Whose prompt texts of requests get that do not say what they are; None: none."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

@@ -230,7 +230,7 @@ def test_models_are_copied_and_pulled_over_http(models: Path) -> None:
         )
         assert one == other
         unknown = live.http.post("/api/copy", json={**body, "source": "nope"})
-        assert (unknown.status_code, unknown.json()) == (404, {"error": "model 'nope' not found"})
+        assert (unknown.status_code, unknown.json()) == (404, {"error": 'model "nope" not found'})
         assert live.http.post("/api/copy", json={"source": NAME}).status_code == 400
         folder = live.http.post("/api/pull", json={"model": "x", "from": "/etc"})
         assert folder.status_code == 400

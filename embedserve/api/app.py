@@ -8,11 +8,22 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from embedserve import __version__
-from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai
+from embedserve.api import (
+    errors,
+    health,
+    indexes,
+    metrics,
+    ollama,
+    ollama_load,
+    ollama_models,
+    openai,
+    openapi,
+    tei,
+    tokens,
+)
 from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
-from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.keys import ApiKey, KeyGuard
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
@@ -46,6 +57,7 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     "/api/embed": ollama.embed,
     "/api/embeddings": ollama.embeddings,
     "/v1/embeddings": openai.embeddings,
+    "/embed": tei.embed,
 }
 
 
@@ -77,13 +89,22 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
     errors.install(app)
-    for module in (ollama, ollama_models, openai, indexes, health, metrics):
+    for module in (
+        ollama,
+        ollama_models,
+        ollama_load,
+        tokens,
+        openai,
+        tei,
+        indexes,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     describe_framework = app.openapi
 
     def describe_all() -> dict[str, Any]:
-        document = describe_framework()
-        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS}}
+        return openapi.complete(describe_framework())
 
     app.openapi = describe_all  # type: ignore[method-assign]  # the framework's documented way
     return app

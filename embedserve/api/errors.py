@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from embedserve import errors
+from embedserve.api import tei_errors as tei
 from embedserve.errors import EmbedserveError
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,19 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.DeadlineError: 503,
     errors.VectorStoreError: 503,
     errors.ModelError: 500,
+    # Sending it again changes nothing, and Ollama's clients know it as 400.
+    errors.NotFiniteError: 400,
     EmbedserveError: 500,
 }
 
 OPENAI_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "api_error"}
+
+OPENAI_CODES: dict[type[EmbedserveError], str] = {
+    errors.ModelNotFoundError: "model_not_found",
+    errors.InputTooLongError: "context_length_exceeded",
+    errors.OverloadedError: "rate_limit_exceeded",
+}
+"""What OpenAI's clients can tell errors apart by besides the type."""
 
 BUG = "Unexpected failure; the server's log has the details."
 
@@ -46,14 +56,23 @@ def status_of(error: EmbedserveError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_response(path: str, status: int, message: str, *, retry_after_s: int = 1) -> Response:
+def error_response(
+    path: str,
+    status: int,
+    message: str,
+    *,
+    retry_after_s: int = 1,
+    error: EmbedserveError | None = None,
+) -> Response:
     """Return an error as the dialect of `path` writes it."""
     body: dict[str, Any] = {"error": message}
     media_type = "application/json; charset=utf-8"
     if path.startswith("/v1/"):
-        fallback = "invalid_request_error" if status < 500 else "api_error"
-        kind = OPENAI_TYPES.get(status, fallback)
-        body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+        body = {"error": _openai_error(status, message, error)}
+        media_type = "application/json"
+    elif path in tei.PATHS:
+        status = tei.status_of(status, error)
+        body = {"error": message, "error_type": tei.ERROR_TYPES.get(status, "Validation")}
         media_type = "application/json"
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
     return Response(orjson.dumps(body), status, headers, media_type)
@@ -66,7 +85,18 @@ def respond(path: str, error: EmbedserveError) -> Response:
         retry_after_s = error.retry_after_s or 1
         # OpenAI's clients back off on 429, Ollama's know 503 only.
         status = 429 if path.startswith("/v1/") else status
-    return error_response(path, status, error.message, retry_after_s=retry_after_s)
+    return error_response(path, status, error.message, retry_after_s=retry_after_s, error=error)
+
+
+def _openai_error(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    code = next((word for kind, word in OPENAI_CODES.items() if isinstance(error, kind)), None)
+    return {
+        "message": message,
+        "type": OPENAI_TYPES.get(status, fallback),
+        "param": error.field if isinstance(error, errors.InvalidRequestError) else None,
+        "code": code,
+    }
 
 
 def _on_error(request: Request, error: Exception) -> Response:

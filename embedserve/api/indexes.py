@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from embedserve.api.body import describe_body, read_body, read_model, read_object
 from embedserve.api.hot import timeout_of
-from embedserve.api.hot_schemas import TIMEOUT
 from embedserve.api.replies import json_reply, services
+from embedserve.api.schema_parts import TIMEOUT
 from embedserve.services.definitions import IndexDefinition, parse_definition
 from embedserve.services.indexes import IndexReport
 from embedserve.services.search import Hit

@@ -87,6 +87,8 @@ def open_embedding(settings: Settings, engine: Engine, stack: ExitStack) -> Embe
         max_texts=settings.max_request_texts,
         max_text_bytes=settings.max_text_bytes,
         timeout_s=settings.request_timeout_s,
+        batch_tokens=settings.bulk_batch_tokens,
+        queue_tokens=settings.queue_tokens,
     )
     service = EmbeddingService(engine.encoders, cache, limits, threads=engine.scheduler.workers)
     stack.callback(service.close)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.scheduler import Scheduler
-from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText, TokenSpans
 from embedserve.engine.two_graphs import TwoGraphs
 from embedserve.errors import ModelError
 from embedserve.types import EncoderSpec, Lane, Vectors
@@ -64,9 +64,26 @@ class Encoder:
         self, texts: Sequence[str], *, max_tokens: int | None = None
     ) -> list[TokenizedText]:
         """Return ids cut to `max_tokens`, or to the model's own length where that is shorter."""
-        limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)
-        limit = max(limit, self._tokenizer.special_tokens)
+        limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
+
+    def tokenize_ends(
+        self, texts: Sequence[str], *, prompt: str, max_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return the ids of `prompt` with each text, as `tokenize`, but texts lose their beginning.
+
+        See `ModelTokenizer.tokenize_end`.
+        """
+        limit = self._limit(max_tokens)
+        return [self._tokenizer.tokenize_end(prompt, text, limit) for text in texts]
+
+    def read_tokens(self, texts: Sequence[str], *, with_special: bool) -> list[TokenSpans]:
+        """Return every token of each text, of any length; see `ModelTokenizer.read`."""
+        return [self._tokenizer.read(text, with_special=with_special) for text in texts]
+
+    def write_tokens(self, ids: Sequence[Sequence[int]], *, without_special: bool) -> list[str]:
+        """Return the text of each list of ids; see `ModelTokenizer.write`."""
+        return [self._tokenizer.write(one, without_special=without_special) for one in ids]
 
     def tokenize_pairs(self, query: str, texts: Sequence[str]) -> list[TokenizedText]:
         """Return the ids of `query` with each text, for a reranker, cut to the model's length."""
@@ -136,6 +153,10 @@ class Encoder:
     def close(self) -> None:
         """Free the graph. Texts that are still queued fail."""
         self._backend.close()
+
+    def _limit(self, max_tokens: int | None) -> int:
+        limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)
+        return max(limit, self._tokenizer.special_tokens)
 
     def _end(self, future: Future[Vectors]) -> None:
         self._running.discard(future)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from embedserve.errors import ModelError
+from embedserve.errors import InvalidRequestError, ModelError
 from embedserve.types import TokenIds
 
 # A long text is tokenized by its head first: this many characters for each token that fits.
@@ -21,6 +21,8 @@ _READ_MORE = 4
 # And no more than this of any text, unless the head itself is longer.
 MOST_CHARS = 1_000_000
 
+_MOST_IDS = 2**32
+
 
 @dataclass(frozen=True)
 class TokenizedText:
@@ -30,6 +32,15 @@ class TokenizedText:
     """(length,) int64, special tokens included."""
     is_truncated: bool
     """Whether text was cut off: beyond the limit, or beyond what is read of a text at most."""
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """The tokens of one text."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """Characters from and to; (0, 0) for special tokens."""
 
 
 class ModelTokenizer:
@@ -61,6 +72,45 @@ class ModelTokenizer:
         body = self._body(readable, room, head)
         ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
         return TokenizedText(ids=ids, is_truncated=len(body) > room or len(readable) < len(text))
+
+    def tokenize_end(self, prompt: str, text: str, max_tokens: int) -> TokenizedText:
+        """Return the ids of `prompt` and `text`, the beginning of `text` cut to `max_tokens`.
+
+        Of a text over `MOST_CHARS` characters only so many are read, the last ones.
+        """
+        room = max(max_tokens - self.special_tokens, 0)
+        readable = text[-MOST_CHARS:]
+        whole = self._tokenizer.encode(prompt + readable, add_special_tokens=False)
+        excess = len(whole.ids) - room
+        body: list[int] = whole.ids
+        if excess > 0:
+            # The prompt says what the text is for, so it stays as long as there is room.
+            kept = sum(end <= len(prompt) for _, end in whole.offsets) if prompt else 0
+            kept = min(kept, room)
+            body = body[:kept] + body[kept + excess :]
+        ids = np.array([*self._prefix, *body, *self._suffix], dtype=np.int64)
+        return TokenizedText(ids=ids, is_truncated=excess > 0 or len(readable) < len(text))
+
+    def read(self, text: str, *, with_special: bool) -> TokenSpans:
+        """Return every token of `text`, none cut off, and where it lies."""
+        found = self._tokenizer.encode(text, add_special_tokens=with_special)
+        return TokenSpans(ids=list(found.ids), offsets=list(found.offsets))
+
+    def write(self, ids: Sequence[int], *, without_special: bool) -> str:
+        """Return the text that `ids` stand for, as far as the tokenizer can tell.
+
+        Raises InvalidRequestError for an id that the vocabulary does not have.
+        """
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        for position, token in enumerate(ids):
+            # Ids may have gaps, so the last word is the vocabulary's own.
+            if not 0 <= token < _MOST_IDS or self._tokenizer.id_to_token(token) is None:
+                raise InvalidRequestError(
+                    f"Token {position} is {token}, which the model's vocabulary of {size} tokens "
+                    "does not have."
+                )
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=without_special)
+        return text
 
     def tokenize_pair(self, first: str, second: str, max_tokens: int) -> TokenizedText:
         """Return the ids of two texts as one, the longer one cut until both fit."""

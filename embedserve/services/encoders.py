@@ -95,9 +95,21 @@ class Encoders:
         """Let a model stay for `seconds` after its last use; see `Residents.set_keep_alive`."""
         self._residents.set_keep_alive(encoder, seconds)
 
+    def unload(self, name: str) -> None:
+        """Let a model go now, the default one too; its next use loads it again.
+
+        Raises InvalidNameError, ModelNotFoundError, ModelError.
+        """
+        self._residents.unload(resolve(self._models_folder, name).manifest.artefact)
+
     def loaded(self) -> list[LoadedModel]:
         """Describe the models in memory, the longest to stay first."""
         return self._residents.loaded()
+
+    @property
+    def default_model(self) -> str:
+        """The model for requests that name none; empty: there is none."""
+        return self._default_model
 
     @property
     def loads(self) -> int:

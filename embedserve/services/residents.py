@@ -123,6 +123,13 @@ class Residents:
         resident.keep_alive_s = seconds
         self._alarm.wake()
 
+    def unload(self, artefact: str) -> None:
+        """Let a model go now, also the kept one; who uses it has it until they are done."""
+        with self._lock:
+            resident = self._by_artefact.get(artefact)
+            freed = self._let_go(resident, "expired") if resident and resident.held else None
+        del freed
+
     @contextmanager
     def room_for(self, name: str, counted_bytes: int) -> Iterator[None]:
         """Keep room for a model while it loads; what was used longest ago goes for it.

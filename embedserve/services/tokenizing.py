@@ -1,16 +1,13 @@
 """Texts to tokens beside the event loop, in turns, so that no text keeps the others waiting."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
-from embedserve.engine.encoder import Encoder
-from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
-from embedserve.services.admission import Admission
-from embedserve.types import Lane
+
+T = TypeVar("T")
 
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
@@ -20,62 +17,58 @@ TURN_CHARS = 100_000
 TEXT_CHARS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """The texts of one request."""
-
-    texts: list[TokenizedText]
-    lane: Lane | None
-    """The lane that they were let into beforehand; None: that is still to be asked."""
-
-
 class TokenizerPool:
     """Tokenize for one event loop; a large request gives way to others after each turn."""
 
-    def __init__(self, threads: int, admission: Admission, *, max_text_bytes: int) -> None:
-        self._admission = admission
+    def __init__(self, threads: int, *, max_text_bytes: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._max_text_bytes = max_text_bytes
 
     async def tokenize(
-        self, encoder: Encoder, texts: Sequence[str], *, max_tokens: int | None
-    ) -> Tokenized:
-        """Return the tokens of each text, see `Encoder.tokenize`.
+        self, read: Callable[[Sequence[str]], list[T]], texts: Sequence[str]
+    ) -> list[T]:
+        """Return what `read`, such as `Encoder.tokenize`, makes of each text.
 
-        Raises TooLargeError that names the text, and OverloadedError when a long request would find
-        the queue full: that is told before anything is tokenized. When the caller is cancelled, the
-        rest is left.
+        Raises TooLargeError that names the texts. When the caller is cancelled, the rest is left.
         """
-        if sum(map(_cost, texts)) <= ON_LOOP_CHARS:
-            return Tokenized(encoder.tokenize(texts, max_tokens=max_tokens), None)
-        for position, text in enumerate(texts):
-            self._refuse_too_large(position, text)
+        if is_quick(texts):
+            return read(texts)
+        self._refuse_too_large(texts)
         loop = asyncio.get_running_loop()
-        tokenize = partial(encoder.tokenize, max_tokens=max_tokens)
-        tokenized: list[TokenizedText] = []
-        with self._admission.place(encoder, texts, max_tokens=max_tokens) as lane:
-            for turn in _turns(texts):
-                tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
-        return Tokenized(tokenized, lane)
+        tokenized: list[T] = []
+        for turn in _turns(texts):
+            tokenized += await loop.run_in_executor(self._threads, read, turn)
+        return tokenized
 
     def close(self) -> None:
         """Take no more texts."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _refuse_too_large(self, position: int, text: str) -> None:
-        # A character takes one to four bytes, so most texts need not be counted.
+    def _refuse_too_large(self, texts: Sequence[str]) -> None:
         limit = self._max_text_bytes
-        if len(text) * 4 <= limit:
-            return
-        size = len(text)
-        if size <= limit and not text.isascii():
-            size = len(text.encode(errors="surrogatepass"))
-        if size > limit:
+        wrong = [i for i, text in enumerate(texts) if _is_larger(text, limit)]
+        if wrong:
             raise TooLargeError(
-                f"Text {position} has more than {limit} bytes (EMBEDSERVE_MAX_TEXT_BYTES). Only "
+                f"Text {wrong[0]} has more than {limit} bytes (EMBEDSERVE_MAX_TEXT_BYTES). Only "
                 "the first tokens of a text are embedded: split it into chunks, or ingest it as a "
-                "document."
+                "document.",
+                positions=wrong,
             )
+
+
+def _is_larger(text: str, limit_bytes: int) -> bool:
+    # A character takes one to four bytes, so most texts need not be counted.
+    if len(text) * 4 <= limit_bytes:
+        return False
+    size = len(text)
+    if size <= limit_bytes and not text.isascii():
+        size = len(text.encode(errors="surrogatepass"))
+    return size > limit_bytes
+
+
+def is_quick(texts: Sequence[str]) -> bool:
+    """Tell whether texts are tokenized on the event loop: sooner than they would leave it."""
+    return sum(map(_cost, texts)) <= ON_LOOP_CHARS
 
 
 def _cost(text: str) -> int:
