@@ -16,6 +16,7 @@ import uvicorn
 from embedserve.bootstrap import House, listen, open_house, url_of
 from embedserve.cli.client import Home
 from embedserve.cli.console import output
+from embedserve.cli.http_protocol import PlainHttp
 from embedserve.settings import Settings, read_settings
 
 if sys.platform != "win32":
@@ -93,6 +94,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
         introduction.start()
         config = uvicorn.Config(
             house.app,
+            http=PlainHttp,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_S,
