@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 PINS = Path(__file__).parent / "schemathesis.txt"
+RULES = Path(__file__).parent / "schemathesis.toml"
 INSTALL_S = 900
 RUN_S = 3600
 CHECKS = "not_a_server_error,status_code_conformance"
@@ -16,18 +17,25 @@ CHECKS = "not_a_server_error,status_code_conformance"
 
 def run_schemathesis(port: int, cache: Path, seed: int, examples: int) -> list[str]:
     """Run it against a server; return what it found, as it says it."""
+    folder = _environment(cache)
     command = [
-        str(_environment(cache) / "bin" / "schemathesis"), "run",
-        f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS, "--seed", str(seed),
+        str(folder / "bin" / "schemathesis"), "--config-file", str(RULES), "run",
+        f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS,
+        "--seed", str(seed),
         "--max-examples", str(examples), "--generation-database", "none", "--no-color",
         "--continue-on-failure", "--phases", "examples,coverage,fuzzing",
         # Routes that fetch from the web or start work that outlives the request.
         "--exclude-path", "/api/pull", "--exclude-path-regex", ".*/ingest",
     ]  # fmt: skip
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        command,
+        cwd=folder,  # where it leaves what it remembers
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
         timeout=RUN_S,
-    )  # fmt: skip
+    )
     print(done.stdout)
     return [] if done.returncode == 0 else [f"schemathesis ended with status {done.returncode}"]
 

@@ -122,7 +122,9 @@ async function checkOpenai() {
 }
 
 async function checkLangchain() {
-  const ollama = (name, more) => new OllamaEmbeddings({ model: name, baseUrl: url, ...more });
+  // It would repeat what is refused for two minutes.
+  const once = { baseUrl: url, maxRetries: 0 };
+  const ollama = (name, more) => new OllamaEmbeddings({ model: name, ...once, ...more });
   const name = '@langchain/ollama';
   await embeds(name, name, (one, texts) => ollama(one).embedDocuments(texts), { cuts: false });
   await check(name, name, 'query', async () =>
