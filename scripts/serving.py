@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,15 @@ def fresh_home(models: Path) -> Iterator[Path]:
         home = Path(folder) / "home"
         home.mkdir()
         (home / "models").symlink_to(models.resolve())
+        yield home
+
+
+@contextmanager
+def copied_home(models: Path) -> Iterator[Path]:
+    """Give an empty home that has copies of the models, so that they may be changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        shutil.copytree(models, home / "models")
         yield home
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from embedserve import __version__
+from embedserve.cli.app import app
 from embedserve.cli.client import Client
 from embedserve.cli.jobs import fetch_job, file_results
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError
@@ -98,3 +101,9 @@ def test_every_page_of_a_job_is_fetched() -> None:
     found = list(file_results(client(answer), "j", ["failed"]))
     assert [file["path"] for file in found] == [f"/{number}" for number in range(2_345)]
     assert json.dumps(fetch_job(client(answer), "j")) == '{"id": "j"}'
+
+
+def test_the_version_is_told() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert told.exit_code == 0
+    assert told.stdout == f"embedserve {__version__}\n"

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,17 @@ from tests.live import LiveServer
 from tests.tiny_models import Exported
 
 NAME = "all-minilm"
+COUNTS = 400
+"""One in forty met a folder that had gone."""
+COME_AND_GO = """
+import os, sys
+os.chdir(sys.argv[1])
+while True:
+    for number in range(40):
+        os.mkdir(str(number))
+    for number in range(40):
+        os.rmdir(str(number))
+"""
 
 
 @pytest.fixture
@@ -240,3 +253,15 @@ def test_models_are_copied_and_pulled_over_http(models: Path) -> None:
             unknown = live.http.post("/api/pull", json=asked)
             assert unknown.status_code == 400
             assert "Unknown recipe `nonsense`" in unknown.json()["error"]
+
+
+def test_folders_that_vanish_while_they_are_counted_are_no_failure(tmp_path: Path) -> None:
+    """Listing the models while a pull clears up its folder was a failure once in a while."""
+    (tmp_path / "kept").write_bytes(b"123")
+    with subprocess.Popen([sys.executable, "-c", COME_AND_GO, str(tmp_path)]) as churn:
+        try:
+            while not (tmp_path / "0").exists():
+                assert churn.poll() is None
+            assert {installed.disk_bytes(tmp_path) for _ in range(COUNTS)} == {3}
+        finally:
+            churn.kill()

@@ -5,10 +5,12 @@ files failed; 130 interrupted.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
-from embedserve.cli import env, indexes, jobs, models, pull, retrieval, serve
+from embedserve import __version__
+from embedserve.cli import doctor, env, indexes, jobs, models, pull, retrieval, serve
 from embedserve.cli.console import errors
 from embedserve.errors import EmbedserveError, NotFoundError
 
@@ -21,6 +23,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(*, is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"embedserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _show_version(is_wanted=value),
+            is_eager=True,
+            help="Print the version.",
+        ),
+    ] = False,
+) -> None:
+    """Serve embeddings and search; the parts are sub-commands."""
+
+
 app.command("serve")(serve.serve)
 app.command("pull")(pull.pull)
 app.command("list")(models.list_models)
@@ -31,6 +57,7 @@ app.command("rm")(models.remove)
 app.command("embed")(models.embed)
 app.command("ingest")(retrieval.ingest)
 app.command("query")(retrieval.query)
+app.command("doctor")(doctor.doctor)
 app.command("env")(env.env)
 app.add_typer(indexes.app, name="index", help="Create, list, show and delete indexes.")
 app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")

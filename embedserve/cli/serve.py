@@ -16,6 +16,7 @@ import uvicorn
 from embedserve.bootstrap import House, is_loopback, listen, open_house, read_all, url_of
 from embedserve.cli.client import Home
 from embedserve.cli.console import output
+from embedserve.cli.http_protocol import PlainHttp
 from embedserve.settings import Settings
 
 if sys.platform != "win32":
@@ -109,6 +110,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
         introduction.start()
         config = uvicorn.Config(
             house.app,
+            http=PlainHttp,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=settings.drain_s,

@@ -127,11 +127,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 def disk_bytes(models_folder: Path) -> int:
     """Count the bytes of all files there, those that several names share once."""
     sizes = {}
-    for path in models_folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a pull clears up behind itself
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                sizes[status.st_dev, status.st_ino] = status.st_size
+    # A pull clears up behind itself: folders (which `walk` passes over) and files may be gone.
+    for folder, _, names in os.walk(models_folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.lstat(os.path.join(folder, name))
+                if stat.S_ISREG(status.st_mode):
+                    sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 

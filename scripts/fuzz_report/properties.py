@@ -1,0 +1,53 @@
+"""Requests made from the OpenAPI document by schemathesis, in an environment of its own.
+
+No answer may be 500, and every status must be one that the document names.
+"""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+PINS = Path(__file__).parent / "schemathesis.txt"
+RULES = Path(__file__).parent / "schemathesis.toml"
+INSTALL_S = 900
+RUN_S = 3600
+CHECKS = "not_a_server_error,status_code_conformance"
+
+
+def run_schemathesis(port: int, cache: Path, seed: int, examples: int) -> list[str]:
+    """Run it against a server; return what it found, as it says it."""
+    folder = _environment(cache)
+    command = [
+        str(folder / "bin" / "schemathesis"), "--config-file", str(RULES), "run",
+        f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS,
+        "--seed", str(seed),
+        "--max-examples", str(examples), "--generation-database", "none", "--no-color",
+        "--continue-on-failure", "--phases", "examples,coverage,fuzzing",
+        # Routes that fetch from the web or start work that outlives the request.
+        "--exclude-path", "/api/pull", "--exclude-path-regex", ".*/ingest",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=folder,  # where it leaves what it remembers
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=RUN_S,
+    )
+    print(done.stdout)
+    return [] if done.returncode == 0 else [f"schemathesis ended with status {done.returncode}"]
+
+
+def _environment(cache: Path) -> Path:
+    """Make the environment unless it is there."""
+    folder, digest = cache / "schemathesis", hashlib.sha256(PINS.read_bytes()).hexdigest()
+    stamp = folder / "embedserve-installed"
+    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
+        return folder
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--no-deps", "--requirement", str(PINS)], check=True, timeout=INSTALL_S)
+    stamp.write_text(digest, encoding="ascii")
+    return folder
