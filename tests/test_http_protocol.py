@@ -14,17 +14,20 @@ COUNTED = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
 
 
-def answer(server: LiveServer, *parts: bytes) -> bytes:
-    """Send the parts in segments of their own and return what comes back until the end."""
+def answer(server: LiveServer, *parts: bytes, replies: int = 1) -> bytes:
+    """Send the parts in segments of their own and return what comes back."""
     address = urlsplit(str(server.http.base_url))
     with socket.create_connection((str(address.hostname), address.port or 0), timeout=20) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
             raw.sendall(part)
-        raw.shutdown(socket.SHUT_WR)
         received = b""
-        while part := raw.recv(65536):
+        # Not until the end: a server that sees its client close need not answer any more.
+        while received.count(b"HTTP/1.1 ") < replies or not received.endswith(b"}"):
+            part = raw.recv(65536)
             received += part
+            if not part:
+                break
     return received
 
 
@@ -44,7 +47,7 @@ def test_an_offer_of_http_2_does_not_cost_the_body(
 def test_the_connection_goes_on_after_an_offer(server: LiveServer) -> None:
     first = b"POST /api/embed HTTP/1.1\r\nHost: 127.0.0.1\r\n" + OFFER + COUNTED
     second = b"GET /api/version HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    reply = answer(server, first + second)
+    reply = answer(server, first + second, replies=2)
     assert reply.count(b"HTTP/1.1 200 ") == 2
     assert reply.rstrip().endswith(b"}")
 
