@@ -179,6 +179,26 @@ def test_full_queue_has_ollamas_text_and_each_dialects_status() -> None:
     assert json.loads(bytes(theirs.body))["error"]["code"] == "rate_limit_exceeded"
 
 
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        # JavaScript sends this where it cut a text in the middle of an emoji.
+        (b'{"model": "all-minilm", "input": "a \\ud83d"}', "a \ufffd"),
+        (b'{"model": "all-minilm", "input": "a \\ud83d\\ude00 \\ude00"}', "a \U0001f600 \ufffd"),
+        (b'{"model": "all-minilm", "input": "a b"} {"model": "other"}', "a b"),
+        (b' \r\n{"model": "all-minilm", "input": "a b"}]]', "a b"),
+    ],
+    ids=["half-pair", "pair-and-half", "second-value", "brackets"],
+)
+def test_what_ollama_reads_is_read(server: LiveServer, path: str, sent: bytes, read: str) -> None:
+    reply = server.http.post(path, content=sent)
+    assert reply.status_code == 200, reply.text
+    assert reply.json() | {"total_duration": 0, "load_duration": 0} == server.http.post(
+        path, json={"model": "all-minilm", "input": read}
+    ).json() | {"total_duration": 0, "load_duration": 0}
+
+
 # -- in memory --------------------------------------------------------------------------------
 
 

@@ -4,18 +4,30 @@ from typing import Any
 
 from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.route_schemas import ROUTE_SCHEMAS
-from embedserve.api.schema_parts import NATIVE_ERROR, STATUSES, given
+from embedserve.api.schema_parts import (
+    NATIVE_ERROR,
+    OPENAI_ERROR,
+    STATUSES,
+    TEI_ERROR,
+    Schema,
+    given,
+    refused,
+)
+from embedserve.api.tei_errors import PATHS as TEI_PATHS
 
+# Probes, which carry no key.
+_OPEN = ("/", "/api/version", "/health", "/ready")
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Return the framework's document with the hot routes, and with the answers that are given."""
-    paths = {path: _methods(path, methods) for path, methods in document["paths"].items()}
+    told = {path: _methods(path, methods) for path, methods in document["paths"].items()}
+    paths = {path: _guarded(path, methods) for path, methods in {**told, **HOT_SCHEMAS}.items()}
     components = dict(document.get("components", {}))
     schemas = components.get("schemas", {})
     components["schemas"] = {k: v for k, v in schemas.items() if k not in _FRAMEWORKS_OWN}
-    return {**document, "paths": {**paths, **HOT_SCHEMAS}, "components": components}
+    return {**document, "paths": paths, "components": components}
 
 
 def _methods(path: str, methods: dict[str, Any]) -> dict[str, Any]:
@@ -31,3 +43,22 @@ def _operation(told: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     if responses.pop("422", None):
         responses["400"] = given(STATUSES["400"], NATIVE_ERROR)
     return {**told, "responses": responses}
+
+
+def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
+    """Add what is answered before a route is reached: keys, foreign pages, too many requests."""
+    error = _error_of(path)
+    guarded = {}
+    for method, told in methods.items():
+        statuses = "" if path in _OPEN else "401"
+        if method != "get":
+            statuses += " 503" if error is NATIVE_ERROR else " 429"
+        responses = {**refused(statuses, error), **told["responses"]}
+        guarded[method] = {**told, "responses": dict(sorted(responses.items()))}
+    return guarded
+
+
+def _error_of(path: str) -> Schema:
+    if path in TEI_PATHS:
+        return TEI_ERROR
+    return OPENAI_ERROR if path.startswith("/v1/") else NATIVE_ERROR

@@ -70,6 +70,7 @@ TEI_ERROR: Schema = {
 
 STATUSES = {
     "400": "Something in the request is wrong; the message says what.",
+    "401": "The server has API keys, and the request has none of them.",
     "403": "A web page of another site asked, or the path is outside the allowed roots.",
     "404": "What the request names does not exist.",
     "409": "It contradicts what is stored, or what is under way.",
