@@ -12,6 +12,7 @@ from embedserve.store.changes import Changes
 from embedserve.store.chunks import Chunks
 from embedserve.store.database import Database
 from embedserve.store.documents import Documents
+from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
 from embedserve.store.jobs import Jobs
 from embedserve.store.origins import Origins
@@ -32,6 +33,7 @@ class Catalog:
         self.documents = Documents(self._database)
         self.chunks = Chunks(self._database)
         self.changes = Changes(self._database)
+        self.generations = Generations(self._database)
         self.jobs = Jobs(self._database)
         self.origins = Origins(self._database)
 

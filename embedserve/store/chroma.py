@@ -1,6 +1,6 @@
 """Chroma behind the contract of `vector_index`: the only file that knows its client.
 
-Here alone a `collection` is what holds one index: named after `Index.id`, one row for each chunk,
+Here alone a `collection` is what holds one index: named after `Index.key`, one row for each chunk,
 with the chunk id as the row's id and nothing but the vector in it. Texts stay in the catalog.
 """
 

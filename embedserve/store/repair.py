@@ -54,7 +54,7 @@ def check(
     try:
         # Read before the catalog: an id seen here that the catalog then does not have is gone for
         # good, because ids are never used twice.
-        stored = vector_index.ids(index.id)
+        stored = vector_index.ids(index.key)
         waiting = catalog.changes.pending_ids(index.id)
         live = catalog.chunks.ids(index.id)
         settled = np.setdiff1d(live, waiting, assume_unique=True)
@@ -75,7 +75,7 @@ def check(
 def repair(catalog: Catalog, vector_index: VectorIndex, index: Index, health: IndexHealth) -> int:
     """Enqueue what `check` found wrong and return the number of changes; rebuild when damaged."""
     if health.is_damaged:
-        vector_index.drop(index.id)
+        vector_index.drop(index.key)
         return catalog.changes.enqueue_all(index.id)
     upserts = np.union1d(health.missing, health.lost)
     if len(upserts):
@@ -97,7 +97,7 @@ def _lost(
     sample = catalog.chunks.vectors_of(index, ids.tolist())
     lost = []
     for chunk_id, vector in zip(sample.ids.tolist(), sample.vectors, strict=True):
-        hits = vector_index.search(index.id, vector, count=SELF_SEARCH_COUNT)
+        hits = vector_index.search(index.key, vector, count=SELF_SEARCH_COUNT)
         is_found = any(hit.id == chunk_id for hit in hits)
         if not is_found and not (hits and hits[0].score >= SAME_VECTOR_SCORE):
             lost.append(chunk_id)

@@ -14,7 +14,7 @@ from embedserve.types import ScoredId, Vectors
 
 
 class VectorIndex(Protocol):
-    """Nearest vectors by cosine. `key` is `Index.id`; every method raises VectorStoreError.
+    """Nearest vectors by cosine. `key` is `Index.key`; every method raises VectorStoreError.
 
     For want of any answer that is VectorStoreUnreachableError: it is no sign of damage. Safe to
     call from many threads. A method on a key that holds nothing is not an error.
@@ -63,7 +63,7 @@ class VectorIndexFactory(Protocol):
 
 def probe(vector_index: VectorIndex) -> None:
     """Return when the vector index answers; raise VectorStoreError when it does not."""
-    vector_index.count(0)  # no index has that id
+    vector_index.count(0)  # no generation has that key
 
 
 VECTOR_INDEXES: Registry[VectorIndexFactory] = Registry(
