@@ -8,7 +8,17 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from embedserve import __version__
-from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai
+from embedserve.api import (
+    archives,
+    errors,
+    health,
+    index_care,
+    indexes,
+    metrics,
+    ollama,
+    ollama_models,
+    openai,
+)
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.hot_schemas import HOT_SCHEMAS
@@ -58,7 +68,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
     errors.install(app)
-    for module in (ollama, ollama_models, openai, indexes, health, metrics):
+    for module in (ollama, ollama_models, openai, indexes, index_care, archives, health, metrics):
         app.include_router(module.router)
     describe_framework = app.openapi
 

@@ -78,6 +78,11 @@ class IndexWorker:
         """Tell whether the thread runs; it does from `start` to `stop`."""
         return self._thread.is_alive()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._is_stopping
+
     def problems(self) -> dict[int, str]:
         """Map `Index.key` to why its changes do not reach the vector index at present."""
         with self._changed:

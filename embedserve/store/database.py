@@ -75,6 +75,12 @@ class Database:
                 raise
 
     @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """Hold the writing connection without a transaction, for what needs none."""
+        with self._translated(), self._write_lock:
+            yield self._writer
+
+    @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection that sees one snapshot for as long as it is held."""
         with self._translated():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.registry import Registry
-from embedserve.types import ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredId, Vectors
 
 
 class VectorIndex(Protocol):
@@ -38,6 +38,10 @@ class VectorIndex(Protocol):
 
     def ids(self, key: int) -> NDArray[np.int64]:
         """Return every id that is stored, ascending."""
+        ...
+
+    def vectors(self, key: int, ids: NDArray[np.int64]) -> ChunkVectors:
+        """Return those of these ids that are stored, ascending, with their vectors."""
         ...
 
     def drop(self, key: int) -> None:
