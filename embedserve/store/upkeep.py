@@ -48,7 +48,8 @@ class Upkeep:
                 connection.execute("VACUUM")
                 return False
             if free:
-                connection.execute(f"PRAGMA incremental_vacuum({RELEASE_PAGES})").fetchall()
+                # `execute` would take one step of it, which is one page.
+                connection.executescript(f"PRAGMA incremental_vacuum({RELEASE_PAGES})")
             return free > RELEASE_PAGES
 
     def fold_log(self) -> None:
