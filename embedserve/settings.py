@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)
     """Texts in one embedding request."""
+    max_archive_bytes: int = Field(default=16384 * MIB, ge=1)
+    """Bytes of an index's archive that is imported, packed and unpacked."""
     max_text_bytes: int = Field(default=8 * MIB, ge=1)
     """Bytes of one text in an embedding request, in UTF-8."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()

@@ -194,6 +194,8 @@ class Index:
     """Digest of the model artefact whose vectors fill this index."""
     dimensions: int
     created_at: str
+    key: int
+    """What the vector index knows its present generation by."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ def engine_app(home: Path, **settings: object) -> Iterator[TestClient]:
             indexes=absent,
             ingestion=absent,
             search=absent,
+            checks=absent,
+            rebuilds=absent,
+            archives=absent,
             health=absent,
             metrics=engine.metrics,
         )

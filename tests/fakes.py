@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreUnreachableError
-from embedserve.types import ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredId, Vectors
 
 
 class MemoryVectorIndex:
@@ -46,6 +46,14 @@ class MemoryVectorIndex:
     def ids(self, key: int) -> NDArray[np.int64]:
         self._answer(key)
         return np.array(sorted(self.rows.get(key, {})), dtype=np.int64)
+
+    def vectors(self, key: int, ids: NDArray[np.int64]) -> ChunkVectors:
+        self._answer(key)
+        rows = self.rows.get(key, {})
+        found = [id_ for id_ in sorted(ids.tolist()) if id_ in rows]
+        if not found:
+            return ChunkVectors(np.empty(0, np.int64), np.empty((0, 0), np.float32))
+        return ChunkVectors(np.array(found), np.stack([rows[id_] for id_ in found]))
 
     def drop(self, key: int) -> None:
         self._answer(key)

@@ -99,17 +99,6 @@ def test_new_index_takes_no_vectors_of_another_machine(
     assert VectorOrigins(catalog, encoders).check(index, encoders.get(NAME)) == []
 
 
-def test_catalog_of_version_1_gets_its_origins(tmp_path: Path) -> None:
-    path = tmp_path / "old.sqlite3"
-    Catalog(path).close()
-    connection = sqlite3.connect(path)
-    connection.executescript("DROP TABLE origins; PRAGMA user_version = 1")
-    connection.close()
-    with Catalog(path) as catalog:
-        assert catalog.origins.add("a", "first") == "first"
-        assert catalog.origins.add("a", "second") == "first"
-
-
 def test_copied_index_is_said_to_be_from_elsewhere(models: Path, tmp_path: Path) -> None:
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "note.md").write_text("The port is 11435.\n")

@@ -204,7 +204,7 @@ def test_an_index_deleted_while_it_is_applied_leaves_nothing_behind(house: House
         catalog.indexes.delete("notes")
         worker.wake()
         gate.set()
-        wait_until(lambda: catalog.changes.dropped_indexes() == [], within_s=5)
+        wait_until(lambda: catalog.generations.dropped() == [], within_s=5)
         assert notes.id not in vector_index.rows
 
 
@@ -217,10 +217,10 @@ def test_an_index_deleted_during_an_outage_is_dropped_after_it(house: House) -> 
         vector_index.is_down = True
         catalog.indexes.delete("notes")
         worker.wake()
-    assert catalog.changes.dropped_indexes() == [notes.id]
+    assert catalog.generations.dropped() == [notes.id]
     vector_index.is_down = False
     with working(catalog, vector_index) as worker:
-        wait_until(lambda: catalog.changes.dropped_indexes() == [], within_s=10)
+        wait_until(lambda: catalog.generations.dropped() == [], within_s=10)
         assert notes.id not in vector_index.rows
         assert worker.wait_until_applied(letters.id, 5)
         assert worker.problems() == {}

@@ -52,7 +52,7 @@ class OneEncoder:
 
 class OneIndex:
     def find(self, name: str) -> Index:
-        return Index(1, name, "{}", "one", "a" * 64, 2, "now")
+        return Index(1, name, "{}", "one", "a" * 64, 2, "now", 1)
 
     def check_vectors(self, index: Index, encoder: StuckEncoder) -> list[str]:
         return []

@@ -69,12 +69,12 @@ def test_what_is_pending_can_be_asked_without_reading_it(house: House) -> None:
 def test_a_deleted_index_is_named_until_its_drop_is_acknowledged(house: House) -> None:
     catalog, index, _ = house
     other = catalog.indexes.create("b", "{}", model="m", artefact=index.artefact, dimensions=8)
-    assert catalog.changes.dropped_indexes() == []
+    assert catalog.generations.dropped() == []
     catalog.indexes.delete("notes")
     catalog.indexes.delete("b")
-    assert catalog.changes.dropped_indexes() == [index.id, other.id]
-    catalog.changes.acknowledge_drop(index.id)
-    assert catalog.changes.dropped_indexes() == [other.id]
+    assert catalog.generations.dropped() == [index.id, other.id]
+    catalog.generations.acknowledge_drop(index.id)
+    assert catalog.generations.dropped() == [other.id]
 
 
 def test_changes_of_another_index_are_not_seen(house: House) -> None:

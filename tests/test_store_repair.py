@@ -119,3 +119,14 @@ def test_an_index_that_lives_but_cannot_be_read_is_rebuilt(house: House) -> None
     health = check(catalog, Unreadable(), index)
     assert health.is_damaged
     assert repair(catalog, Unreadable(), index, health) == 40
+
+
+def test_a_stored_vector_that_differs_is_found_and_put_right(house: House) -> None:
+    catalog, index, vector_index = house
+    wrong = vector_index.rows[index.key][5].copy()
+    wrong[0] += np.float32(0.001)
+    vector_index.upsert(index.key, np.array([5]), wrong[None, :])
+    health = check(catalog, vector_index, index)
+    assert (health.differing.tolist(), health.is_damaged) == ([5], False)
+    assert put_right(catalog, vector_index, index) == 1
+    assert len(check(catalog, vector_index, index).differing) == 0

@@ -81,6 +81,16 @@ def test_deleted_ids_are_gone_and_unknown_ones_do_not_matter(vector_index: Vecto
     assert 2 not in [hit.id for hit in vector_index.search(1, vectors[1], count=3)]
 
 
+def test_stored_vectors_can_be_read_back(vector_index: VectorIndex) -> None:
+    rows = unit_vectors(3)
+    vector_index.upsert(21, np.array([9, 2, 5]), rows)
+    found = vector_index.vectors(21, np.array([9, 2, 77]))
+    assert found.ids.tolist() == [2, 9]
+    # Chroma scales them to unit length once more, which may change a last bit.
+    np.testing.assert_allclose(found.vectors, rows[[1, 0]], atol=1e-6)
+    assert len(vector_index.vectors(22, np.array([1])).ids) == 0
+
+
 def test_a_key_that_holds_nothing_is_no_error(vector_index: VectorIndex) -> None:
     vector_index.delete(2, [1])
     vector_index.drop(2)

@@ -9,8 +9,10 @@ from starlette.types import ASGIApp
 
 from embedserve import __version__
 from embedserve.api import (
+    archives,
     errors,
     health,
+    index_care,
     indexes,
     metrics,
     ollama,
@@ -97,6 +99,8 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         openai,
         tei,
         indexes,
+        index_care,
+        archives,
         health,
         metrics,
     ):

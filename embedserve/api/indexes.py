@@ -45,14 +45,14 @@ def list_indexes(request: Request) -> Response:
     found = services(request).indexes
     reports = [found.describe(name) for name in found.names()]
     return json_reply(
-        {"indexes": [_index(report) for report in reports], "problems": found.problems}
+        {"indexes": [index_reply(report) for report in reports], "problems": found.problems}
     )
 
 
 @router.get("/indexes/{name}")
 def get_index(request: Request, name: str) -> Response:
     """Describe one index: its definition, and counts in the catalog and the vector index."""
-    return json_reply(_index(services(request).indexes.describe(name)))
+    return json_reply(index_reply(services(request).indexes.describe(name)))
 
 
 @router.put("/indexes/{name}", openapi_extra=describe_body(IndexDefinition, is_required=False))
@@ -63,7 +63,7 @@ async def put_index(request: Request, name: str) -> Response:
     definition = parse_definition(value, origin="The definition")
     is_new = await asyncio.to_thread(services(request).indexes.put, name, definition)
     report = await asyncio.to_thread(services(request).indexes.describe, name)
-    return json_reply(_index(report), status=201 if is_new else 200)
+    return json_reply(index_reply(report), status=201 if is_new else 200)
 
 
 @router.delete("/indexes/{name}")
@@ -190,7 +190,8 @@ def _hit(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _index(report: IndexReport) -> dict[str, Any]:
+def index_reply(report: IndexReport) -> dict[str, Any]:
+    """Return an index as the API shows it."""
     counts = report.counts
     return {
         "name": report.index.name,

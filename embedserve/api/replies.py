@@ -7,12 +7,15 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
+from embedserve.services.archives import ArchiveService
 from embedserve.services.embedding import EmbeddingService
 from embedserve.services.health import HealthService
+from embedserve.services.index_check import IndexCheck
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
+from embedserve.services.rebuild import RebuildService
 from embedserve.services.search import SearchService
 
 
@@ -25,6 +28,9 @@ class Services:
     indexes: IndexService
     ingestion: IngestionService
     search: SearchService
+    checks: IndexCheck
+    rebuilds: RebuildService
+    archives: ArchiveService
     health: HealthService
     metrics: Metrics
 

@@ -18,8 +18,8 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     READ: {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",
-            "/indexes", "/indexes/{name}", "/jobs", "/jobs/{job_id}", "/info", "/metrics",
-            "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
+            "/indexes", "/indexes/{name}", "/indexes/{name}/export", "/jobs", "/jobs/{job_id}",
+            "/info", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
         ),
         "POST": (
             "/api/embed", "/api/embeddings", "/api/show", "/api/rerank", "/api/tokenize",
@@ -34,14 +34,17 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     INGEST: {
         "PUT": ("/indexes/{name}",),
         "DELETE": ("/indexes/{name}",),
-        "POST": ("/indexes/{name}/ingest", "/jobs/{job_id}/cancel"),
+        "POST": (
+            "/indexes/{name}/ingest", "/indexes/{name}/check", "/indexes/{name}/rebuild",
+            "/indexes/import", "/jobs/{job_id}/cancel",
+        ),
     },
     ADMIN: {
         "GET": ("/api/blobs/{digest}",),
         "DELETE": ("/api/delete",),
         "POST": (
             "/api/pull", "/api/push", "/api/copy", "/api/create", "/api/blobs/{digest}",
-            "/api/me", "/api/signout",
+            "/api/me", "/api/signout", "/vacuum",
         ),
     },
 }  # fmt: skip

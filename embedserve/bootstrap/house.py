@@ -20,12 +20,15 @@ from embedserve.bootstrap.engine import (
     open_probe,
 )
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import read_definitions
 from embedserve.services.health import HealthService
+from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
 from embedserve.services.ownership import Ownership
+from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.settings import Settings
@@ -143,6 +146,15 @@ def _services(
             worker,
             engine.encoders,
             timeout_s=settings.request_timeout_s,
+        ),
+        checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
+        rebuilds=RebuildService(catalog, indexes, worker),
+        archives=ArchiveService(
+            catalog,
+            indexes,
+            engine.encoders,
+            worker,
+            spool=(settings.home, settings.max_archive_bytes),
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,

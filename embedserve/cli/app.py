@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from embedserve import __version__
-from embedserve.cli import doctor, env, indexes, jobs, models, pull, retrieval, serve
+from embedserve.cli import (
+    backup,
+    doctor,
+    env,
+    index_care,
+    indexes,
+    jobs,
+    models,
+    pull,
+    retrieval,
+    serve,
+)
 from embedserve.cli.console import errors
 from embedserve.errors import EmbedserveError, NotFoundError
 
@@ -59,7 +70,11 @@ app.command("ingest")(retrieval.ingest)
 app.command("query")(retrieval.query)
 app.command("doctor")(doctor.doctor)
 app.command("env")(env.env)
-app.add_typer(indexes.app, name="index", help="Create, list, show and delete indexes.")
+app.command("backup")(backup.backup)
+app.command("vacuum")(index_care.vacuum)
+app.add_typer(
+    indexes.app, name="index", help="Create, list, show, check, rebuild and delete indexes."
+)
 app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")
 
 

@@ -8,7 +8,7 @@ A house that another command has opened is shared by short commands; long ones w
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -82,6 +82,18 @@ class Client:
                 _raise(reply)
             for line in reply.iter_lines():
                 yield cast(Json, httpx.Response(200, text=line).json())
+
+    def download(self, *path: str) -> Iterator[bytes]:
+        """GET, and give the reply's body part by part."""
+        with self._translated(), self._http.stream("GET", _url_path(path), timeout=None) as reply:
+            if not reply.is_success:
+                reply.read()
+                _raise(reply)
+            yield from reply.iter_bytes(1 << 20)
+
+    def upload(self, *path: str, body: Iterable[bytes], **query: str) -> Json:
+        """POST a body part by part and return the reply."""
+        return self._call("POST", path, content=body, params=query, timeout=None)
 
     def _call(self, method: str, path: tuple[str, ...], **options: Any) -> Json:  # noqa: ANN401
         with self._translated():

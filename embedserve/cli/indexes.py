@@ -4,10 +4,15 @@ from typing import Annotated
 
 import typer
 
+from embedserve.cli import archives, index_care
 from embedserve.cli.client import Home, connect
 from embedserve.cli.console import AsJson, errors, print_json, print_result, print_table
 
 app = typer.Typer(no_args_is_help=True)
+app.command("check")(index_care.check)
+app.command("rebuild")(index_care.rebuild)
+app.command("export")(archives.export)
+app.command("import")(archives.import_)
 
 Name = Annotated[str, typer.Argument(help="Name of the index.")]
 

@@ -8,34 +8,31 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
 from functools import partial
 from threading import Condition, Thread
+from typing import TypeVar
 
-from embedserve.errors import EmbedserveError, VectorStoreError
+from embedserve.errors import VectorStoreError
+from embedserve.services.generation_builder import GenerationBuilder
+from embedserve.services.questions import Questions
+from embedserve.services.retries import RETRY_S, Failure, log_once, reason, retry_s
 from embedserve.store.catalog import Catalog
+from embedserve.store.generations import Generation
 from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex, probe
-from embedserve.types import Index
+from embedserve.types import Index, PendingChanges
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Changes in one call: Chroma's own guidance is 50 to 250, measured best here up to 1,000."""
-RETRY_S = (0.2, 0.5, 1, 2, 5)
 RECOUNT_S = 30
 """How often an idle worker compares the numbers of vectors: one short call for each index."""
 INTERRUPT_POLL_S = 0.2
 """A cancelled job waits no longer than that; what interrupts it has no event to wait for."""
 
-
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong last with one index, and when it is tried again."""
-
-    message: str
-    count: int
-    retry_at: float
+T = TypeVar("T")
 
 
 class IndexWorker:
@@ -44,16 +41,18 @@ class IndexWorker:
     def __init__(self, catalog: Catalog, vector_index: VectorIndex) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
+        self._builder = GenerationBuilder(catalog, vector_index, batch=BATCH)
+        self._questions = Questions()
         self._changed = Condition()
         self._has_work = True
         self._is_stopping = False
-        # Each doubt about an index raises its number of losses. It is checked, and ready, while
-        # the number is still the one at which that was found.
+        # All of these by `Index.key`. Each doubt about an index raises its number of losses. It is
+        # checked, and ready, while the number is still the one at which that was found.
         self._losses_of_all = 0
         self._losses: Counter[int] = Counter()
         self._ready: dict[int, int] = {}
         self._checked: dict[int, int] = {}
-        self._failures: dict[int, _Failure] = {}
+        self._failures: dict[int, Failure] = {}
         self._live: set[int] = set()
         self._batches = 0
         self._recount_at = time.monotonic() + RECOUNT_S
@@ -72,17 +71,23 @@ class IndexWorker:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        self._questions.close()
 
     @property
     def is_alive(self) -> bool:
         """Tell whether the thread runs; it does from `start` to `stop`."""
         return self._thread.is_alive()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._is_stopping
+
     def problems(self) -> dict[int, str]:
-        """Map index id to why its changes do not reach the vector index at present."""
+        """Map `Index.key` to why its changes do not reach the vector index at present."""
         with self._changed:
             failures = self._failures.items()
-            return {id_: failure.message for id_, failure in failures if id_ in self._live}
+            return {key: failure.message for key, failure in failures if key in self._live}
 
     def wake(self, *, check: bool = False) -> None:
         """Tell that the catalog changed, or (`check`) that any index may have lost something."""
@@ -94,26 +99,41 @@ class IndexWorker:
             self._has_work = True
             self._changed.notify_all()
 
-    def suspect(self, index_id: int | None = None) -> None:
+    def suspect(self, key: int | None = None) -> None:
         """Tell that the vector index failed or answered too little: it may have lost something.
 
         It is not ready for that index, or for any, until it has been checked.
         """
         with self._changed:
-            if index_id is None:
+            if key is None:
                 self._losses_of_all += 1
             else:
-                self._losses[index_id] += 1
+                self._losses[key] += 1
             self._has_work = True
             self._changed.notify_all()
 
-    def is_ready(self, index_id: int) -> bool:
+    def is_ready(self, key: int) -> bool:
         """Tell whether the vector index has answered for this index since it was (re)started.
 
         Chroma replays its log on the first call, 5 s for 20,000 chunks (measured); until that
         is over, queries are better served exactly from the catalog.
         """
-        return self._ready.get(index_id) == self._losses_of(index_id)
+        return self._ready.get(key) == self._losses_of(key)
+
+    def ask(self, question: Callable[[], T]) -> Future[T]:
+        """Run something between two batches, while nothing is written to the vector index.
+
+        The future holds what it returned or raised; StartupError when the worker stops first.
+        """
+        answer = self._questions.ask(question)
+        self.wake()
+        return answer
+
+    def wait_for_batch(self, seen: int, *, timeout_s: float) -> int:
+        """Wait until more batches are applied than `seen`; return how many there are now."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._batches != seen or self._is_stopping, timeout_s)
+            return self._batches
 
     def wait_until_applied(
         self, index_id: int, timeout_s: float, *, is_interrupted: Callable[[], bool] = lambda: False
@@ -131,10 +151,10 @@ class IndexWorker:
             left_s = deadline - time.monotonic()
             if self._is_stopping or left_s <= 0 or is_interrupted():
                 return False
-            self._wait_for_batch(batches, timeout_s=min(INTERRUPT_POLL_S, left_s))
+            self.wait_for_batch(batches, timeout_s=min(INTERRUPT_POLL_S, left_s))
 
-    def _losses_of(self, index_id: int) -> int:
-        return self._losses_of_all + self._losses[index_id]
+    def _losses_of(self, key: int) -> int:
+        return self._losses_of_all + self._losses[key]
 
     def _run(self) -> None:
         outages = 0
@@ -146,7 +166,7 @@ class IndexWorker:
             except VectorStoreError as error:
                 self.suspect()
                 outages += 1
-                delay_s = _retry_s(outages)
+                delay_s = retry_s(outages)
                 logger.warning("vector index: %s Next try in %s s.", error, delay_s)
                 self._sleep(delay_s)
             except Exception:  # without this thread nothing would ever be applied again
@@ -161,22 +181,23 @@ class IndexWorker:
         Raises VectorStoreError when the vector index answers nothing at all.
         """
         self._has_work = False
-        for index_id in self._catalog.changes.dropped_indexes():
-            self._attempt(index_id, f"deleted index {index_id}", partial(self._drop, index_id))
+        self._questions.answer()
+        for key in self._catalog.generations.dropped():
+            self._attempt(key, f"former generation {key}", partial(self._drop, key))
         is_recount = time.monotonic() >= self._recount_at
         if is_recount:
             self._recount_at = time.monotonic() + RECOUNT_S
         indexes = self._catalog.indexes.all()
-        self._live = {index.id for index in indexes}
+        self._live = {index.key for index in indexes}
         is_more = False
         for index in indexes:
             step = partial(self._advance, index, is_recount=is_recount)
-            is_more = self._attempt(index.id, f"index {index.name}", step) or is_more
+            is_more = self._attempt(index.key, f"index {index.name}", step) or is_more
         return is_more
 
-    def _attempt(self, index_id: int, label: str, step: Callable[[], bool]) -> bool:
+    def _attempt(self, key: int, label: str, step: Callable[[], bool]) -> bool:
         """Take a step for one index, unless it failed just now; the others go on when it fails."""
-        former = self._failures.get(index_id)
+        former = self._failures.get(key)
         started = time.monotonic()
         if self._is_stopping or (former and started < former.retry_at):
             return False
@@ -184,49 +205,71 @@ class IndexWorker:
             is_more = step()
         except Exception as error:  # accounted for in `problems`
             count = former.count + 1 if former else 1
-            _log(label, error, former)
+            log_once(label, error, former)
             # As long as it took, or longer: a slow failure leaves half of the time to the others.
-            delay_s = max(_retry_s(count), time.monotonic() - started)
-            failure = _Failure(_message(error), count, time.monotonic() + delay_s)
+            delay_s = max(retry_s(count), time.monotonic() - started)
+            failure = Failure(reason(error), count, time.monotonic() + delay_s)
             with self._changed:
-                self._failures[index_id] = failure
+                self._failures[key] = failure
             if isinstance(error, VectorStoreError):
                 probe(self._vector_index)
-                self.suspect(index_id)
+                self.suspect(key)
             return False
         with self._changed:
-            self._failures.pop(index_id, None)
+            self._failures.pop(key, None)
         return is_more
 
-    def _drop(self, index_id: int) -> bool:
-        self._vector_index.drop(index_id)
-        self._catalog.changes.acknowledge_drop(index_id)
+    def _drop(self, key: int) -> bool:
+        self._vector_index.drop(key)
+        self._catalog.generations.acknowledge_drop(key)
         for known in (self._ready, self._checked, self._losses):
-            known.pop(index_id, None)
+            known.pop(key, None)
         return False
 
     def _advance(self, index: Index, *, is_recount: bool) -> bool:
         """Make an index ready if it is not, then apply a batch; tell whether there may be more."""
-        losses = self._losses_of(index.id)
-        if self._checked.get(index.id, 0) != losses:
-            self._check(index)
-        elif self._ready.get(index.id) != losses:
-            self._compare(index)
-        self._checked[index.id] = self._ready[index.id] = losses
+        self._make_ready(index)
+        building = self._catalog.generations.building(index.id)
         changes = self._catalog.changes.pending(index, limit=BATCH)
-        if changes is None:
-            if is_recount:  # a Chroma of others may be emptied between two calls
-                self._compare(index)
-            return is_recount
-        if changes.deletes:
-            self._vector_index.delete(index.id, changes.deletes)
-        if len(changes.upserts.ids):
-            self._vector_index.upsert(index.id, changes.upserts.ids, changes.upserts.vectors)
+        if changes:
+            self._apply(index, changes, building)
+        if building:
+            self._build(index, building, is_in_step=changes is None)
+        elif is_recount and not changes:  # a Chroma of others may be emptied between two calls
+            self._compare(index)
+        return bool(changes or building or is_recount)
+
+    def _apply(self, index: Index, changes: PendingChanges, building: Generation | None) -> None:
+        for key in (index.key, building.key) if building else (index.key,):
+            if changes.deletes:
+                self._vector_index.delete(key, changes.deletes)
+            if len(changes.upserts.ids):
+                self._vector_index.upsert(key, changes.upserts.ids, changes.upserts.vectors)
         self._catalog.changes.acknowledge(index.id, changes.up_to)
+        self._tell_of_batch()
+
+    def _make_ready(self, index: Index) -> None:
+        losses = self._losses_of(index.key)
+        if self._checked.get(index.key, 0) != losses:
+            self._check(index)
+        elif self._ready.get(index.key) != losses:
+            self._compare(index)
+        self._checked[index.key] = self._ready[index.key] = losses
+
+    def _build(self, index: Index, building: Generation, *, is_in_step: bool) -> None:
+        """Fill the new generation of an index; let it serve once it holds all there is."""
+        losses = self._losses_of(building.key)
+        if self._builder.advance(index, building):
+            self._tell_of_batch()
+        elif is_in_step and self._builder.finish(index, building):
+            self._checked[building.key] = self._ready[building.key] = losses
+            logger.info("index %s: generation %d serves now", index.name, building.key)
+            self._tell_of_batch()
+
+    def _tell_of_batch(self) -> None:
         with self._changed:
             self._batches += 1
             self._changed.notify_all()
-        return True
 
     def _check(self, index: Index) -> None:
         health = check(self._catalog, self._vector_index, index)
@@ -238,14 +281,10 @@ class IndexWorker:
 
     def _compare(self, index: Index) -> None:
         """Let the vector index load what it holds, and check it when the number of it is wrong."""
-        stored = self._vector_index.count(index.id)
+        stored = self._vector_index.count(index.key)
         waits = self._catalog.changes.has_pending(index.id)
         if waits or stored != self._catalog.chunks.count(index.id):
             self._check(index)
-
-    def _wait_for_batch(self, seen: int, *, timeout_s: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._batches != seen or self._is_stopping, timeout_s)
 
     def _wait_for_work(self) -> None:
         with self._changed:
@@ -259,23 +298,3 @@ class IndexWorker:
     def _sleep(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping, timeout=seconds)
-
-
-def _retry_s(failures: int) -> float:
-    return RETRY_S[min(failures, len(RETRY_S)) - 1]
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, EmbedserveError):
-        return error.message
-    return f"Unexpected failure: {type(error).__name__}; see the log."
-
-
-def _log(label: str, error: Exception, former: _Failure | None) -> None:
-    """Log a failure once, not at each try."""
-    if former and former.message == _message(error):
-        return
-    if isinstance(error, EmbedserveError):
-        logger.warning("%s: %s It is tried again.", label, error)
-    else:
-        logger.error("%s: it is tried again after", label, exc_info=error)

@@ -92,7 +92,7 @@ class IndexService:
         """Return definition and counts of one index; raises as `find` does."""
         index = self.find(name)
         try:
-            reachable = self._vector_index.count(index.id)
+            reachable = self._vector_index.count(index.key)
         except VectorStoreError:
             reachable = None
         return IndexReport(
@@ -100,7 +100,7 @@ class IndexService:
             definition=IndexDefinition.model_validate_json(index.definition),
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
-            problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.id),
+            problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
             warnings=tuple(self._origins.warnings(index)),
         )
 

@@ -4,7 +4,6 @@ Files pass through scan -> plan -> extract -> chunk -> embed -> one catalog tran
 few files at a time. A file that fails is a row with its reason; the others go on.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,14 +19,14 @@ from embedserve.errors import (
     ExtractionError,
     OverloadedError,
 )
-from embedserve.ingest.chunk import chunk, prefix
+from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.scan import ScanRules, plan, scan
+from embedserve.services.embedded_text import embedded_texts, text_hash
 from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
-    Chunk,
     Extraction,
     FileProblem,
     FileResult,
@@ -228,8 +227,8 @@ class IngestRun:
             raise ExtractionError(
                 "no_text", "The file holds no text.", stage="chunk", hint="Nothing to index."
             )
-        texts = self._embedded_texts(extraction.title, chunks)
-        hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        texts = embedded_texts(self._encoder, self._budget, extraction.title, chunks)
+        hashes = [text_hash(text) for text in texts]
         return NewDocument(
             path=file.path,
             size_bytes=extraction.size_bytes,
@@ -242,19 +241,6 @@ class IngestRun:
             vectors=self._vectors(texts, hashes),
             warnings=extraction.warnings,
         )
-
-    def _embedded_texts(self, title: str, chunks: Sequence[Chunk]) -> list[str]:
-        """Put prompt, title and headings in front of each chunk, within the model's length."""
-        prefixes = list({part.heading: prefix(title, part.heading) for part in chunks}.items())
-        offsets = self._encoder.offsets([text for _, text in prefixes])
-        fitted = {
-            heading: text[: spans[self._budget.prefix, 0]] + "\n"
-            if len(spans) > self._budget.prefix
-            else text
-            for (heading, text), spans in zip(prefixes, offsets, strict=True)
-        }
-        prompt = self._encoder.spec.document_prompt
-        return [prompt + fitted[part.heading] + part.text for part in chunks]
 
     def _vectors(self, texts: Sequence[str], hashes: Sequence[str]) -> Vectors:
         """Return a vector for each text, computing only those that the catalog lacks."""

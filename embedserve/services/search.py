@@ -112,7 +112,7 @@ class SearchService:
         self, index: Index, vector: Vectors, k: int, warnings: list[str]
     ) -> tuple[list[Hit], bool]:
         """Return live hits by the vector index, or exactly where it cannot be relied on."""
-        if not self._index_worker.is_ready(index.id):
+        if not self._index_worker.is_ready(index.key):
             if self._catalog.chunks.count(index.id):
                 warnings.append(f"The vector index is being loaded or repaired; {EXACTLY}")
             return self._exactly(index, vector, k), True
@@ -120,10 +120,10 @@ class SearchService:
         try:
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             count = k + min(len(waiting), MAX_K)
-            found = self._vector_index.search(index.id, vector, count=count)
+            found = self._vector_index.search(index.key, vector, count=count)
         except VectorStoreError as error:
             logger.warning("vector index: %s", error)
-            self._index_worker.suspect(index.id)
+            self._index_worker.suspect(index.key)
             warnings.append(f"The vector index is not available; {EXACTLY}")
             return self._exactly(index, vector, k), True
         if len(waiting):
@@ -135,7 +135,7 @@ class SearchService:
             return hits, False
         # Fewer than there are: deleted chunks crowded the answer, or the index has lost some.
         if not len(waiting):
-            self._index_worker.suspect(index.id)
+            self._index_worker.suspect(index.key)
         return self._exactly(index, vector, k), True
 
     def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:

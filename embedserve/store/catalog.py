@@ -12,9 +12,13 @@ from embedserve.store.changes import Changes
 from embedserve.store.chunks import Chunks
 from embedserve.store.database import Database
 from embedserve.store.documents import Documents
+from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
+from embedserve.store.integrity import Integrity
 from embedserve.store.jobs import Jobs
 from embedserve.store.origins import Origins
+from embedserve.store.transfer import Transfer
+from embedserve.store.upkeep import Upkeep
 
 
 class Catalog:
@@ -32,6 +36,10 @@ class Catalog:
         self.documents = Documents(self._database)
         self.chunks = Chunks(self._database)
         self.changes = Changes(self._database)
+        self.generations = Generations(self._database)
+        self.integrity = Integrity(self._database)
+        self.transfer = Transfer(self._database)
+        self.upkeep = Upkeep(self._database)
         self.jobs = Jobs(self._database)
         self.origins = Origins(self._database)
 

@@ -17,7 +17,7 @@ SELECT ?, value, ? FROM json_each(?) ORDER BY value
 
 
 class Changes:
-    """Read, acknowledge and add to the log of an index, and the list of deleted ones."""
+    """Read, acknowledge and add to the log of an index."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,17 +70,6 @@ class Changes:
             connection.execute(
                 "DELETE FROM changes WHERE index_id = ? AND seq <= ?", (index_id, up_to)
             )
-
-    def dropped_indexes(self) -> list[int]:
-        """List the ids of deleted indexes that the vector index may still hold."""
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT index_id FROM dropped_indexes ORDER BY index_id")
-            return [row[0] for row in rows]
-
-    def acknowledge_drop(self, index_id: int) -> None:
-        """Forget a deleted index that the vector index has dropped."""
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM dropped_indexes WHERE index_id = ?", (index_id,))
 
     def enqueue_upserts(self, index_id: int, ids: Iterable[int]) -> None:
         """Ask for these chunks to be upserted again."""

@@ -1,6 +1,6 @@
 """Chroma behind the contract of `vector_index`: the only file that knows its client.
 
-Here alone a `collection` is what holds one index: named after `Index.id`, one row for each chunk,
+Here alone a `collection` is what holds one index: named after `Index.key`, one row for each chunk,
 with the chunk id as the row's id and nothing but the vector in it. Texts stay in the catalog.
 """
 
@@ -21,7 +21,7 @@ from chromadb.errors import ChromaError, NotFoundError
 from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
-from embedserve.types import ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredId, Vectors
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CONNECT_TIMEOUT_S = 3.0
@@ -98,13 +98,31 @@ class ChromaIndex:
     def ids(self, key: int) -> NDArray[np.int64]:
         """Return every stored id, ascending, read page by page; see `VectorIndex`."""
 
-        def read_pages(collection: Collection) -> list[int]:
-            ids: list[int] = []
-            while page := collection.get(include=[], limit=PAGE, offset=len(ids))["ids"]:
-                ids += [int(id_) for id_ in page]
-            return ids
+        def read_pages(collection: Collection) -> list[NDArray[np.int64]]:
+            pages, offset = [np.empty(0, dtype=np.int64)], 0
+            while page := collection.get(include=[], limit=PAGE, offset=offset)["ids"]:
+                pages.append(np.array(page, dtype=np.int64))
+                offset += len(page)
+            return pages
 
-        return np.unique(np.array(self._use(key, read_pages) or [], dtype=np.int64))
+        pages = self._use(key, read_pages) or [np.empty(0, dtype=np.int64)]
+        return np.unique(np.concatenate(pages))
+
+    def vectors(self, key: int, ids: NDArray[np.int64]) -> ChunkVectors:
+        """Return stored vectors, of unit length once more; see `VectorIndex`."""
+
+        def get(collection: Collection) -> ChunkVectors | None:
+            wanted = [str(id_) for id_ in ids.tolist()]
+            found = collection.get(ids=wanted, include=["embeddings"])
+            if not found["ids"]:
+                return None
+            stored = np.array(found["ids"], dtype=np.int64)
+            order = np.argsort(stored)
+            vectors = np.asarray(found["embeddings"], dtype=np.float32)
+            return ChunkVectors(stored[order], vectors[order])
+
+        found = self._use(key, get) if len(ids) else None
+        return found or ChunkVectors(np.empty(0, np.int64), np.empty((0, 0), np.float32))
 
     def drop(self, key: int) -> None:
         """Delete the whole collection; see `VectorIndex`."""

@@ -11,6 +11,8 @@ from embedserve.store.database import Database
 from embedserve.store.rows import chunk_vectors, id_list
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
+MAX_ID = 2**63 - 1
+
 LIVE_VECTORS = """
 SELECT c.id, v.vector FROM chunks c
 JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
@@ -35,11 +37,12 @@ class Chunks:
             )
             return {row[0]: _stored_chunk(row) for row in rows}
 
-    def count(self, index_id: int) -> int:
-        """Count the live chunks of an index."""
+    def count(self, index_id: int, *, up_to: int | None = None) -> int:
+        """Count the live chunks of an index, up to an id when one is given."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT count(*) FROM chunks WHERE index_id = ?", (index_id,)
+                "SELECT count(*) FROM chunks WHERE index_id = ? AND id <= ?",
+                (index_id, MAX_ID if up_to is None else up_to),
             ).fetchone()
             return int(row[0])
 

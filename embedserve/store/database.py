@@ -3,6 +3,7 @@
 Knows connections and transactions; what the tables mean is in the modules beside it.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from pathlib import Path
 from threading import Lock
 
 from embedserve.errors import CatalogError
+from embedserve.store.migrations import SCHEMA_VERSION, migrate, refuse_newer, version_of
 
-SCHEMA_VERSION = 2
+logger = logging.getLogger(__name__)
+
 APPLICATION_ID = 0x656D6273  # "embs": tells our file from another program's
 OLDEST_SQLITE = (3, 37, 0)  # the first with STRICT tables
 BUSY_TIMEOUT_MS = 10_000
@@ -72,6 +75,12 @@ class Database:
                 raise
 
     @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """Hold the writing connection without a transaction, for what needs none."""
+        with self._translated(), self._write_lock:
+            yield self._writer
+
+    @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection that sees one snapshot for as long as it is held."""
         with self._translated():
@@ -112,7 +121,10 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         """Open the writing connection, and lay out the tables in a new file."""
-        connection = self._open()
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        # So that a vacuum can give free pages back in small steps. Only before anything is
+        # written; on a file that has it already this would wait for the writer.
+        connection = self._open("PRAGMA auto_vacuum = INCREMENTAL" if is_new else "")
         try:
             self._lay_out(connection)
         except BaseException:
@@ -120,11 +132,11 @@ class Database:
             raise
         return connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, first: str = "") -> sqlite3.Connection:
         # check_same_thread: the locks above give each connection to one thread at a time.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in CONNECTION_PRAGMAS.split(";"):
+            for pragma in [first, *CONNECTION_PRAGMAS.split(";")]:
                 connection.execute(pragma)
         except BaseException:
             connection.close()
@@ -132,25 +144,22 @@ class Database:
         return connection
 
     def _lay_out(self, connection: sqlite3.Connection) -> None:
-        version = _pragma(connection, "user_version")
-        if version > SCHEMA_VERSION:
-            raise CatalogError(
-                f"The catalog `{self.path}` has schema version {version}; this program knows up "
-                f"to {SCHEMA_VERSION}. Upgrade embedserve, or start with another home folder."
-            )
-        if version < SCHEMA_VERSION:
-            if version == 0:
-                self._refuse_stranger(connection)
-            # Every statement adds what is not there yet, so an older catalog is brought up by it.
-            schema = files("embedserve.store").joinpath("schema.sql").read_text(encoding="utf-8")
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA application_id = {APPLICATION_ID};\n"
-                f"PRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
-            )
+        version = version_of(connection)
+        refuse_newer(version, self.path)
+        if version:
+            if former := migrate(connection, self.path):
+                logger.warning("the catalog was brought up to date; `%s` is as it was", former)
+            return
+        self._refuse_stranger(connection)
+        schema = files("embedserve.store").joinpath("schema.sql").read_text(encoding="utf-8")
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
+        )
 
     def _refuse_stranger(self, connection: sqlite3.Connection) -> None:
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if tables and _pragma(connection, "application_id") != APPLICATION_ID:
+        if tables and _application_id(connection) != APPLICATION_ID:
             raise CatalogError(
                 f"`{self.path}` is a SQLite database of another program. "
                 "Move it away, or choose another home folder."
@@ -181,6 +190,6 @@ class Database:
         )
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+def _application_id(connection: sqlite3.Connection) -> int:
+    value: int = connection.execute("PRAGMA application_id").fetchone()[0]
     return value

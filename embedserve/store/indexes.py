@@ -5,9 +5,13 @@ import sqlite3
 from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
 from embedserve.store.jobs import cancel_jobs
+from embedserve.store.rows import Row
 from embedserve.types import Index, IndexCounts
 
-INDEX_COLUMNS = "id, name, definition, model, artefact, dimensions, created_at"
+INDEX = """
+SELECT i.id, i.name, i.definition, i.model, i.artefact, i.dimensions, i.created_at, g.key
+FROM indexes i JOIN generations g ON g.index_id = i.id AND g.status = 'serving'
+"""
 
 
 class Indexes:
@@ -29,12 +33,7 @@ class Indexes:
                 raise ConflictError(
                     f"Index `{name}` exists already. Choose another name, or delete it first."
                 )
-            row = connection.execute(
-                "INSERT INTO indexes (name, definition, model, artefact, dimensions, created_at)"
-                f" VALUES (?, ?, ?, ?, ?, ?) RETURNING {INDEX_COLUMNS}",
-                values,
-            ).fetchone()
-        return Index(*row)
+            return insert_index(connection, values)
 
     def get(self, name: str) -> Index:
         """Read one index; raise IndexNotFoundError when there is none of that name."""
@@ -44,7 +43,7 @@ class Indexes:
     def all(self) -> list[Index]:
         """List every index by name."""
         with self._database.read() as connection:
-            rows = connection.execute(f"SELECT {INDEX_COLUMNS} FROM indexes ORDER BY name")
+            rows = connection.execute(INDEX + "ORDER BY i.name")
             return [Index(*row) for row in rows]
 
     def set_definition(self, name: str, definition: str) -> Index:
@@ -62,8 +61,12 @@ class Indexes:
         """
         with self._database.write() as connection:
             index = _by_name(connection, name)
+            connection.execute(
+                "INSERT INTO dropped_generations (key)"
+                " SELECT key FROM generations WHERE index_id = ?",
+                (index.id,),
+            )
             connection.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
-            connection.execute("INSERT INTO dropped_indexes (index_id) VALUES (?)", (index.id,))
             cancel_jobs(connection, name, f"Index `{name}` was deleted before the job had ended.")
         return index
 
@@ -93,10 +96,24 @@ class Indexes:
         return IndexCounts(*row)
 
 
-def _by_name(connection: sqlite3.Connection, name: str) -> Index:
-    row = connection.execute(
-        f"SELECT {INDEX_COLUMNS} FROM indexes WHERE name = ?", (name,)
+def insert_index(connection: sqlite3.Connection, values: Row) -> Index:
+    """Add an index with its first generation, inside the caller's transaction.
+
+    `values`: name, definition, model, artefact, dimensions, created_at.
+    """
+    [index_id] = connection.execute(
+        "INSERT INTO indexes (name, definition, model, artefact, dimensions, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+        values,
     ).fetchone()
+    connection.execute(
+        "INSERT INTO generations (index_id, status) VALUES (?, 'serving')", (index_id,)
+    )
+    return Index(*connection.execute(INDEX + "WHERE i.id = ?", (index_id,)).fetchone())
+
+
+def _by_name(connection: sqlite3.Connection, name: str) -> Index:
+    row = connection.execute(INDEX + "WHERE i.name = ?", (name,)).fetchone()
     if row is None:
         raise IndexNotFoundError(
             f"Index `{name}` does not exist. List the indexes, or create it first."

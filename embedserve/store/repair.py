@@ -17,6 +17,9 @@ SELF_SEARCH_COUNT = 5
 # Equal texts have equal vectors, so a chunk may find a twin in its place; the slack is float32
 # rounding on both sides.
 SAME_VECTOR_SCORE = 0.9999
+# Chroma scales vectors to unit length once more: 28 % of rows then differ in a last bit, by 1.5e-8
+# at most (measured). Another text's vector differs in the first digit.
+SAME_VECTOR_ERROR = 1e-6
 # HNSW is approximate: one chunk that does not find itself may be chance and is upserted again;
 # a damaged index loses a third or more of its sample (measured), so 5 % is far from both.
 LOST_SHARE_OF_DAMAGE = 0.05
@@ -34,6 +37,10 @@ class IndexHealth:
     """Chunks that were asked to find themselves by their own vector."""
     lost: NDArray[np.int64]
     """Those that did not."""
+    differing: NDArray[np.int64]
+    """Those of the sample whose stored vector is not the catalog's."""
+    stored: int = 0
+    """Ids that the vector index holds."""
     is_unreadable: bool = False
     """It answers, but not questions about this index."""
 
@@ -54,7 +61,7 @@ def check(
     try:
         # Read before the catalog: an id seen here that the catalog then does not have is gone for
         # good, because ids are never used twice.
-        stored = vector_index.ids(index.id)
+        stored = vector_index.ids(index.key)
         waiting = catalog.changes.pending_ids(index.id)
         live = catalog.chunks.ids(index.id)
         settled = np.setdiff1d(live, waiting, assume_unique=True)
@@ -63,21 +70,24 @@ def check(
         present = np.intersect1d(settled, stored, assume_unique=True)
         drawn = _draw(present, sample)
         lost = _lost(catalog, vector_index, index, drawn)
+        differing = _differing(catalog, vector_index, index, drawn)
     except VectorStoreUnreachableError:
         raise
     except VectorStoreError:
         probe(vector_index)
         none = np.empty(0, dtype=np.int64)
-        return IndexHealth(none, none, sampled=0, lost=none, is_unreadable=True)
-    return IndexHealth(missing, extra, sampled=len(drawn), lost=lost)
+        return IndexHealth(none, none, 0, lost=none, differing=none, is_unreadable=True)
+    return IndexHealth(
+        missing, extra, len(drawn), lost=lost, differing=differing, stored=len(stored)
+    )
 
 
 def repair(catalog: Catalog, vector_index: VectorIndex, index: Index, health: IndexHealth) -> int:
     """Enqueue what `check` found wrong and return the number of changes; rebuild when damaged."""
     if health.is_damaged:
-        vector_index.drop(index.id)
+        vector_index.drop(index.key)
         return catalog.changes.enqueue_all(index.id)
-    upserts = np.union1d(health.missing, health.lost)
+    upserts = np.union1d(np.union1d(health.missing, health.lost), health.differing)
     if len(upserts):
         catalog.changes.enqueue_upserts(index.id, upserts.tolist())
     if len(health.extra):
@@ -97,8 +107,21 @@ def _lost(
     sample = catalog.chunks.vectors_of(index, ids.tolist())
     lost = []
     for chunk_id, vector in zip(sample.ids.tolist(), sample.vectors, strict=True):
-        hits = vector_index.search(index.id, vector, count=SELF_SEARCH_COUNT)
+        hits = vector_index.search(index.key, vector, count=SELF_SEARCH_COUNT)
         is_found = any(hit.id == chunk_id for hit in hits)
         if not is_found and not (hits and hits[0].score >= SAME_VECTOR_SCORE):
             lost.append(chunk_id)
     return np.array(lost, dtype=np.int64)
+
+
+def _differing(
+    catalog: Catalog, vector_index: VectorIndex, index: Index, ids: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    right = catalog.chunks.vectors_of(index, ids.tolist())
+    stored = vector_index.vectors(index.key, right.ids)
+    if stored.vectors.shape[1:] != right.vectors.shape[1:]:
+        return right.ids
+    common, ours, theirs = np.intersect1d(right.ids, stored.ids, return_indices=True)
+    distances = np.abs(right.vectors[ours] - stored.vectors[theirs]).max(axis=1, initial=0)
+    # What came without a vector is as wrong as what came with another's; NaN is no distance.
+    return np.setdiff1d(right.ids, common[distances <= SAME_VECTOR_ERROR])

@@ -1,10 +1,9 @@
--- The catalog, schema version 2. Run on an empty file and on one of an older version, which gets
--- the tables that it lacks; `user_version` says that it ran.
+-- The catalog, schema version 3, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
 -- so what the vector index still holds of the past can never be mistaken for the present.
-CREATE TABLE IF NOT EXISTS indexes (
+CREATE TABLE indexes (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     name       TEXT NOT NULL UNIQUE,
     definition TEXT NOT NULL,
@@ -16,7 +15,7 @@ CREATE TABLE IF NOT EXISTS indexes (
 
 -- One row for each file, readable or not. The problem columns are null when the present version
 -- of the file was read.
-CREATE TABLE IF NOT EXISTS documents (
+CREATE TABLE documents (
     id                   INTEGER PRIMARY KEY,
     index_id             INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
     path                 TEXT NOT NULL,
@@ -35,7 +34,7 @@ CREATE TABLE IF NOT EXISTS documents (
 ) STRICT;
 
 -- index_id repeats what the document says, so that one index is scanned without touching others.
-CREATE TABLE IF NOT EXISTS chunks (
+CREATE TABLE chunks (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     index_id    INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
     document_id INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
@@ -50,12 +49,12 @@ CREATE TABLE IF NOT EXISTS chunks (
 ) STRICT;
 
 -- Covers every scan that needs ids and vectors only: the texts are never read for it.
-CREATE INDEX IF NOT EXISTS chunks_by_index ON chunks (index_id, id, text_hash);
+CREATE INDEX chunks_by_index ON chunks (index_id, id, text_hash);
 
 -- A text is embedded once for each artefact. Rows outlive the chunks that asked for them: a file
 -- that comes back, or a model that comes back, costs no compute.
 -- Not WITHOUT ROWID: rows of 1.5 kB would spill out of an index's leaf into a page each.
-CREATE TABLE IF NOT EXISTS vectors (
+CREATE TABLE vectors (
     artefact  TEXT NOT NULL,
     text_hash TEXT NOT NULL,
     vector    BLOB NOT NULL,
@@ -63,30 +62,41 @@ CREATE TABLE IF NOT EXISTS vectors (
 ) STRICT;
 
 -- Where the vectors of an artefact were computed first: JSON of services/origins.py. Another class of
--- CPU may give other bits. (Since version 2.)
-CREATE TABLE IF NOT EXISTS origins (
+-- CPU may give other bits.
+CREATE TABLE origins (
     artefact TEXT PRIMARY KEY,
     origin   TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What the vector index has yet to do, oldest first. No reference to chunks: a delete outlives
 -- its chunk.
-CREATE TABLE IF NOT EXISTS changes (
+CREATE TABLE changes (
     seq      INTEGER PRIMARY KEY AUTOINCREMENT,
     index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
     chunk_id INTEGER NOT NULL,
     op       TEXT NOT NULL CHECK (op IN ('upsert', 'delete'))
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS changes_by_index ON changes (index_id, seq);
+CREATE INDEX changes_by_index ON changes (index_id, seq);
 
--- Deleted indexes that the vector index has yet to forget. No reference: the index is gone.
-CREATE TABLE IF NOT EXISTS dropped_indexes (
-    index_id INTEGER PRIMARY KEY
+-- Under which key the vector index holds an index: one serves, and another may be filled beside it.
+-- `filled_to` is the last chunk that the one being built was given, in order of id.
+-- AUTOINCREMENT: no key is used twice.
+CREATE TABLE generations (
+    key       INTEGER PRIMARY KEY AUTOINCREMENT,
+    index_id  INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    status    TEXT NOT NULL CHECK (status IN ('serving', 'building')),
+    filled_to INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (index_id, status)
+) STRICT;
+
+-- Generations that the vector index has yet to forget. No reference: their index may be gone.
+CREATE TABLE dropped_generations (
+    key INTEGER PRIMARY KEY
 ) STRICT;
 
 -- index_name is a word, not a reference: the history of a deleted index stays readable.
-CREATE TABLE IF NOT EXISTS jobs (
+CREATE TABLE jobs (
     seq                 INTEGER PRIMARY KEY AUTOINCREMENT,
     id                  TEXT NOT NULL UNIQUE,
     index_name          TEXT NOT NULL,
@@ -103,18 +113,18 @@ CREATE TABLE IF NOT EXISTS jobs (
     runner              TEXT
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
-CREATE INDEX IF NOT EXISTS jobs_by_index ON jobs (index_name, seq);
+CREATE INDEX jobs_by_status ON jobs (status, seq);
+CREATE INDEX jobs_by_index ON jobs (index_name, seq);
 
 -- Files by outcome. Written with job_files, and kept when those rows of an old job are deleted.
-CREATE TABLE IF NOT EXISTS job_counts (
+CREATE TABLE job_counts (
     job_id  TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
     outcome TEXT NOT NULL,
     files   INTEGER NOT NULL,
     PRIMARY KEY (job_id, outcome)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS job_files (
+CREATE TABLE job_files (
     job_id               TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
     path                 TEXT NOT NULL,
     outcome              TEXT NOT NULL,
@@ -128,7 +138,7 @@ CREATE TABLE IF NOT EXISTS job_files (
     PRIMARY KEY (job_id, path)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS meta (
+CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

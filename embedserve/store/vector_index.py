@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.registry import Registry
-from embedserve.types import ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredId, Vectors
 
 
 class VectorIndex(Protocol):
-    """Nearest vectors by cosine. `key` is `Index.id`; every method raises VectorStoreError.
+    """Nearest vectors by cosine. `key` is `Index.key`; every method raises VectorStoreError.
 
     For want of any answer that is VectorStoreUnreachableError: it is no sign of damage. Safe to
     call from many threads. A method on a key that holds nothing is not an error.
@@ -40,6 +40,10 @@ class VectorIndex(Protocol):
         """Return every id that is stored, ascending."""
         ...
 
+    def vectors(self, key: int, ids: NDArray[np.int64]) -> ChunkVectors:
+        """Return those of these ids that are stored, ascending, with their vectors."""
+        ...
+
     def drop(self, key: int) -> None:
         """Forget everything under this key."""
         ...
@@ -63,7 +67,7 @@ class VectorIndexFactory(Protocol):
 
 def probe(vector_index: VectorIndex) -> None:
     """Return when the vector index answers; raise VectorStoreError when it does not."""
-    vector_index.count(0)  # no index has that id
+    vector_index.count(0)  # no generation has that key
 
 
 VECTOR_INDEXES: Registry[VectorIndexFactory] = Registry(

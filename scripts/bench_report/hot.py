@@ -59,6 +59,9 @@ def ours() -> ASGIApp:
         indexes=absent,
         ingestion=absent,
         search=absent,
+        checks=absent,
+        rebuilds=absent,
+        archives=absent,
         health=absent,
         metrics=Metrics(),
     )

@@ -1,0 +1,131 @@
+"""Whether the catalog's file and an index's vectors are what they should be."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.store.database import Database
+from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
+from embedserve.types import Index
+
+PAGE = 2000  # vectors in memory at once
+SHOWN = 20  # of what SQLite finds wrong
+UNIT_SLACK = 1e-3
+"""How far a vector's length may be from one: engines round to bfloat16 at worst."""
+
+# Every live chunk with its vector, or none.
+CHUNK_VECTORS = """
+SELECT c.id, v.vector FROM chunks c
+LEFT JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
+WHERE c.index_id = ? AND c.id > ? ORDER BY c.id LIMIT ?
+"""
+
+EMBEDDED_CHUNKS = """
+SELECT c.id, c.text_hash, c.text, c.heading, d.title FROM chunks c
+JOIN documents d ON d.id = c.document_id
+WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id
+"""
+
+UNUSED = """
+FROM vectors WHERE (artefact, text_hash) NOT IN (
+  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id)
+"""
+
+
+@dataclass(frozen=True)
+class EmbeddedChunk:
+    """What a chunk's vector was computed from."""
+
+    id: int
+    text_hash: str
+    text: str
+    heading: tuple[str, ...]
+    title: str
+
+
+@dataclass(frozen=True)
+class VectorPage:
+    """What a look at one page of chunks gave."""
+
+    read: int
+    bad: NDArray[np.int64]
+    """Chunk ids without a sound vector, ascending."""
+
+
+class Integrity:
+    """Look for damage, and put vectors right."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def file_problems(self) -> list[str]:
+        """Return what SQLite finds wrong with the whole file, in its words; reads all of it."""
+        with self._database.read() as connection:
+            found = connection.execute(f"PRAGMA quick_check({SHOWN})").fetchall()
+            problems = [str(row[0]) for row in found if row[0] != "ok"]
+            orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(SHOWN)
+        return problems + [
+            f"row {row} of {table} refers to a row of {parent} that is gone"
+            for table, row, parent, _ in orphans
+        ]
+
+    def bad_vectors(self, index: Index) -> Iterator[VectorPage]:
+        """Look at the vectors of every live chunk, a page at a time.
+
+        Sound is: there, of the right size, finite, of unit length.
+        """
+        after_id = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    CHUNK_VECTORS, (index.artefact, index.id, after_id, PAGE)
+                ).fetchall()
+            if not rows:
+                return
+            yield VectorPage(len(rows), _unsound(rows, index.dimensions))
+            after_id = rows[-1][0]
+
+    def embedded_chunks(self, index_id: int, ids: Sequence[int]) -> list[EmbeddedChunk]:
+        """Return what the vectors of these chunks were computed from."""
+        with self._database.read() as connection:
+            rows = connection.execute(EMBEDDED_CHUNKS, (index_id, id_list(ids)))
+            return [
+                EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title)
+                for id_, text_hash, text, heading, title in rows
+            ]
+
+    def replace_vector(self, index: Index, text_hash: str, vector: NDArray[np.float32]) -> None:
+        """Store a vector again, and ask for it to be carried to the vector index."""
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
+                " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector",
+                (index.artefact, text_hash, to_blob(vector)),
+            )
+            connection.execute(
+                "INSERT INTO changes (index_id, chunk_id, op) SELECT c.index_id, c.id, 'upsert'"
+                " FROM chunks c JOIN indexes i ON i.id = c.index_id"
+                " WHERE i.artefact = ? AND c.text_hash = ?",
+                (index.artefact, text_hash),
+            )
+
+    def count_unused_vectors(self) -> int:
+        """Count the vectors that no chunk of any index has: they wait for their text's return."""
+        with self._database.read() as connection:
+            count: int = connection.execute("SELECT count(*) " + UNUSED).fetchone()[0]
+            return count
+
+
+def _unsound(rows: Sequence[tuple[int, bytes | None]], dimensions: int) -> NDArray[np.int64]:
+    size = dimensions * BYTES_PER_FLOAT
+    bad = [id_ for id_, blob in rows if blob is None or len(blob) != size]
+    whole = [(id_, blob) for id_, blob in rows if blob is not None and len(blob) == size]
+    flat = np.frombuffer(b"".join(blob for _, blob in whole), dtype="<f4")
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(flat.reshape(len(whole), dimensions), axis=1)
+        is_unit = np.abs(lengths - 1) <= UNIT_SLACK  # False for NaN
+    bad += [id_ for (id_, _), is_sound in zip(whole, is_unit, strict=True) if not is_sound]
+    return np.array(sorted(bad), dtype=np.int64)

@@ -1,0 +1,134 @@
+-- The catalog, schema version 2. Run on an empty file and on one of an older version, which gets
+-- the tables that it lacks; `user_version` says that it ran.
+-- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
+
+-- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
+-- so what the vector index still holds of the past can never be mistaken for the present.
+CREATE TABLE IF NOT EXISTS indexes (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE,
+    definition TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    artefact   TEXT NOT NULL,
+    dimensions INTEGER NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT;
+
+-- One row for each file, readable or not. The problem columns are null when the present version
+-- of the file was read.
+CREATE TABLE IF NOT EXISTS documents (
+    id                   INTEGER PRIMARY KEY,
+    index_id             INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    path                 TEXT NOT NULL,
+    size_bytes           INTEGER NOT NULL,
+    mtime_ns             INTEGER NOT NULL,
+    sha256               TEXT NOT NULL,
+    title                TEXT NOT NULL,
+    kind                 TEXT NOT NULL,
+    problem_code         TEXT,
+    problem_stage        TEXT,
+    problem_message      TEXT,
+    problem_hint         TEXT,
+    problem_is_retryable INTEGER,
+    indexed_at           TEXT NOT NULL,
+    UNIQUE (index_id, path)
+) STRICT;
+
+-- index_id repeats what the document says, so that one index is scanned without touching others.
+CREATE TABLE IF NOT EXISTS chunks (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    index_id    INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    document_id INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+    ordinal     INTEGER NOT NULL,
+    span_start  INTEGER NOT NULL,
+    span_end    INTEGER NOT NULL,
+    page        INTEGER,
+    heading     TEXT NOT NULL,
+    text_hash   TEXT NOT NULL,
+    text        TEXT NOT NULL,
+    UNIQUE (document_id, ordinal)
+) STRICT;
+
+-- Covers every scan that needs ids and vectors only: the texts are never read for it.
+CREATE INDEX IF NOT EXISTS chunks_by_index ON chunks (index_id, id, text_hash);
+
+-- A text is embedded once for each artefact. Rows outlive the chunks that asked for them: a file
+-- that comes back, or a model that comes back, costs no compute.
+-- Not WITHOUT ROWID: rows of 1.5 kB would spill out of an index's leaf into a page each.
+CREATE TABLE IF NOT EXISTS vectors (
+    artefact  TEXT NOT NULL,
+    text_hash TEXT NOT NULL,
+    vector    BLOB NOT NULL,
+    PRIMARY KEY (artefact, text_hash)
+) STRICT;
+
+-- Where the vectors of an artefact were computed first: JSON of services/origins.py. Another class of
+-- CPU may give other bits. (Since version 2.)
+CREATE TABLE IF NOT EXISTS origins (
+    artefact TEXT PRIMARY KEY,
+    origin   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What the vector index has yet to do, oldest first. No reference to chunks: a delete outlives
+-- its chunk.
+CREATE TABLE IF NOT EXISTS changes (
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    chunk_id INTEGER NOT NULL,
+    op       TEXT NOT NULL CHECK (op IN ('upsert', 'delete'))
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS changes_by_index ON changes (index_id, seq);
+
+-- Deleted indexes that the vector index has yet to forget. No reference: the index is gone.
+CREATE TABLE IF NOT EXISTS dropped_indexes (
+    index_id INTEGER PRIMARY KEY
+) STRICT;
+
+-- index_name is a word, not a reference: the history of a deleted index stays readable.
+CREATE TABLE IF NOT EXISTS jobs (
+    seq                 INTEGER PRIMARY KEY AUTOINCREMENT,
+    id                  TEXT NOT NULL UNIQUE,
+    index_name          TEXT NOT NULL,
+    path                TEXT NOT NULL,
+    status              TEXT NOT NULL CHECK (status IN (
+        'queued', 'running', 'succeeded', 'succeeded_with_errors', 'failed', 'cancelled')),
+    created_at          TEXT NOT NULL,
+    started_at          TEXT,
+    finished_at         TEXT,
+    error               TEXT,
+    files_total         INTEGER,
+    chunks_embedded     INTEGER NOT NULL DEFAULT 0,
+    is_cancel_requested INTEGER NOT NULL DEFAULT 0,
+    runner              TEXT
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, seq);
+CREATE INDEX IF NOT EXISTS jobs_by_index ON jobs (index_name, seq);
+
+-- Files by outcome. Written with job_files, and kept when those rows of an old job are deleted.
+CREATE TABLE IF NOT EXISTS job_counts (
+    job_id  TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    outcome TEXT NOT NULL,
+    files   INTEGER NOT NULL,
+    PRIMARY KEY (job_id, outcome)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS job_files (
+    job_id               TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    path                 TEXT NOT NULL,
+    outcome              TEXT NOT NULL,
+    chunks               INTEGER NOT NULL,
+    problem_code         TEXT,
+    problem_stage        TEXT,
+    problem_message      TEXT,
+    problem_hint         TEXT,
+    problem_is_retryable INTEGER,
+    warnings             TEXT NOT NULL,  -- JSON list of sentences
+    PRIMARY KEY (job_id, path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
