@@ -30,6 +30,9 @@ Lane = Literal["small", "bulk"]
 
 Arithmetic = Literal["f32", "bf16", "f16"]
 
+ModelKind = Literal["embedding", "reranker"]
+"""What a model gives: vectors of texts, or scores of a query with documents."""
+
 
 # -- a model, as the engine sees it -----------------------------------------------------------
 
@@ -71,6 +74,7 @@ class EncoderSpec:
     """Whether vectors are standardized over their features before they are cut."""
     recipe: str = ""
     """Name of what was done to the weights, for people."""
+    kind: ModelKind = "embedding"
 
 
 # -- a file on its way in ---------------------------------------------------------------------

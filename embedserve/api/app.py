@@ -8,11 +8,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from embedserve import __version__
-from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai
+from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai, rerank
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.replies import Services
+from embedserve.api.rerank_schemas import RERANK_SCHEMAS
 
 App = ASGIApp
 """What `create_app` returns, for those who may not import the framework."""
@@ -33,6 +34,7 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     "/api/embed": ollama.embed,
     "/api/embeddings": ollama.embeddings,
     "/v1/embeddings": openai.embeddings,
+    **rerank.ROUTES,
 }
 
 
@@ -64,7 +66,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
 
     def describe_all() -> dict[str, Any]:
         document = describe_framework()
-        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS}}
+        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS, **RERANK_SCHEMAS}}
 
     app.openapi = describe_all  # type: ignore[method-assign]  # the framework's documented way
     return app

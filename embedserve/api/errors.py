@@ -1,6 +1,7 @@
 """Errors to HTTP: one table of statuses, one body shape for each dialect."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -30,6 +31,18 @@ STATUS: dict[type[EmbedserveError], int] = {
 
 OPENAI_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "api_error"}
 
+TEI_TYPES = {404: "NotFound", 429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
+
+# Reranking under foreign paths. Cohere's clients read `message`, Jina's `detail`; both call /v1.
+RERANK_ERRORS: dict[str, Callable[[int, str], dict[str, Any]]] = {
+    "/v1/rerank": lambda status, message: {"message": message, "detail": message},
+    "/v2/rerank": lambda status, message: {"message": message},
+    "/rerank": lambda status, message: {
+        "error": message,
+        "error_type": TEI_TYPES.get(status, "Validation"),
+    },
+}
+
 BUG = "Unexpected failure; the server's log has the details."
 
 
@@ -50,7 +63,9 @@ def error_response(path: str, status: int, message: str, *, retry_after_s: int =
     """Return an error as the dialect of `path` writes it."""
     body: dict[str, Any] = {"error": message}
     media_type = "application/json; charset=utf-8"
-    if path.startswith("/v1/"):
+    if path in RERANK_ERRORS:
+        body, media_type = RERANK_ERRORS[path](status, message), "application/json"
+    elif path.startswith("/v1/"):
         fallback = "invalid_request_error" if status < 500 else "api_error"
         kind = OPENAI_TYPES.get(status, fallback)
         body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
@@ -64,8 +79,8 @@ def respond(path: str, error: EmbedserveError) -> Response:
     status, retry_after_s = status_of(error), 1
     if isinstance(error, errors.OverloadedError):
         retry_after_s = error.retry_after_s or 1
-        # OpenAI's clients back off on 429, Ollama's know 503 only.
-        status = 429 if path.startswith("/v1/") else status
+        # OpenAI's, Cohere's and TEI's clients back off on 429, Ollama's know 503 only.
+        status = 429 if path.startswith("/v1/") or path in RERANK_ERRORS else status
     return error_response(path, status, error.message, retry_after_s=retry_after_s)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 _TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _NUMBERS = {"type": "array", "items": {"type": "number", "format": "float"}}
-_MODEL = {"type": "string", "description": "Installed model, such as `all-minilm`."}
+MODEL = {"type": "string", "description": "Installed model, such as `all-minilm`."}
 _DIMENSIONS = {
     "type": "integer",
     "minimum": 1,
@@ -14,7 +14,7 @@ _OPTIONS = {
     "type": "object",
     "description": "`num_ctx` is a shorter length limit in tokens; other options do nothing.",
 }
-_KEEP_ALIVE = {
+KEEP_ALIVE = {
     "anyOf": [{"type": "number"}, {"type": "string"}],
     "description": "How long the model stays in memory after this request: seconds, or a duration "
     "such as `5m`; 0 lets it go, negative keeps it.",
@@ -28,11 +28,11 @@ _TIMEOUT = {
 _WARNINGS = {"type": "array", "items": {"type": "string"}}
 
 
-def _route(
+def describe_hot(
     summary: str, tag: str, body: dict[str, Any], required: list[str], reply: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return what stands under the path of a hot route; `reply` is the schema of its answer."""
     sent = {"type": "object", "required": required, "properties": body}
-    given = {"type": "object", "properties": reply}
     errors = {
         "400": "Something in the request is wrong; the message says what.",
         "404": "There is no such model.",
@@ -48,8 +48,8 @@ def _route(
             "requestBody": {"required": True, "content": {"application/json": {"schema": sent}}},
             "responses": {
                 "200": {
-                    "description": "The vectors, in the order of the texts.",
-                    "content": {"application/json": {"schema": given}},
+                    "description": reply["description"],
+                    "content": {"application/json": {"schema": reply}},
                 },
                 **described,
             },
@@ -57,72 +57,81 @@ def _route(
     }
 
 
+def _vectors(properties: dict[str, Any]) -> dict[str, Any]:
+    described = "The vectors, in the order of the texts."
+    return {"type": "object", "description": described, "properties": properties}
+
+
 HOT_SCHEMAS = {
-    "/api/embed": _route(
+    "/api/embed": describe_hot(
         "Embed one text or many (Ollama)",
         "ollama",
         {
-            "model": _MODEL,
+            "model": MODEL,
             "input": _TEXTS,
             "truncate": {"type": "boolean", "default": True},
             "dimensions": _DIMENSIONS,
-            "keep_alive": _KEEP_ALIVE,
+            "keep_alive": KEEP_ALIVE,
             "options": _OPTIONS,
         },
         ["model"],
-        {
-            "model": {"type": "string"},
-            "embeddings": {"type": "array", "items": _NUMBERS},
-            "total_duration": {"type": "integer", "description": "Nanoseconds."},
-            "load_duration": {"type": "integer", "description": "Nanoseconds."},
-            "prompt_eval_count": {"type": "integer", "description": "Tokens embedded."},
-            "warnings": _WARNINGS,
-        },
+        _vectors(
+            {
+                "model": {"type": "string"},
+                "embeddings": {"type": "array", "items": _NUMBERS},
+                "total_duration": {"type": "integer", "description": "Nanoseconds."},
+                "load_duration": {"type": "integer", "description": "Nanoseconds."},
+                "prompt_eval_count": {"type": "integer", "description": "Tokens embedded."},
+                "warnings": _WARNINGS,
+            }
+        ),
     ),
-    "/api/embeddings": _route(
+    "/api/embeddings": describe_hot(
         "Embed one text (Ollama, older)",
         "ollama",
         {
-            "model": _MODEL,
+            "model": MODEL,
             "prompt": {"type": "string"},
-            "keep_alive": _KEEP_ALIVE,
+            "keep_alive": KEEP_ALIVE,
             "options": _OPTIONS,
         },
         ["model"],
-        {"embedding": _NUMBERS},
+        _vectors({"embedding": _NUMBERS}),
     ),
-    "/v1/embeddings": _route(
+    "/v1/embeddings": describe_hot(
         "Embed one text or many (OpenAI)",
         "openai",
         {
-            "model": _MODEL,
+            "model": MODEL,
             "input": _TEXTS,
             "encoding_format": {"type": "string", "enum": ["float", "base64"]},
             "dimensions": _DIMENSIONS,
         },
         ["model", "input"],
-        {
-            "object": {"type": "string"},
-            "data": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "object": {"type": "string"},
-                        "index": {"type": "integer"},
-                        "embedding": {"anyOf": [_NUMBERS, {"type": "string"}]},
+        _vectors(
+            {
+                "object": {"type": "string"},
+                "data": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "object": {"type": "string"},
+                            "index": {"type": "integer"},
+                            "embedding": {"anyOf": [_NUMBERS, {"type": "string"}]},
+                        },
                     },
                 },
-            },
-            "model": {"type": "string"},
-            "usage": {
-                "type": "object",
-                "properties": {
-                    "prompt_tokens": {"type": "integer"},
-                    "total_tokens": {"type": "integer"},
+                "model": {"type": "string"},
+                "usage": {
+                    "type": "object",
+                    "properties": {
+                        "prompt_tokens": {"type": "integer"},
+                        "total_tokens": {"type": "integer"},
+                    },
                 },
-            },
-            "warnings": _WARNINGS,
-        },
+                "warnings": _WARNINGS,
+            }
+        ),
     ),
 }

@@ -13,8 +13,8 @@ from embedserve.api.replies import Services
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
-    open_embedding,
     open_engine,
+    open_inference,
     open_probe,
 )
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
@@ -127,8 +127,10 @@ def _services(
         # More files than extractors: the engine stays busy while the next ones are read.
         files_at_once=settings.extract_workers + 2,
     )
+    inference = open_inference(settings, engine, stack)
     return Services(
-        embedding=open_embedding(settings, engine, stack),
+        embedding=inference.embedding,
+        reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),

@@ -59,10 +59,16 @@ class Encoder:
         limit = max(limit, self._tokenizer.special_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
-    def tokenize_pairs(self, query: str, texts: Sequence[str]) -> list[TokenizedText]:
-        """Return the ids of `query` with each text, for a reranker, cut to the model's length."""
-        limit = self.spec.max_tokens
-        return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
+    def tokenize_pairs(
+        self, query: str, texts: Sequence[str], *, max_text_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return the ids of `query` with each text, for a reranker; texts are cut to what fits.
+
+        Raises InputTooLongError for a query that fills the model by itself.
+        """
+        return self._tokenizer.tokenize_pairs(
+            query, texts, self.spec.max_tokens, max_text_tokens=max_text_tokens
+        )
 
     def submit(
         self,

@@ -230,6 +230,7 @@ class CandidateSearch:
             arithmetic=runtime.arithmetic,
             dynamic_group=runtime.dynamic_group,
             pad_token_id=runtime.pad_token_id,
+            kind=task.kind,
         )
         machine = task.machine
         return LoadedModel(bench, spec, task.kind, device=machine.device, threads=machine.threads)

@@ -1,22 +1,18 @@
 """Texts to vectors for the API dialects: one service call behind all of them."""
 
-import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
-from embedserve.engine.encoder import Encoder
-from embedserve.errors import DeadlineError, InputTooLongError, OverloadedError, TooLargeError
+from embedserve.errors import InputTooLongError, TooLargeError
+from embedserve.services.deadlines import in_time
 from embedserve.services.encoders import Encoders
+from embedserve.services.loading import ModelLoader
 from embedserve.services.shorter import cut, warnings_of
 from embedserve.services.tokenizing import TokenizerPool
 from embedserve.services.vectors import VectorSource
 from embedserve.types import Lane, Vectors
-
-# Models that may be loading at once; more wait for their turn.
-_LOADERS = 4
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,7 @@ class EmbeddingService:
         self._encoders = encoders
         self._source = VectorSource(cache)
         self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
-        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
-        self._loading: dict[str, asyncio.Future[Encoder]] = {}
+        self._models = ModelLoader(encoders, "embedding")
         self._limits = limits
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
@@ -89,29 +84,15 @@ class EmbeddingService:
                 f"{len(request.texts)} texts in one request; at most {self._limits.max_texts} are "
                 "allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
             )
-        timeout_s = self._limits.timeout_s or None
-        if request.timeout_s is not None:
-            timeout_s = min(request.timeout_s, timeout_s or request.timeout_s)
-        if timeout_s is None:
-            return await self._embed(request, deadline_s=None)
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            # What waits for a model, a tokenizer or a worker is dropped; the engine itself is told
-            # the deadline too.
-            async with asyncio.timeout(timeout_s):
-                return await self._embed(request, deadline_s=deadline_s)
-        except (TimeoutError, OverloadedError) as error:
-            if isinstance(error, OverloadedError) and time.monotonic() < deadline_s:
-                raise
-            raise DeadlineError(
-                f"The request was not done within {timeout_s:g} s, its time limit "
-                "(X-Request-Timeout-Ms, EMBEDSERVE_REQUEST_TIMEOUT_S). Send it again when the "
-                "server is less busy, in smaller parts, or with more time."
-            ) from None
+        return await in_time(
+            lambda deadline_s: self._embed(request, deadline_s=deadline_s),
+            timeout_s=request.timeout_s,
+            limit_s=self._limits.timeout_s,
+        )
 
     async def _embed(self, request: EmbedRequest, *, deadline_s: float | None) -> Embeddings:
         started = time.perf_counter_ns()
-        encoder = await self._encoder(request.model)
+        encoder = await self._models.encoder(request.model)
         loaded = time.perf_counter_ns()
         encoder.touch()  # what the cache answers is use too
         try:
@@ -139,15 +120,4 @@ class EmbeddingService:
     def close(self) -> None:
         """Load and tokenize nothing more."""
         self._tokenizers.close()
-        self._loaders.shutdown(wait=False, cancel_futures=True)
-
-    async def _encoder(self, name: str) -> Encoder:
-        if encoder := self._encoders.find(name):
-            return encoder
-        # One thread for each model that is loading, however many wait for it, and none of those
-        # that tokenize: the other models go on.
-        if name not in self._loading:
-            loop = asyncio.get_running_loop()
-            self._loading[name] = loop.run_in_executor(self._loaders, self._encoders.get, name)
-            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
-        return await asyncio.shield(self._loading[name])
+        self._models.close()

@@ -1,13 +1,15 @@
 """Texts to tokens beside the event loop, in turns, so that no text keeps the others waiting."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
+
+Tokenize = Callable[[Sequence[str]], list[TokenizedText]]
 
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
@@ -31,12 +33,26 @@ class TokenizerPool:
 
         Raises TooLargeError that names the text. When the caller is cancelled, the rest is left.
         """
-        if sum(map(_cost, texts)) <= ON_LOOP_CHARS:
-            return encoder.tokenize(texts, max_tokens=max_tokens)
+        return await self._tokenize(partial(encoder.tokenize, max_tokens=max_tokens), texts)
+
+    async def tokenize_pairs(
+        self, encoder: Encoder, query: str, texts: Sequence[str], *, max_text_tokens: int | None
+    ) -> list[TokenizedText]:
+        """Return the tokens of `query` with each text, see `Encoder.tokenize_pairs`.
+
+        Raises InputTooLongError, and TooLargeError that names the text.
+        """
+        tokenize = partial(encoder.tokenize_pairs, query, max_text_tokens=max_text_tokens)
+        return await self._tokenize(tokenize, texts, more_chars=len(query))
+
+    async def _tokenize(
+        self, tokenize: Tokenize, texts: Sequence[str], *, more_chars: int = 0
+    ) -> list[TokenizedText]:
+        if sum(map(_cost, texts)) + more_chars <= ON_LOOP_CHARS:
+            return tokenize(texts)
         for position, text in enumerate(texts):
             self._refuse_too_large(position, text)
         loop = asyncio.get_running_loop()
-        tokenize = partial(encoder.tokenize, max_tokens=max_tokens)
         tokenized: list[TokenizedText] = []
         for turn in _turns(texts):
             tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
