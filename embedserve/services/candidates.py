@@ -215,6 +215,7 @@ class CandidateSearch:
             output=str(ranges),
             max_tokens=self._task.max_tokens,
             pad_token_id=self._task.pad_token_id,
+            kind=self._task.kind,
         )
         return ranges
 

@@ -135,7 +135,7 @@ def _truncated(request: RerankRequest, pairs: Sequence[TokenizedText]) -> tuple[
     truncated = tuple(i for i, pair in enumerate(pairs) if pair.is_truncated)
     if truncated and not request.truncate:
         raise InputTooLongError(
-            f"Document {truncated[0]} is longer than the room that the query leaves in the model, "
-            "and `truncate` is false. Shorten it, or let it be cut."
+            f"Document {truncated[0]} is longer than what fits beside the query (or than "
+            "`max_tokens_per_doc`), and `truncate` is false. Shorten it, or let it be cut."
         )
     return truncated
