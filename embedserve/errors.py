@@ -18,6 +18,7 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     ├── OverloadedError              refused early; come back later
     ├── DeadlineError                not done within the time that the request had
     ├── ModelError                   a model that cannot be fetched, exported or trusted
+    │   └── NotFiniteError             vectors of NaN or infinity
     ├── ExtractionError              one file that could not be turned into text
     ├── VectorStoreError             Chroma is down or does not answer as it should
     │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
@@ -41,7 +42,18 @@ class EmbedserveError(Exception):
 
 
 class InvalidRequestError(EmbedserveError):
-    """The request cannot be carried out as it stands."""
+    """The request cannot be carried out as it stands.
+
+    `field`: the one of its fields that is at fault, where it is one alone.
+    `positions`: the texts that are at fault, where the others are not.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, positions: Sequence[int] = ()
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.positions = tuple(positions)
 
 
 class InvalidNameError(InvalidRequestError):
@@ -113,6 +125,14 @@ class DeadlineError(EmbedserveError):
 
 class ModelError(EmbedserveError):
     """A model could not be fetched, exported, verified or run."""
+
+
+class NotFiniteError(ModelError):
+    """A model gave vectors that are no numbers, to the texts at `positions`."""
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        super().__init__("embedding contains NaN or Inf values")
+        self.positions = tuple(positions)
 
 
 class ExtractionError(EmbedserveError):

@@ -9,13 +9,23 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from embedserve.errors import StartupError
+from embedserve.types import BatchTokens
 
 PREFIX = "EMBEDSERVE_"
+SECRETS = ("api_keys", "api_key", "upstream")
+"""Settings whose values are not repeated in errors: keys, and a URL that may hold a password."""
 MIB = 1024 * 1024
 
 
@@ -53,14 +63,20 @@ class Settings(BaseSettings):
     models_memory_bytes: int = Field(default=0, ge=0)
     """Memory for loaded models together; those used longest ago are let go for others. 0 means half
     of what this process may use."""
+    max_loaded_models: int = Field(default=0, ge=0)
+    """Models in memory at once besides the default one; those used longest ago are let go for
+    others. 0 means as many as have room."""
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "cpu"
     """Where models run. A device that is not there is an error, never a fallback; `auto` is `cuda`
     where it works, else `cpu`."""
     threads: int = Field(default=0, ge=0)
     """Engine worker threads; 0 means one for each core this process may use."""
-    micro_batch_tokens: int = Field(default=256, ge=1)
+    alone_threads: int = Field(default=1, ge=0)
+    """Threads for a text that is alone in the engine; 0 means one for each core. More than 1 loads
+    each model twice."""
+    micro_batch_tokens: int = Field(default=BatchTokens.usual, ge=1)
     """Tokens that one engine call carries at most (a longer text runs alone)."""
-    bulk_batch_tokens: int = Field(default=1024, ge=1)
+    bulk_batch_tokens: int = Field(default=BatchTokens.bulk, ge=1)
     """The same for large requests and ingestion while no small request came for two seconds."""
     small_request_tokens: int = Field(default=512, ge=1)
     """Requests up to this many tokens go ahead of larger ones and of ingestion."""
@@ -71,12 +87,17 @@ class Settings(BaseSettings):
     worker_timeout_s: float = Field(default=60, gt=0)
     """Seconds after which an engine call that does not come back is given up."""
     request_timeout_s: float = Field(default=0, ge=0)
-    """Seconds after which an embedding request is given up with 503; 0 means never. A request may
-    ask for less (`X-Request-Timeout-Ms`)."""
+    """Seconds after which an embedding request, or a query, is given up with 503; 0 means never. A
+    request may ask for less (`X-Request-Timeout-Ms`)."""
+    drain_s: int = Field(default=10, ge=1)
+    """Seconds that requests get to end when the server is told to stop; then they are refused."""
     ready_timeout_s: float = Field(default=5, gt=0)
     """Seconds that `/ready` waits for the default model to embed its canary text."""
     cache_bytes: int = Field(default=64 * MIB, ge=0)
     """Memory for finished vectors, so that the same text is embedded once; 0 switches it off."""
+    max_requests: int = Field(default=0, ge=0)
+    """Requests that are worked on or wait at once (probes and other GET requests do not count);
+    more are refused with 503. 0 means no limit."""
     max_request_bytes: int = Field(default=64 * MIB, ge=1)
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)
@@ -85,7 +106,24 @@ class Settings(BaseSettings):
     """Bytes of one text in an embedding request, in UTF-8."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Web pages that may call besides those of this machine, separated by commas, such as
-    `https://chat.example`; `*` is any."""
+    `https://chat.example` or `https://*.example:*`; `*` alone is any."""
+    api_keys: SecretStr | None = None
+    """Keys of which callers must send one, as `scope:key` separated by commas; scopes are `read`,
+    `ingest`, `admin`, or several such as `read+ingest`. Without keys everybody may do all."""
+    api_keys_file: Path | None = None
+    """File with such keys, one a line; lines with `#` are comments. Both settings may be used."""
+    api_key: SecretStr | None = None
+    """Key that the commands send to the running server."""
+    upstream: str | None = None
+    """An Ollama, such as `http://127.0.0.1:11435`, that gets what is not served here: generation,
+    and models that are not installed here. Its models are listed beside ours."""
+    upstream_connect_timeout_s: float = Field(default=5, gt=0)
+    """Seconds that the upstream may take to accept a connection."""
+    upstream_timeout_s: float = Field(default=600, gt=0)
+    """Seconds of silence from the upstream, loading a model included, after which a request is
+    given up."""
+    upstream_list_timeout_s: float = Field(default=3, gt=0)
+    """Seconds that lists of models wait for the upstream's part."""
     ingest_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders that may be ingested, separated like PATH; sources in definitions are added."""
     ingest_jobs: int = Field(default=2, ge=1)
@@ -107,6 +145,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the arguments alone: `read_settings` says where from, and in which order."""
+        return (init_settings,)
+
     @field_validator("ingest_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
@@ -121,30 +170,61 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("home", "definitions", mode="after")
+    @field_validator("allowed_origins")
+    @classmethod
+    def _need_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin not in ("*", "null") and "://" not in origin:
+                raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
+        return value
+
+    @field_validator("upstream")
+    @classmethod
+    def _need_plain_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError("it must be a URL such as http://127.0.0.1:11435")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("it must be a URL without user, password, query and fragment")
+        return value.rstrip("/")
+
+    @field_validator("home", "definitions", "api_keys_file", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else None
 
 
 def read_settings(
-    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    fallbacks: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read settings from `EMBEDSERVE_*`, then `overrides` (a None there means: not given).
+    """Read settings: from `overrides` (None there: not given), `EMBEDSERVE_*`, then `fallbacks`.
 
     Raises StartupError that names the setting and says what it accepts.
     """
-    _refuse_unknown(os.environ if environ is None else environ)
+    variables = os.environ if environ is None else environ
+    _refuse_unknown(variables)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**{**(fallbacks or {}), **_from_environment(variables), **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
+        # What was meant as a secret is repeated nowhere; a URL may hold one.
+        got = "" if name in SECRETS else f"; got `{first['input']}`"
         raise StartupError(
-            f"Setting `{name}` ({PREFIX}{name.upper()}): {first['msg']}; "
-            f"got `{first['input']}`. See docs/operations.md for what it accepts."
+            f"Setting `{name}` ({PREFIX}{name.upper()}): {first['msg']}{got}. "
+            "See docs/operations.md for what it accepts."
         ) from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    return source()
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -32,6 +32,16 @@ Arithmetic = Literal["f32", "bf16", "f16"]
 
 ModelKind = Literal["embedding", "reranker"]
 """What a model gives: vectors of texts, or scores of a query with documents."""
+InputType = Literal["query", "document"]  # what a text is for: a prompt goes in front of each
+
+
+@dataclass(frozen=True)
+class BatchTokens:
+    """How many tokens one run of the engine carries at most; a longer text runs alone."""
+
+    usual: int = 256
+    bulk: int = 1024
+    """Of large requests and ingestion while it is quiet; no less than `usual`."""
 
 
 # -- a model, as the engine sees it -----------------------------------------------------------
@@ -75,6 +85,8 @@ class EncoderSpec:
     recipe: str = ""
     """Name of what was done to the weights, for people."""
     kind: ModelKind = "embedding"
+    input_type: InputType | None = None
+    """Whose prompt texts of requests get that do not say what they are; None: none."""
 
 
 # -- a file on its way in ---------------------------------------------------------------------

@@ -20,7 +20,7 @@ JOB_S = 150
 
 def environment(**extra: str) -> dict[str, str]:
     """Return the environment for child processes: no settings of the person who runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDSERVE_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("EMBEDSERVE_", "OLLAMA_"))}
     return {**kept, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "200", **extra}
 
 

@@ -8,10 +8,9 @@ from typing import Self
 import numpy as np
 
 from embedserve.engine.backend import BackendOptions, EngineFacts
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import BatchTokens, TokenIds, Vectors
 
 DIMENSIONS = 2
 LONGEST = 1000
@@ -20,16 +19,25 @@ LONGEST = 1000
 class SumBackend:
     """Give each row (sum of its ids, length); optionally wait at a gate or fail on an id.
 
-    Texts of `bucket_tokens`, and of each multiple of it, may come together.
+    Texts of `bucket_tokens`, and of each multiple of it, may come together. Every run has
+    `fixed_texts`, if that is given.
     """
 
-    def __init__(self, *, poison: int | None = None, bucket_tokens: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        poison: int | None = None,
+        bucket_tokens: int = 1,
+        fixed_texts: int | None = None,
+    ) -> None:
         self.batches: list[list[TokenIds]] = []
+        self.were_alone: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
         self.has_started = threading.Event()
         self._poison = poison
         self._bucket_tokens = bucket_tokens
+        self._fixed_texts = fixed_texts
 
     @classmethod
     def facts(cls) -> EngineFacts:
@@ -44,8 +52,12 @@ class SumBackend:
             raise ModelError("too long")
         return -(-length // self._bucket_tokens) * self._bucket_tokens
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def fixed_texts(self, bucket: int) -> int | None:
+        return self._fixed_texts
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         self.batches.append(list(texts))
+        self.were_alone.append(is_alone)
         self.has_started.set()
         self.gate.wait(10)
         if any((ids == self._poison).any() for ids in texts):

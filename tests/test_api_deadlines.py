@@ -30,6 +30,28 @@ def test_request_past_its_deadline_is_told_so_in_each_dialect(server: LiveServer
         assert HEADER in error
 
 
+def test_query_past_its_deadline_is_told_so(server: LiveServer) -> None:
+    server.http.put("/indexes/deadlines", json={}).raise_for_status()
+    asked = {"query": str(uuid.uuid4())}
+    reply = server.http.post("/indexes/deadlines/query", json=asked, headers={HEADER: "1"})
+    assert reply.status_code == 503
+    assert reply.headers["Retry-After"] == "1"
+    assert "not done within 0.001 s" in reply.json()["error"]
+    reply = server.http.post("/indexes/deadlines/query", json=asked, headers={HEADER: "60000"})
+    assert reply.status_code == 200
+    reply = server.http.post("/indexes/deadlines/query", json=asked, headers={HEADER: "soon"})
+    assert reply.status_code == 400
+    server.http.delete("/indexes/deadlines").raise_for_status()
+
+
+def test_every_route_that_embeds_describes_its_deadline(server: LiveServer) -> None:
+    paths = server.http.get("/openapi.json").json()["paths"]
+    routes = ("/api/embed", "/api/embeddings", "/v1/embeddings", "/indexes/{name}/query")
+    for route in routes:
+        assert HEADER in [one["name"] for one in paths[route]["post"]["parameters"]]
+        assert "503" in paths[route]["post"]["responses"]
+
+
 def test_request_within_its_deadline_is_answered(server: LiveServer) -> None:
     body = {"model": "all-minilm", "input": "a"}
     reply = server.http.post("/api/embed", json=body, headers={HEADER: "60000"})

@@ -25,33 +25,56 @@ def test_an_empty_string_is_a_text_here(server: LiveServer) -> None:
     assert len(reply["data"]) == 1
 
 
+INVALID = "invalid_request_error"
+
+
 @pytest.mark.parametrize(
-    ("body", "status", "message", "kind"),
+    ("body", "status", "error"),
     [
-        ({"model": "all-minilm"}, 400, "invalid input", "invalid_request_error"),
-        ({"model": "all-minilm", "input": []}, 400, "invalid input", "invalid_request_error"),
-        ({"model": "all-minilm", "input": [1]}, 400, "invalid input type", "invalid_request_error"),
-        ({"input": "a"}, 404, "model '' not found", "not_found_error"),
+        ({"model": "all-minilm"}, 400, ("invalid input", INVALID, "input", None)),
+        ({"model": "all-minilm", "input": []}, 400, ("invalid input", INVALID, "input", None)),
+        (
+            {"model": "all-minilm", "input": [None]},
+            400,
+            ("invalid input type", INVALID, "input", None),
+        ),
+        ({"input": "a"}, 404, ("model '' not found", "not_found_error", None, None)),
         (
             {"model": "nope", "input": "a"},
             404,
-            'model "nope" not found, try pulling it first',
-            "not_found_error",
+            (
+                'model "nope" not found, try pulling it first',
+                "not_found_error",
+                None,
+                "model_not_found",
+            ),
         ),
         (
             {"model": "all-minilm", "input": "a", "encoding_format": "hex"},
             400,
-            "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64'].",
-            "invalid_request_error",
+            (
+                "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64'].",
+                INVALID,
+                "encoding_format",
+                None,
+            ),
         ),
     ],
 )
 def test_errors_come_in_the_envelope(
-    server: LiveServer, body: dict[str, object], status: int, message: str, kind: str
+    server: LiveServer, body: dict[str, object], status: int, error: tuple[str | None, ...]
 ) -> None:
     reply = server.http.post("/v1/embeddings", json=body)
-    error = {"message": message, "type": kind, "param": None, "code": None}
-    assert (reply.status_code, reply.json()) == (status, {"error": error})
+    expected = dict(zip(("message", "type", "param", "code"), error, strict=True))
+    assert (reply.status_code, reply.json()) == (status, {"error": expected})
+
+
+@pytest.mark.parametrize("tokens", [[1, 2], [[1, 2], [3]]])
+def test_token_ids_are_refused_with_the_way_out(server: LiveServer, tokens: object) -> None:
+    reply = server.http.post("/v1/embeddings", json={"model": "all-minilm", "input": tokens})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"].startswith("invalid input type: ")
+    assert "check_embedding_ctx_length=False" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("dimensions", [-1, 0, 385, 10**6])

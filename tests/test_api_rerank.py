@@ -12,12 +12,12 @@ import pytest
 from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.engine.cache import VectorCache
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.services.embedding import EmbeddingService, EmbedLimits
 from embedserve.services.encoders import Encoders
 from embedserve.services.metrics import Metrics
 from embedserve.services.reranking import RerankingService
+from embedserve.types import BatchTokens
 from tests.tiny_installed import install_tiny
 from tests.tiny_models import Exported
 from tests.tiny_tokenizers import WORDS
@@ -190,7 +190,13 @@ def test_errors_come_in_the_shape_of_the_dialect(caller: Caller) -> None:
     both = caller.post("/rerank", {**BODY, **TEI})
     assert both.json()["error"] == "Give either `texts` or `documents`, not both."
     unknown = caller.post("/rerank", {**TEI, "model": "nobody"})
-    assert (unknown.status_code, unknown.json()["error_type"]) == (404, "NotFound")
+    assert (unknown.status_code, unknown.json()["error_type"]) == (404, "Validation")
+    assert {path: caller.post(path, bad).status_code for path in ROUTES} == {
+        **dict.fromkeys(ROUTES, 400),
+        "/rerank": 422,
+    }
+    long = {**TEI, "texts": ["mill " * 100], "truncate": False}
+    assert caller.post("/rerank", long).status_code == 413
     many = caller.post("/v1/rerank", {**BODY, "documents": ["a"] * 21})
     assert (many.status_code, "at most 20" in many.json()["detail"]) == (413, True)
     assert caller.get("/v1/rerank").status_code == 405

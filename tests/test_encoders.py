@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError, ModelError, ModelNotFoundError, OverloadedError
 from embedserve.models import installed
@@ -22,6 +21,7 @@ from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest, pull_model
 from embedserve.services.residency import Residency
 from embedserve.services.workshop import Workshop
+from embedserve.types import BatchTokens
 from tests.sum_backend import DIMENSIONS, SumBackend, text
 from tests.tiny_models import Exported
 
@@ -108,6 +108,19 @@ def test_removing_one_name_of_an_artefact_leaves_the_other_loaded(
     assert encoders.get("one") is held
 
 
+def test_loaded_models_are_found_at_once_after_the_folder_has_changed(
+    encoders: Encoders, library: ModelLibrary
+) -> None:
+    """A name that has to be looked up waits with those whose models are loaded."""
+    held = encoders.get("one")
+    encoders.get("two")
+    library.copy("one", "three")
+    assert encoders.find("one") is encoders.find("two") is held
+    library.remove("two")
+    assert encoders.find("One:latest") is held
+    assert encoders.find("two") is None
+
+
 def test_only_the_exact_name_is_removed(models: Path, library: ModelLibrary) -> None:
     place = models / "registry.ollama.ai" / "library"
     (place / "one").rename(place / "all-minilm")
@@ -133,6 +146,7 @@ def test_pull_that_replaces_a_loaded_model_is_served_at_once(
     held = encoders.get("one")
     before = held.encode(["a text"])
     library.pull(request_of(exported["xlm-roberta-ready"], "one"))
+    assert not encoders.is_loaded("one")
     fresh = encoders.get("one")
     assert fresh.spec.artefact != held.spec.artefact
     assert not np.array_equal(fresh.encode(["a text"]), before)
@@ -239,6 +253,18 @@ def test_model_counts_what_was_measured_or_a_multiple_of_its_files(models: Path)
     assert counted(0) == 4 * model.size_bytes
     assert counted(10**9) == 10**9 - 84 * 2**20
     assert counted(1) == model.size_bytes
+
+
+def test_model_for_texts_that_are_alone_counts_twice_and_gives_the_same_vectors(
+    models: Path, encoders: Encoders, scheduler: Scheduler
+) -> None:
+    wide = Encoders(models, scheduler, device="cpu", alone_threads=2)
+    for _ in range(3):
+        rows = [one.get("one").encode(["a text"]) for one in (encoders, wide)]
+        assert rows[0].tobytes() == rows[1].tobytes()
+    [usual], [twice] = encoders.loaded(), wide.loaded()
+    assert twice.counted_bytes == 2 * usual.counted_bytes
+    wide.close()
 
 
 def test_canary_of_a_busy_engine_is_given_up_in_time(

@@ -12,10 +12,9 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from embedserve.engine.backend import describe
 from embedserve.engine.encoder import SLICE, Encoder
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, OverloadedError
-from embedserve.types import EncoderSpec
+from embedserve.types import BatchTokens, EncoderSpec
 from tests import sum_backend
 from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
 

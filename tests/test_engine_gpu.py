@@ -20,10 +20,11 @@ from embedserve.engine.onnxruntime_backend import (
     why_no_device,
 )
 from embedserve.engine.providers import AUTO, DEVICES, memory_hint, provider_options
+from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import ModelError
 from embedserve.models.recipes import RECIPES
 from embedserve.services.machine import Machine, resolve_device, unfit
-from embedserve.types import Arithmetic, TokenIds, Vectors
+from embedserve.types import Arithmetic, BatchTokens, TokenIds, Vectors
 from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, random_text, write_tiny_graph
 
 OPTIONS = BackendOptions(
@@ -105,6 +106,24 @@ def test_every_run_of_a_bucket_has_one_shape() -> None:
     assert {tensorrt.rows(bucket, 512) for bucket in (8, 64, 512)} == {32}
     assert tensorrt.rows(8192, 8192) == 2
     assert all(not device.is_padded for name, device in DEVICES.items() if name == "cpu")
+
+
+def test_runs_are_filled_from_the_queue(padded: OnnxRuntimeBackend) -> None:
+    """Of one bucket, whatever else waits: a run with spare rows takes as long as a full one."""
+    reports: list[BatchReport] = []
+    rows = padded.fixed_texts(64)
+    assert rows
+    engine = Scheduler(
+        workers=1, batch_tokens=BatchTokens(), queue_tokens=100_000, report=reports.append
+    )
+    texts = [random_text(60 + n % 5 if n % 2 else 20, n) for n in range(4 * rows + 2)]
+    vectors = engine.submit(padded, texts, dimensions=DIMENSIONS, lane="bulk").result(10)
+    engine.close()
+    assert vectors.tobytes() == np.concatenate([padded.run([ids]) for ids in texts]).tobytes()
+    most = padded.fixed_texts(padded.bucket(20))
+    assert most
+    short = [min(most, 2 * rows + 1 - first) for first in range(0, 2 * rows + 1, most)]
+    assert sorted(report.texts for report in reports) == sorted([rows, rows, 1, *short])
 
 
 def test_callers_at_once_get_their_own_rows_and_keep_them(padded: OnnxRuntimeBackend) -> None:

@@ -4,18 +4,21 @@ import time
 
 import numpy as np
 
-from embedserve.engine.lanes import QUIET_S, BatchTokens, Lanes, shape_of
-from embedserve.engine.requests import EmbedRequest, Entry
-from embedserve.types import Lane
+from embedserve.engine.backend import Backend
+from embedserve.engine.lanes import QUIET_S, Lanes, shape_of
+from embedserve.engine.requests import EmbedRequest, Entry, run_tokens
+from embedserve.types import BatchTokens, Lane
 from tests.sum_backend import DIMENSIONS, SumBackend, text
 
 BACKEND = SumBackend()
 TOKENS = 16
 
 
-def fill(lanes: Lanes, lane: Lane, count: int, *, queued_s: float) -> None:
+def fill(
+    lanes: Lanes, lane: Lane, count: int, *, queued_s: float, backend: Backend = BACKEND
+) -> None:
     rows = np.empty((count, DIMENSIONS), np.float32)
-    request = EmbedRequest(BACKEND, rows, lane, deadline_s=None)
+    request = EmbedRequest(backend, rows, lane, deadline_s=None)
     for row in range(count):
         lanes.add(Entry(row, request, row, text(TOKENS), TOKENS, queued_s))
 
@@ -70,6 +73,20 @@ def test_small_runs_keep_the_number_of_the_run_before_from_four_texts_on() -> No
     fill(lanes, "small", 20, queued_s=time.monotonic())
     assert len(lanes.take(shape_of(four))) == 4
     assert len(lanes.take(shape_of(one))) == 16, "one text at a time is too slow to go on with"
+
+
+def test_runs_of_a_fixed_number_of_texts_are_filled() -> None:
+    """They cost the same when they are half empty: neither powers of two nor the last run count."""
+    lanes = Lanes(BatchTokens(usual=2 * TOKENS, bulk=4 * TOKENS), workers=2)
+    backend = SumBackend(fixed_texts=6)
+    now = time.monotonic()
+    fill(lanes, "small", 4, queued_s=now, backend=backend)
+    four = lanes.take()
+    assert (len(four), run_tokens(four)) == (4, 6 * TOKENS)
+    fill(lanes, "small", 9, queued_s=now, backend=backend)
+    assert [len(lanes.take(shape_of(four))) for _ in range(2)] == [6, 3]
+    fill(lanes, "bulk", 14, queued_s=now, backend=backend)
+    assert drain(lanes) == [6, 6, 2]
 
 
 def test_a_lane_takes_longer_while_anything_waits_in_the_other() -> None:

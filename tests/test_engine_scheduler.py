@@ -1,6 +1,7 @@
 """The scheduler against small real backends: order, fairness, refusal, failure."""
 
 import threading
+import time
 
 import pytest
 
@@ -86,6 +87,71 @@ def test_a_full_queue_refuses_the_whole_request_at_once() -> None:
     engine.close()
 
 
+def test_room_is_told_before_there_is_anything_to_queue() -> None:
+    backend, engine = SumBackend(), scheduler(queue_tokens=100)
+    # A request larger than all of the queue waits for none.
+    assert engine.excess_s(backend, "small", 500, coming=0) == 0
+    assert engine.excess_s(backend, "small", 20, coming=80) == 0
+    assert engine.excess_s(backend, "small", 20, coming=81) > 0, "what comes before counts too"
+    backend.gate.clear()
+    first = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    second = engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="small")
+    assert engine.excess_s(backend, "small", 10, coming=0) == 0
+    assert engine.excess_s(backend, "small", 11, coming=0) > 0
+    assert engine.excess_s(backend, "small", 1, coming=10) > 0
+    assert engine.excess_s(backend, "bulk", 11, coming=0) == 0, "each lane has its own limit"
+    third = engine.submit(
+        backend, [text(11)], dimensions=DIMENSIONS, lane="small", when_full="queue"
+    )
+    backend.gate.set()
+    for future in (first, second, third):
+        future.result(5)
+    engine.close()
+
+
+def test_a_queue_is_judged_by_full_runs_where_runs_have_a_fixed_number_of_texts() -> None:
+    """One text alone takes as long as a hundred, and says so of the queue's time."""
+    backend, engine = SumBackend(fixed_texts=100), scheduler(queue_s=1)
+    backend.gate.clear()
+    alone = engine.submit(backend, [text(10)], dimensions=DIMENSIONS, lane="small")
+    assert backend.has_started.wait(5)
+    time.sleep(0.1)
+    backend.gate.set()
+    alone.result(5)
+    backend.gate.clear()
+    # At 0.1 s for each 10 tokens, 40 texts would take four seconds.
+    waiting = [
+        engine.submit(backend, [text(10)] * 20, dimensions=DIMENSIONS, lane="small")
+        for _ in range(3)
+    ]
+    backend.gate.set()
+    for future in waiting:
+        future.result(5)
+    engine.close()
+
+
+def test_a_text_is_alone_while_nothing_else_waits_or_runs() -> None:
+    backend, engine = SumBackend(), scheduler(workers=2)
+    backend.gate.clear()
+    futures = [engine.submit(backend, [text(3)], dimensions=DIMENSIONS, lane="small")]
+    assert backend.has_started.wait(5)
+    futures.append(engine.submit(backend, [text(4)], dimensions=DIMENSIONS, lane="small"))
+    end_s = time.monotonic() + 5
+    while len(backend.were_alone) < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+    # Two lengths, so two runs: one of them is not the last.
+    futures.append(engine.submit(backend, [text(5), text(6)], dimensions=DIMENSIONS, lane="small"))
+    backend.gate.set()
+    for future in futures:
+        future.result(5)
+    assert backend.were_alone[:3] == [True, False, False]
+    engine.submit(backend, [text(7)], dimensions=DIMENSIONS, lane="small").result(5)
+    assert backend.were_alone[4]
+    engine.close()
+
+
 def test_a_cancelled_request_is_not_encoded() -> None:
     backend, engine = SumBackend(), scheduler()
     backend.gate.clear()
@@ -133,7 +199,7 @@ def test_a_patient_caller_waits_for_room_and_the_other_lane_is_not_concerned() -
     futures.append(engine.submit(backend, [text(90)], dimensions=DIMENSIONS, lane="bulk"))
     waiting = threading.Thread(
         target=lambda: futures.append(
-            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", when_full="wait")
         )
     )
     waiting.start()
@@ -155,7 +221,7 @@ def test_a_patient_caller_is_let_go_when_the_engine_closes() -> None:
 
     def wait() -> None:
         try:
-            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", is_patient=True)
+            engine.submit(backend, [text(95)], dimensions=DIMENSIONS, lane="bulk", when_full="wait")
         except OverloadedError as error:
             errors.append(error)
 

@@ -68,6 +68,35 @@ def test_any_text_keeps_its_special_tokens_and_its_limit(
     assert cut.ids[1:-1].tolist() == whole.ids[1 : len(cut.ids) - 1].tolist()
 
 
+@given(st.text(max_size=400), st.integers(2, 40))
+@settings(max_examples=100, deadline=None)
+def test_any_text_that_loses_its_beginning_keeps_its_end(
+    ours: ModelTokenizer, text: str, limit: int
+) -> None:
+    whole = ours.tokenize(text, 10_000).ids.tolist()[1:-1]
+    cut = ours.tokenize_end("", text, limit)
+    assert cut.ids.tolist() == [101, *whole[max(len(whole) - limit + 2, 0) :], 102]
+    assert cut.is_truncated == (len(whole) > limit - 2)
+
+
+def test_prompt_stays_where_the_beginning_goes(ours: ModelTokenizer) -> None:
+    prompt, text = "search_query: ", "one two three four five six"
+    kept = ours.tokenize(prompt + "five six", 100)
+    assert ours.tokenize_end(prompt, text, len(kept.ids)).ids.tolist() == kept.ids.tolist()
+    # Where not even the prompt fits, its beginning is left.
+    assert ours.tokenize_end(prompt, text, 4).ids.tolist() == ours.tokenize(prompt, 4).ids.tolist()
+    assert not ours.tokenize_end(prompt, text, 100).is_truncated
+
+
+def test_the_last_characters_are_read_of_a_text_that_loses_its_beginning(
+    ours: ModelTokenizer,
+) -> None:
+    text = "word " * (MOST_CHARS // 5 + 10) + "end"
+    found = ours.tokenize_end("", text, 5)
+    assert found.is_truncated
+    assert found.ids.tolist() == ours.tokenize("word word end", 5).ids.tolist()
+
+
 def test_a_long_text_is_not_tokenized_to_its_end(ours: ModelTokenizer) -> None:
     head = "word " * 256 * HEAD_CHARS_PER_TOKEN
     assert np.array_equal(ours.tokenize(head, 256).ids, ours.tokenize(head + "other", 256).ids)

@@ -10,10 +10,9 @@ from concurrent.futures import Future
 
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import ModelError, OverloadedError
-from embedserve.types import TokenIds, Vectors
+from embedserve.types import BatchTokens, TokenIds, Vectors
 from tests.sum_backend import DIMENSIONS, SumBackend, scheduler, text
 
 
@@ -44,10 +43,10 @@ def test_closing_fails_what_a_stuck_backend_would_never_finish() -> None:
 
 def test_a_text_that_never_comes_back_fails_alone_and_its_worker_is_replaced() -> None:
     class Wedged(SumBackend):
-        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
             if any((ids == 666).any() for ids in texts):
                 never.wait(20)
-            return super().run(texts)
+            return super().run(texts, is_alone=is_alone)
 
     never = threading.Event()
     backend, engine = Wedged(), scheduler(workers=1, worker_timeout_s=0.2)
@@ -71,10 +70,10 @@ def test_a_text_that_never_comes_back_fails_alone_and_its_worker_is_replaced() -
 
 def test_a_worker_that_dies_is_replaced() -> None:
     class Deadly(SumBackend):
-        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
             if any((ids == 666).any() for ids in texts):
                 raise SystemExit
-            return super().run(texts)
+            return super().run(texts, is_alone=is_alone)
 
     backend, engine = Deadly(), scheduler(workers=1)
     bad = engine.submit(backend, [text(4, 666)], dimensions=DIMENSIONS, lane="small")
@@ -141,13 +140,13 @@ def test_what_ran_is_reported() -> None:
 
 def test_a_text_that_hangs_among_those_of_a_failed_batch_takes_no_other_with_it() -> None:
     class FailsThenHangs(SumBackend):
-        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
             if len(texts) > 1:
                 self.gate.wait(10)
                 raise ValueError("not together")
             if (texts[0] == 666).any():
                 never.wait(20)
-            return super().run(texts)
+            return super().run(texts, is_alone=is_alone)
 
     never = threading.Event()
     backend, engine = FailsThenHangs(), scheduler(workers=1, worker_timeout_s=0.2)
@@ -172,9 +171,9 @@ def test_a_text_that_hangs_among_those_of_a_failed_batch_takes_no_other_with_it(
 
 def test_the_queue_of_a_fast_model_does_not_keep_a_slow_one_out() -> None:
     class Slow(SumBackend):
-        def run(self, texts: Sequence[TokenIds]) -> Vectors:
+        def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
             time.sleep(0.05)
-            return super().run(texts)
+            return super().run(texts, is_alone=is_alone)
 
     fast, slow, engine = SumBackend(), Slow(), scheduler(queue_s=0.5)
     for backend in (fast, slow):

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ConflictError
 from embedserve.services.encoders import Encoders
 from embedserve.services.origins import Origin, VectorOrigins
 from embedserve.store.catalog import Catalog
-from embedserve.types import Index
+from embedserve.types import BatchTokens, Index
 from tests.live import LiveServer
 
 NAME = "all-minilm"

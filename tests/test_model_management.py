@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import (
     InvalidNameError,
@@ -24,6 +23,7 @@ from embedserve.services.canary import check_canary
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, PullRequest
+from embedserve.types import BatchTokens
 from tests.live import LiveServer
 from tests.tiny_models import Exported
 
@@ -230,7 +230,7 @@ def test_models_are_copied_and_pulled_over_http(models: Path) -> None:
         )
         assert one == other
         unknown = live.http.post("/api/copy", json={**body, "source": "nope"})
-        assert (unknown.status_code, unknown.json()) == (404, {"error": "model 'nope' not found"})
+        assert (unknown.status_code, unknown.json()) == (404, {"error": 'model "nope" not found'})
         assert live.http.post("/api/copy", json={"source": NAME}).status_code == 400
         folder = live.http.post("/api/pull", json={"model": "x", "from": "/etc"})
         assert folder.status_code == 400

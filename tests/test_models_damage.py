@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from embedserve.engine.backend import EngineFacts, describe
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models import installed, manifest
@@ -22,6 +21,7 @@ from embedserve.models.names import parse_name
 from embedserve.services.encoders import Encoders
 from embedserve.services.models import Machine, PullRequest, pull_model
 from embedserve.services.workshop import Workshop
+from embedserve.types import BatchTokens
 from tests.live import environment
 from tests.model_damage import (
     cut_manifest,

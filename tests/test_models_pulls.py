@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, InvalidNameError, ModelError, OverloadedError
 from embedserve.models.installed import InstalledModel
@@ -17,6 +16,7 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import Machine, Progress, PullRequest, ignore_progress
 from embedserve.services.pulls import MAX_PULLS, PullQueue
+from embedserve.types import BatchTokens
 from tests.hub_double import tiny_checkpoint
 
 WAIT_S = 10

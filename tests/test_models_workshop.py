@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, ModelError
 from embedserve.models import installed
@@ -20,6 +19,7 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.models import PullRequest, pull_model
 from embedserve.services.workshop import Workbench, Workshop
+from embedserve.types import BatchTokens
 from tests.candidate_tasks import MACHINE, MakeTask, children, search
 from tests.tiny_models import ROOT, Exported
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedserve.engine.cache import VectorCache
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import DeadlineError, OverloadedError, TooLargeError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
@@ -31,6 +32,14 @@ class PatientEncoder:
         self.tokenized: list[tuple[str, int]] = []
         self.touches = 0
         self.error: Exception | None = None
+        self.full: dict[Lane, float] = {}
+        """Seconds until there is room, by lane."""
+        self.when_full: list[WhenFull] = []
+        self.places: list[tuple[Lane, int, int]] = []
+
+    def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
+        self.places.append((lane, tokens, coming))
+        return self.full.get(lane, 0)
 
     def touch(self) -> None:
         self.touches += 1
@@ -40,13 +49,19 @@ class PatientEncoder:
         return [TokenizedText(np.array([len(text), 1]), is_truncated=False) for text in texts]
 
     def submit(
-        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
     ) -> "Future[Vectors]":
         if self.error:
             raise self.error
         future: Future[Vectors] = Future()
         self.futures.append(future)
         self.timeouts.append(timeout_s)
+        self.when_full.append(when_full)
         if self.is_quick:
             future.set_result(np.ones((len(texts), 2), dtype=np.float32))
         return future
@@ -162,3 +177,60 @@ def test_many_tiny_texts_are_tokenized_beside_the_event_loop() -> None:
     [(thread, count)] = encoder.tokenized
     assert thread.startswith("tokenize")
     assert count == 1000
+
+
+@pytest.mark.parametrize("texts", [["word " * 200] * 60, ["word " * 110]])
+def test_long_request_is_refused_before_it_is_tokenized(texts: list[str]) -> None:
+    encoder = PatientEncoder()
+    encoder.full = {"bulk": 7.2, "small": 2.5}
+    with pytest.raises(OverloadedError, match="server busy, please try again") as refusal:
+        asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", texts)))
+    assert refusal.value.retry_after_s == (8 if len(texts) == 60 else 3)
+    assert encoder.tokenized == []
+
+
+def test_short_request_is_tokenized_at_once_whatever_waits() -> None:
+    encoder = PatientEncoder()
+    encoder.full = {"bulk": 1, "small": 1}
+    # The cache may know it, and to look costs less than to refuse.
+    asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", ["word " * 50])))
+    assert len(encoder.futures) == 1
+
+
+def test_what_was_let_into_its_lane_is_not_refused_later() -> None:
+    encoder = PatientEncoder()
+    embedding = service(OneEncoder(encoder))
+    asked = ["short"], ["word " * 200] * 60, ["word " * 10] * 11
+    for texts in asked:
+        asyncio.run(embedding.embed(EmbedRequest("one", texts)))
+    # The last was let into the small lane's queue by a forecast that was right.
+    assert encoder.when_full == ["refuse", "queue", "queue"]
+    encoder.full = {"small": 1}
+    asyncio.run(embedding.embed(EmbedRequest("one", [f"{text}!" for text in asked[2]])))
+    assert encoder.when_full[3] == "refuse", "let in as bulk, and small after all"
+
+
+def test_request_that_may_belong_to_either_lane_needs_room_in_one() -> None:
+    encoder = PatientEncoder()
+    texts = ["word " * 10] * 11  # about as many tokens as a small request has at most
+    for full in ("bulk", "small"):
+        encoder.full = {full: 1}
+        asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", texts)))
+    encoder.full = {"bulk": 1, "small": 1}
+    with pytest.raises(OverloadedError):
+        asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", texts)))
+
+
+def test_what_waits_for_a_tokenizer_counts_until_it_is_tokenized() -> None:
+    encoder = PatientEncoder()
+    embedding = service(OneEncoder(encoder))
+
+    async def ask() -> None:
+        asked = [EmbedRequest("one", [f"{number} word " * 200] * 40) for number in range(3)]
+        await asyncio.gather(*map(embedding.embed, asked))
+        await embedding.embed(asked[0])
+
+    asyncio.run(ask())
+    tokens = 40 * encoder.spec.max_tokens
+    assert [coming for _, _, coming in encoder.places] == [0, tokens, 2 * tokens, 0]
+    assert all(lane == "bulk" and own == tokens for lane, own, _ in encoder.places)

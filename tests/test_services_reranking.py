@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from embedserve.engine.backend import describe
 from embedserve.engine.cache import VectorCache
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import (
@@ -18,11 +17,14 @@ from embedserve.errors import (
     InputTooLongError,
     InvalidRequestError,
     ModelNotFoundError,
+    OverloadedError,
     TooLargeError,
 )
+from embedserve.services.admission import Admission, forecast, forecast_pairs
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
 from embedserve.services.encoders import Encoders
 from embedserve.services.reranking import RerankingService, RerankRequest
+from embedserve.types import BatchTokens
 from tests.tiny_installed import install_tiny
 from tests.tiny_models import Exported, pairs
 from tests.tiny_networks import MAX_TOKENS
@@ -208,6 +210,30 @@ def test_limits_are_those_of_embedding(encoders: Encoders) -> None:
     with pytest.raises(DeadlineError, match=r"within 1e-09 s"):
         asyncio.run(service.rank(RerankRequest(QUERY, ["a"], "bert:onnxruntime", timeout_s=1e-9)))
     service.close()
+
+
+def test_long_request_is_refused_while_others_of_its_queue_are_tokenized(
+    encoders: Encoders,
+) -> None:
+    admission = Admission(small_request_tokens=256)
+    service = RerankingService(encoders, VectorCache(0), limits(), threads=1, admission=admission)
+    model, texts = "bert:onnxruntime", [draw(40, seed) for seed in range(20)]
+    with admission.place(encoders.get(model, "reranker"), 10_000):
+        with pytest.raises(OverloadedError, match="server busy"):
+            logits(service, model, QUERY, texts)
+        with pytest.raises(OverloadedError, match="server busy"):
+            logits(service, model, QUERY, ["a"] * 90)
+        logits(service, model, QUERY, ["a"])  # tokenized sooner than refused
+    logits(service, model, QUERY, texts)
+    service.close()
+
+
+def test_pairs_are_forecast_with_their_query() -> None:
+    query, texts = "word " * 8, ["word " * 4, "word " * 400]
+    alone = [forecast([text], 1000) for text in (query, *texts)]
+    assert forecast_pairs(query, texts, 1000, max_text_tokens=None) == 2 * alone[0] + sum(alone[1:])
+    assert forecast_pairs(query, texts, 1000, max_text_tokens=3) == 2 * alone[0] + 2 * 3
+    assert forecast_pairs(query, texts, 20, max_text_tokens=None) == 20 + alone[0] + alone[1]
 
 
 def test_each_kind_of_model_does_its_own(encoders: Encoders, service: RerankingService) -> None:

@@ -1,6 +1,8 @@
 """Which models stay in memory: by time, by room, and while somebody uses them."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +18,7 @@ from embedserve.engine.encoder import Encoder
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.services.alarm import Alarm
 from embedserve.services.canary import CanaryCheck
-from embedserve.services.memory import available_bytes
+from embedserve.services.memory import available_bytes, resident_bytes
 from embedserve.services.residency import Residency
 from embedserve.services.residents import MIB, Residents
 from embedserve.types import EncoderSpec
@@ -66,6 +68,25 @@ def test_unused_model_is_let_go_and_freed() -> None:
     wait_until(lambda: trace() is None)
     assert residents.unloads == {"expired": 1}
     assert residents.canary("one") is None
+
+
+def test_no_more_models_stay_than_are_allowed() -> None:
+    residents = Residents(Residency(max_models=2))
+    residents.kept_artefact = "default"
+    for name in ("default", "one", "two", "three"):
+        load(residents, name)
+        time.sleep(0.002)  # so that one was used longer ago than the next
+    assert names(residents) == ["default", "three", "two"]
+    assert residents.unloads == {"memory": 1}
+    # While others load, there may be nothing left to let go for one more.
+    with residents.room_for("four", MIB), residents.room_for("five", MIB):
+        assert names(residents) == ["default"]
+        with (
+            pytest.raises(OverloadedError, match="EMBEDSERVE_MAX_LOADED_MODELS"),
+            residents.room_for("six", MIB),
+        ):
+            pass
+    residents.close()
 
 
 def test_use_begins_the_time_anew() -> None:
@@ -192,10 +213,19 @@ def test_artefacts_that_are_not_installed_any_more_go() -> None:
     residents = Residents(Residency())
     load(residents, "stays")
     load(residents, "goes")
-    residents.forget_names({"stays"})
+    residents.follow({}, {"stays"})
     assert names(residents) == ["stays"]
     assert residents.unloads == {"removed": 1}
-    assert residents.by_name(("stays", "", "", "")) is None
+    assert residents.names() == []
+
+
+def test_names_follow_their_artefacts() -> None:
+    residents = Residents(Residency())
+    one, _ = load(residents, "one"), load(residents, "two")
+    key, other = ("one", "", "", ""), ("two", "", "", "")
+    residents.follow({key: "new", other: "one"}, {"new", "one", "two"})
+    assert residents.by_name(key) is None, "not loaded yet"
+    assert residents.by_name(other) is one
 
 
 class Looks:
@@ -241,3 +271,14 @@ def test_memory_is_the_least_of_the_limits_above_the_process(tmp_path: Path) -> 
     assert available_bytes(own, tmp_path) == 32 * MIB
     (tmp_path / "memory.max").write_text(f"{16 * MIB}\n")
     assert available_bytes(own, tmp_path) == 16 * MIB
+
+
+def test_memory_that_a_process_holds_is_told_until_it_is_gone() -> None:
+    before = resident_bytes()
+    held = np.ones(64 * MIB, dtype=np.int8)
+    assert resident_bytes() - before > 32 * MIB
+    del held
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert resident_bytes(other.pid) > 0
+    with pytest.raises(OSError, match=str(other.pid)):
+        resident_bytes(other.pid)

@@ -10,8 +10,9 @@ import pytest
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import ModelError, OverloadedError
+from embedserve.errors import ModelError, NotFiniteError, OverloadedError
 from embedserve.services.mailbox import Mailbox
 from embedserve.services.vectors import VectorSource
 from embedserve.types import EncoderSpec, Lane, Vectors
@@ -27,7 +28,12 @@ class SlowEncoder:
         self._waiting: list[tuple[Future[Vectors], list[TokenizedText]]] = []
 
     def submit(
-        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
     ) -> "Future[Vectors]":
         future: Future[Vectors] = Future()
         self.asked.append([int(text.ids[0]) for text in texts])
@@ -124,7 +130,12 @@ def test_without_a_cache_every_text_is_computed() -> None:
 def test_numbers_that_are_none_are_refused_and_not_kept() -> None:
     class Broken(SlowEncoder):
         def submit(
-            self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+            self,
+            texts: list[TokenizedText],
+            *,
+            lane: Lane,
+            when_full: WhenFull,
+            timeout_s: float | None,
         ) -> "Future[Vectors]":
             future: Future[Vectors] = Future()
             future.set_result(np.full((len(texts), 2), np.nan, dtype=np.float32))
@@ -162,3 +173,27 @@ def test_a_mailbox_brings_results_errors_and_cancellation() -> None:
         assert futures[3].cancelled(), "what nobody waits for is dropped"
 
     asyncio.run(run())
+
+
+class BadEncoder(SlowEncoder):
+    """Gives no numbers to texts that begin with 7."""
+
+    def submit(
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
+    ) -> "Future[Vectors]":
+        future: Future[Vectors] = Future()
+        rows = [[np.nan if text.ids[0] == 7 else 1, 1] for text in texts]
+        future.set_result(np.array(rows, dtype=np.float32))
+        return future
+
+
+def test_vectors_that_are_no_numbers_are_named_by_their_texts() -> None:
+    asking = ask(VectorSource(VectorCache(10_000)), BadEncoder(), 5, 7, 6, 7)
+    with pytest.raises(NotFiniteError, match="NaN or Inf") as refused:
+        asyncio.run(asking)
+    assert refused.value.positions == (1, 3)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.models import installed, manifest
 from embedserve.models.fidelity import FidelityCard
@@ -20,7 +19,7 @@ from embedserve.models.manifest import (
 )
 from embedserve.models.names import parse_name
 from embedserve.services.models import encoder_spec
-from embedserve.types import Vectors
+from embedserve.types import BatchTokens, Vectors
 from tests.tiny_models import Exported
 
 CANARY = "the canary sings"

@@ -8,12 +8,28 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from embedserve import __version__
-from embedserve.api import errors, health, indexes, metrics, ollama, ollama_models, openai, rerank
+from embedserve.api import (
+    errors,
+    health,
+    indexes,
+    metrics,
+    ollama,
+    ollama_load,
+    ollama_models,
+    openai,
+    openapi,
+    rerank,
+    tei,
+    tokens,
+)
+from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
-from embedserve.api.hot_schemas import HOT_SCHEMAS
+from embedserve.api.keys import ApiKey, KeyGuard
 from embedserve.api.replies import Services
-from embedserve.api.rerank_schemas import RERANK_SCHEMAS
+from embedserve.api.request_limit import RequestLimit
+from embedserve.api.upstream import UpstreamProxy
+from embedserve.services.ownership import Ownership
 
 App = ASGIApp
 """What `create_app` returns, for those who may not import the framework."""
@@ -28,25 +44,40 @@ class AppLimits:
     """Origins of web pages that may call, besides those of this machine; `*` is any."""
     is_loopback: bool
     """Whether only this machine can connect, so that no other host name is meant."""
+    max_requests: int = 0
+    """Requests at once; 0: any number."""
+    keys: Sequence[ApiKey] = ()
+    """Of which callers must send one; without any everybody may do everything."""
+    upstream: UpstreamAddress | None = None
+    """Who answers what is not served here."""
+    ownership: Ownership | None = None
+    """Which models are; needed with an upstream."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
     "/api/embed": ollama.embed,
     "/api/embeddings": ollama.embeddings,
     "/v1/embeddings": openai.embeddings,
+    "/embed": tei.embed,
     **rerank.ROUTES,
 }
 
 
 def create_app(services: Services, limits: AppLimits) -> App:
     """Return the application; starting and stopping the services is the caller's part."""
-    fast = HotPath(
+    app: App = HotPath(
         create_framework_app(services, limits),
         routes=HOT_ROUTES,
         services=services,
         max_request_bytes=limits.max_request_bytes,
     )
-    return BrowserGuard(fast, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
+    if limits.upstream and limits.ownership:
+        app = UpstreamProxy(app, limits.upstream, limits.ownership)
+    if limits.max_requests:
+        app = RequestLimit(app, limits.max_requests, services.metrics)
+    if limits.keys:
+        app = KeyGuard(app, limits.keys)
+    return BrowserGuard(app, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
 
 
 def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
@@ -60,13 +91,22 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
     errors.install(app)
-    for module in (ollama, ollama_models, openai, indexes, health, metrics):
+    for module in (
+        ollama,
+        ollama_models,
+        ollama_load,
+        tokens,
+        openai,
+        tei,
+        indexes,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     describe_framework = app.openapi
 
     def describe_all() -> dict[str, Any]:
-        document = describe_framework()
-        return {**document, "paths": {**document["paths"], **HOT_SCHEMAS, **RERANK_SCHEMAS}}
+        return openapi.complete(describe_framework())
 
     app.openapi = describe_all  # type: ignore[method-assign]  # the framework's documented way
     return app

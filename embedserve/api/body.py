@@ -1,6 +1,7 @@
 """Request bodies. The content type is ignored: `curl -d` sends JSON as a form, and it works."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from embedserve.errors import InvalidRequestError, TooLargeError
 
 M = TypeVar("M", bound=BaseModel)
+
+_JSON_SPACE = " \t\r\n"
 
 
 class LimitedBody:
@@ -59,10 +62,26 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
+        value = _first_value(body, error)
     if not isinstance(value, dict):
         raise InvalidRequestError("The body must be a JSON object.")
     return value
+
+
+def _first_value(body: bytes, refusal: orjson.JSONDecodeError) -> object:
+    """Read what Ollama reads though it is not JSON to the letter; raise InvalidRequestError.
+
+    Whatever follows the first value is ignored, and half a surrogate pair, which JavaScript sends
+    where it cut a text in the middle of an emoji, becomes U+FFFD.
+    """
+    try:
+        first, _ = json.JSONDecoder().raw_decode(body.decode().lstrip(_JSON_SPACE))
+        text = json.dumps(first, ensure_ascii=False)
+        # UTF-16 joins pairs that came as two escapes, and only what has no partner is replaced.
+        whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return orjson.loads(whole)  # which takes neither NaN nor numbers without bounds
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"The body is not valid JSON: {refusal}") from refusal
 
 
 async def read_model(request: Request, model: type[M]) -> M:
@@ -95,6 +114,14 @@ class Fields:
         self._values = {name.lower(): item for name, item in value.items()}
         self._values |= {name: item for name, item in value.items() if name.islower()}
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Tell whether one of `names`, all in lower case, is there, be it as null."""
+        return not names.isdisjoint(self._values)
+
+    def items(self) -> Mapping[str, Any]:
+        """Return every field that is there, by its name in lower case."""
+        return {name: self.raw(name) for name in self._values if name.islower()}
+
     def raw(self, name: str) -> Any:  # noqa: ANN401  any JSON value, by definition
         """Return the value as it came; None where it is absent."""
         return self._values.get(name)
@@ -126,6 +153,29 @@ class Fields:
             raise _wrong_type(name, "a whole number", value)
         return value
 
+    def texts(self, name: str) -> list[str]:
+        """Return one string or a list of them as a list; empty where it is absent."""
+        value = self.raw(name)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        raise _wrong_type(name, "a string or a list of strings", value)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str | None:
+        """Return one of a few words, in any case; None where it is absent or empty."""
+        if self.raw(name) is None:
+            return None
+        value = self.text(name)
+        if value.lower() in ("", *choices):
+            return value.lower() or None
+        known = ", ".join(f"`{choice}`" for choice in choices)
+        raise InvalidRequestError(
+            f"field `{name}` must be one of {known}, not `{value[:100]}`", field=name
+        )
+
     def table(self, name: str) -> "Fields":
         """Return an object; empty where it is absent."""
         value = self.raw(name)
@@ -139,4 +189,4 @@ class Fields:
 def _wrong_type(name: str, wanted: str, value: object) -> InvalidRequestError:
     kind = {str: "a string", bool: "a boolean", list: "an array", dict: "an object"}
     got = kind.get(type(value), "a number")
-    return InvalidRequestError(f"field `{name}` must be {wanted}, not {got}")
+    return InvalidRequestError(f"field `{name}` must be {wanted}, not {got}", field=name)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedserve.api.body import Fields, LimitedBody, parse_object
 from embedserve.api.errors import BUG, error_response, respond
@@ -49,9 +49,12 @@ class HotPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
-        if route is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        route = self._routes.get(scope["path"])
+        if route is None:
+            await _unless_stopped(self._app, scope, receive, send)
             return
         if scope["method"] != "POST":
             refusal = Response("405 method not allowed", 405, {"Allow": "POST"}, "text/plain")
@@ -74,10 +77,9 @@ class HotPath:
             if reply is None:
                 return _GONE
         except EmbedserveError as error:
-            self._services.metrics.count_refusal(error)
-            refusal = respond(scope["path"], error)
-            await refusal(scope, receive, send)
-            return refusal.status_code
+            return await self._refuse(error, scope, receive, send)
+        except asyncio.CancelledError:
+            return await self._refuse(_stopped(), scope, receive, send)
         except Exception:
             logger.exception("unexpected failure in POST %s", scope["path"])
             await error_response(scope["path"], 500, BUG)(scope, receive, send)
@@ -87,6 +89,15 @@ class HotPath:
         await send({"type": "http.response.start", "status": 200, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
         return 200
+
+    async def _refuse(
+        self, error: EmbedserveError, scope: Scope, receive: Receive, send: Send
+    ) -> int:
+        """Send a deliberate error and return its status."""
+        self._services.metrics.count_refusal(error)
+        refusal = respond(scope["path"], error)
+        await refusal(scope, receive, send)
+        return refusal.status_code
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the whole body, or None when the client left before its end."""
@@ -147,12 +158,35 @@ async def _unless_gone(receive: Receive, work: Awaitable[Reply]) -> Reply | None
     try:
         return await work
     except asyncio.CancelledError:
+        if not watch.has_left:
+            raise
         working.uncancel()
-        if watch.has_left:
-            return None
-        # Only a stop whose time is up cancels besides.
-        raise OverloadedError("The server is stopping; send the request again later.") from None
+        return None
     finally:
         timer.cancel()
         if watch.watcher:
             watch.watcher.cancel()
+
+
+async def _unless_stopped(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let the framework answer; when the server stops before it began to, refuse the request."""
+    has_begun = False
+
+    async def noting_send(message: Message) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await send(message)
+
+    try:
+        await app(scope, receive, noting_send)
+    except asyncio.CancelledError:
+        if has_begun:
+            raise
+        await respond(scope["path"], _stopped())(scope, receive, send)
+
+
+def _stopped() -> OverloadedError:
+    """Return the refusal of a task that was cancelled: only a stop whose time is up does that."""
+    if task := asyncio.current_task():
+        task.uncancel()
+    return OverloadedError("The server is stopping; send the request again later.")

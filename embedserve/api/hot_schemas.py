@@ -1,137 +1,183 @@
 """What the OpenAPI document says of the routes that the framework does not see. Data only."""
 
-from typing import Any
+from embedserve.api.schema_parts import (
+    FLAG,
+    KEEP_ALIVE,
+    MODEL,
+    NATIVE_ERROR,
+    NUMBERS,
+    OPENAI_ERROR,
+    STRINGS,
+    TEI_ERROR,
+    TEXT,
+    TEXTS,
+    TIMEOUT,
+    WHOLE,
+    Schema,
+    given,
+    optional,
+    refused,
+    sent,
+    shape,
+)
 
-_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_NUMBERS = {"type": "array", "items": {"type": "number", "format": "float"}}
-MODEL = {"type": "string", "description": "Installed model, such as `all-minilm`."}
 _DIMENSIONS = {
     "type": "integer",
-    "minimum": 1,
+    "minimum": -(2**63),
+    "maximum": 2**63,
     "description": "Leading dimensions to keep; the rest is cut and the vector normalized again.",
 }
 _OPTIONS = {
     "type": "object",
+    "properties": {"num_ctx": {"type": ["number", "null"]}},
     "description": "`num_ctx` is a shorter length limit in tokens; other options do nothing.",
 }
-KEEP_ALIVE = {
-    "anyOf": [{"type": "number"}, {"type": "string"}],
-    "description": "How long the model stays in memory after this request: seconds, or a duration "
-    "such as `5m`; 0 lets it go, negative keeps it.",
+_EXTRAS = {
+    "input_type": {
+        "enum": ["query", "document"],
+        "description": "Puts the model's prompt for that in front of each text.",
+    },
+    "truncate_side": {
+        "enum": ["right", "left"],
+        "description": "Which end of too long a text is cut off.",
+    },
+    "encoding_format": {
+        "enum": ["float", "base64"],
+        "description": "base64: little-endian float32 in one string.",
+    },
+    "on_error": {
+        "enum": ["fail", "item"],
+        "description": "`item`: a text that fails gives null and an error of its own.",
+    },
 }
-_TIMEOUT = {
-    "name": "X-Request-Timeout-Ms",
-    "in": "header",
-    "schema": {"type": "integer", "minimum": 1},
-    "description": "Milliseconds after which the answer is 503 and what has not run is dropped.",
+_VECTOR = {"anyOf": [NUMBERS, TEXT, {"type": "null"}]}
+_HEADERS = {
+    "X-Truncated-Inputs": {
+        "description": "Positions of the texts that were cut, the first hundred of them.",
+        "schema": TEXT,
+    },
+    "X-Truncated-Count": {"description": "How many there are.", "schema": WHOLE},
 }
-_WARNINGS = {"type": "array", "items": {"type": "string"}}
+_OLLAMA = "400 404 413 500 503"
+_OPENAI = "400 404 413 429 500 503"
+_TEI = "404 413 422 424 429 503"
 
 
 def describe_hot(
-    summary: str, tag: str, body: dict[str, Any], required: list[str], reply: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what stands under the path of a hot route; `reply` is the schema of its answer."""
-    sent = {"type": "object", "required": required, "properties": body}
-    errors = {
-        "400": "Something in the request is wrong; the message says what.",
-        "404": "There is no such model.",
-        "413": "The request, or a text in it, is larger than a setting allows.",
-        "503": "The server is busy, or the request's time is over.",
-    }
-    described = {status: {"description": text} for status, text in errors.items()}
+    summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
+) -> Schema:
+    """Return what stands under the path of a hot route; `errors` are statuses and their shape."""
     return {
         "post": {
             "tags": [tag],
             "summary": summary,
-            "parameters": [_TIMEOUT],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": sent}}},
-            "responses": {
-                "200": {
-                    "description": reply["description"],
-                    "content": {"application/json": {"schema": reply}},
-                },
-                **described,
-            },
+            "parameters": [TIMEOUT],
+            "requestBody": body,
+            "responses": {"200": answer | {"headers": _HEADERS}, **refused(*errors)},
         }
     }
 
 
-def _vectors(properties: dict[str, Any]) -> dict[str, Any]:
-    described = "The vectors, in the order of the texts."
-    return {"type": "object", "description": described, "properties": properties}
+def _vectors(reply: Schema) -> Schema:
+    return given("The vectors, in the order of the texts.", reply)
 
 
 HOT_SCHEMAS = {
     "/api/embed": describe_hot(
         "Embed one text or many (Ollama)",
         "ollama",
-        {
-            "model": MODEL,
-            "input": _TEXTS,
-            "truncate": {"type": "boolean", "default": True},
-            "dimensions": _DIMENSIONS,
-            "keep_alive": KEEP_ALIVE,
-            "options": _OPTIONS,
-        },
-        ["model"],
-        _vectors(
+        sent(
             {
-                "model": {"type": "string"},
-                "embeddings": {"type": "array", "items": _NUMBERS},
-                "total_duration": {"type": "integer", "description": "Nanoseconds."},
-                "load_duration": {"type": "integer", "description": "Nanoseconds."},
-                "prompt_eval_count": {"type": "integer", "description": "Tokens embedded."},
-                "warnings": _WARNINGS,
-            }
+                "model": MODEL,
+                "input": TEXTS,
+                "truncate": FLAG,
+                "dimensions": _DIMENSIONS,
+                "keep_alive": KEEP_ALIVE,
+                "options": _OPTIONS,
+                **_EXTRAS,
+            },
+            ["model"],
         ),
+        _vectors(
+            shape(
+                {
+                    "model": TEXT,
+                    "embeddings": {"type": "array", "items": _VECTOR},
+                    "total_duration": WHOLE | {"description": "Nanoseconds."},
+                    "load_duration": WHOLE | {"description": "Nanoseconds."},
+                    "prompt_eval_count": WHOLE | {"description": "Tokens embedded."},
+                    "warnings": STRINGS,
+                    "errors": {"type": "array", "items": shape({"index": WHOLE, "error": TEXT})},
+                },
+                ["model", "embeddings"],
+            )
+        ),
+        (_OLLAMA, NATIVE_ERROR),
     ),
     "/api/embeddings": describe_hot(
         "Embed one text (Ollama, older)",
         "ollama",
-        {
-            "model": MODEL,
-            "prompt": {"type": "string"},
-            "keep_alive": KEEP_ALIVE,
-            "options": _OPTIONS,
-        },
-        ["model"],
-        _vectors({"embedding": _NUMBERS}),
+        sent(
+            {
+                "model": MODEL,
+                "prompt": TEXT,
+                "input": TEXT,
+                "keep_alive": KEEP_ALIVE,
+                "options": _OPTIONS,
+            },
+            ["model"],
+        ),
+        _vectors(shape({"embedding": NUMBERS})),
+        (_OLLAMA, NATIVE_ERROR),
     ),
     "/v1/embeddings": describe_hot(
         "Embed one text or many (OpenAI)",
         "openai",
-        {
-            "model": MODEL,
-            "input": _TEXTS,
-            "encoding_format": {"type": "string", "enum": ["float", "base64"]},
-            "dimensions": _DIMENSIONS,
-        },
-        ["model", "input"],
-        _vectors(
+        sent(
             {
-                "object": {"type": "string"},
-                "data": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "object": {"type": "string"},
-                            "index": {"type": "integer"},
-                            "embedding": {"anyOf": [_NUMBERS, {"type": "string"}]},
-                        },
-                    },
-                },
-                "model": {"type": "string"},
-                "usage": {
-                    "type": "object",
-                    "properties": {
-                        "prompt_tokens": {"type": "integer"},
-                        "total_tokens": {"type": "integer"},
-                    },
-                },
-                "warnings": _WARNINGS,
-            }
+                "model": MODEL,
+                "input": {"anyOf": [TEXT, {**STRINGS, "minItems": 1}]},
+                "dimensions": WHOLE | {"minimum": 1, "description": _DIMENSIONS["description"]},
+                **_EXTRAS,
+            },
+            ["model", "input"],
         ),
+        _vectors(
+            shape(
+                {
+                    "object": TEXT,
+                    "data": {
+                        "type": "array",
+                        "items": shape(
+                            {"object": TEXT, "index": WHOLE, "embedding": _VECTOR, "error": TEXT},
+                            ["object", "index", "embedding"],
+                        ),
+                    },
+                    "model": TEXT,
+                    "usage": shape({"prompt_tokens": WHOLE, "total_tokens": WHOLE}),
+                    "warnings": STRINGS,
+                },
+                ["object", "data", "model", "usage"],
+            )
+        ),
+        (_OPENAI, OPENAI_ERROR),
+    ),
+    "/embed": describe_hot(
+        "Embed one text or many (Text Embeddings Inference)",
+        "tei",
+        sent(
+            {
+                "inputs": {"anyOf": [TEXT, {**STRINGS, "minItems": 1}]},
+                "truncate": FLAG,
+                "truncation_direction": {"enum": ["Right", "Left", "right", "left"]},
+                "prompt_name": {"enum": ["query", "document", "passage"]},
+                "normalize": {"enum": [True]},
+                "dimensions": _DIMENSIONS,
+                "model": optional(MODEL) | {"description": "Absent: the default model."},
+            },
+            ["inputs"],
+        ),
+        _vectors({"type": "array", "items": NUMBERS}),
+        (_TEI, TEI_ERROR),
     ),
 }

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from embedserve.api.body import describe_body, read_body, read_model, read_object
+from embedserve.api.hot import timeout_of
 from embedserve.api.replies import json_reply, services
+from embedserve.api.schema_parts import TIMEOUT
 from embedserve.services.definitions import IndexDefinition, parse_definition
 from embedserve.services.indexes import IndexReport
 from embedserve.services.search import Hit
@@ -84,11 +86,16 @@ async def ingest(request: Request, name: str) -> Response:
     return json_reply(job_reply(job), status=202)
 
 
-@router.post("/indexes/{name}/query", openapi_extra=describe_body(QueryBody))
+@router.post(
+    "/indexes/{name}/query",
+    responses={503: {"description": "The server is busy, or the request's time is over."}},
+    openapi_extra={**describe_body(QueryBody), "parameters": [TIMEOUT]},
+)
 async def query(request: Request, name: str) -> Response:
     """Find the passages nearest to a question."""
     body = await read_model(request, QueryBody)
-    result = await services(request).search.query(name, body.query, body.k)
+    timeout_s = timeout_of(request.scope["headers"])
+    result = await services(request).search.query(name, body.query, body.k, timeout_s=timeout_s)
     return json_reply(
         {
             "hits": [_hit(hit) for hit in result.hits],

@@ -1,4 +1,7 @@
-"""Ollama's dialect: embeddings and version; models are in ollama_models. Shapes: docs/api.md."""
+"""Ollama's dialect: embeddings and version. Shapes: docs/api.md.
+
+Models are in ollama_models; loading them without a text, by `generate` and `chat`, in ollama_load.
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ from fastapi.responses import PlainTextResponse
 
 from embedserve import __version__
 from embedserve.api.body import Fields
+from embedserve.api.embedding_fields import embed_texts, errors_of, read_extras, read_inputs
 from embedserve.api.keep_alive import seconds_of
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply
 from embedserve.errors import InvalidRequestError, NotFoundError
@@ -34,33 +38,40 @@ async def version() -> Response:
 
 
 async def embed(services: Services, fields: Fields, timeout_s: float | None) -> Reply:
-    """Embed: `{"model", "input", "truncate", "dimensions", "keep_alive", "options"}`."""
+    """Embed: `{"model", "input", "truncate", "dimensions", "keep_alive", "options"}`.
+
+    Beyond those Ollama has, see `embedding_fields`.
+    """
     keep_alive_s = seconds_of(fields.raw("keep_alive"))
+    extras = read_extras(fields)
     model = fields.text("model")
     if not model.strip():
         raise NotFoundError("model '' not found")
-    texts = texts_of(fields.raw("input"))
-    is_truncating = fields.flag("truncate", default=True)
+    inputs = read_inputs(services, model, fields.raw("input"), extras)
     wanted = EmbedRequest(
         model=model,
-        texts=texts,
-        truncate=is_truncating,
+        texts=inputs.texts,
+        truncate=fields.flag("truncate", default=True),
         dimensions=fields.whole("dimensions"),
         max_tokens=_num_ctx(fields),
         keep_alive_s=keep_alive_s,
         timeout_s=timeout_s,
+        input_type=extras.input_type,
+        truncate_side=extras.truncate_side,
     )
-    result = await services.embedding.embed(wanted)
-    reply: dict[str, Any] = {"model": model, "embeddings": result.vectors}
-    if texts:
+    found = await embed_texts(services, wanted, extras, inputs.failures)
+    reply: dict[str, Any] = {"model": model, "embeddings": found.rows}
+    if wanted.texts:
         reply |= {
-            "total_duration": result.total_ns,
-            "load_duration": result.load_ns,
-            "prompt_eval_count": result.tokens,
+            "total_duration": found.result.total_ns,
+            "load_duration": found.result.load_ns,
+            "prompt_eval_count": found.result.tokens,
         }
-    if result.warnings:
-        reply["warnings"] = result.warnings
-    return fast_reply(reply, truncated=result.truncated)
+    if found.result.warnings:
+        reply["warnings"] = found.result.warnings
+    if found.failures:
+        reply["errors"] = errors_of(found.failures)
+    return fast_reply(reply, truncated=found.truncated)
 
 
 async def embeddings(services: Services, fields: Fields, timeout_s: float | None) -> Reply:
@@ -87,26 +98,12 @@ async def embeddings(services: Services, fields: Fields, timeout_s: float | None
     return fast_reply({"embedding": vector}, truncated=result.truncated)
 
 
-def texts_of(value: object) -> list[str]:
-    """Return `input` as a list: a string, a list of strings, or nothing.
-
-    An empty string alone means no text (Ollama's way to load a model); inside a list it is one.
-    """
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    raise InvalidRequestError("invalid input type")
-
-
 def _num_ctx(fields: Fields) -> int | None:
     """Return the length limit among the options; others have no meaning for embeddings."""
     value = fields.table("options").raw("num_ctx")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequestError('option "num_ctx" must be of type integer')
+        raise InvalidRequestError('option "num_ctx" must be of type integer', field="options")
     # Ollama raises smaller values to 4: two special tokens and room for two more.
     return max(int(value), 4) if value > 0 else None

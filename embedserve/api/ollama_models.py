@@ -1,4 +1,4 @@
-"""Ollama's dialect: list, describe, pull, copy and remove models. Shapes: docs/api.md."""
+"""Ollama's dialect: list, describe, pull, copy, create and remove models. Shapes: docs/api.md."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,12 @@ from fastapi.responses import StreamingResponse
 
 from embedserve.api.body import Fields, read_object
 from embedserve.api.replies import json_reply, services
-from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
+from embedserve.errors import (
+    InvalidNameError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+)
 from embedserve.services.model_report import ModelReport
 from embedserve.services.models import Overrides, PullRequest
 
@@ -38,13 +43,17 @@ def tags(request: Request) -> Response:
 @router.post("/api/show")
 async def show(request: Request) -> Response:
     """Describe one model: `{"model"}`."""
-    report = await report_of(request, _model_name(Fields(await read_object(request))))
+    name = _model_name(Fields(await read_object(request)))
+    report = await report_of(request, name)
+    model_info = dict(report.model_info)
+    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
+        model_info["general.basename"] = name  # what it shows in its list of models
     return json_reply(
         {
             "license": report.licence,
-            "parameters": f"{'num_ctx':<30} {report.max_tokens}",
-            "details": _details(report),
-            "model_info": report.model_info,
+            "parameters": "\n".join(map(_parameter, report.parameters.items())),
+            "details": details_of(report),
+            "model_info": model_info,
             "capabilities": [report.capability],
             "modified_at": report.modified_at,
             "embedserve": report.facts,
@@ -58,6 +67,8 @@ async def delete(request: Request) -> Response:
     name = _model_name(Fields(await read_object(request)))
     try:
         await asyncio.to_thread(services(request).models.remove, name)
+    except InvalidNameError:
+        raise InvalidNameError(f'name "{name}" is invalid', field="model") from None
     except ModelNotFoundError:
         raise NotFoundError(f"model '{name}' not found") from None
     return Response(status_code=200)
@@ -67,14 +78,39 @@ async def delete(request: Request) -> Response:
 async def copy(request: Request) -> Response:
     """Install a model under another name as well: `{"source", "destination"}`."""
     fields = Fields(await read_object(request))
-    source, destination = fields.text("source"), fields.text("destination")
-    if not source.strip() or not destination.strip():
-        raise InvalidRequestError("source and destination are required")
+    names = {field: fields.text(field) for field in ("source", "destination")}
+    library = services(request).models
+    for field, name in names.items():
+        try:
+            library.display(name)
+        except InvalidNameError:
+            raise InvalidNameError(f'{field} "{name}" is invalid', field=field) from None
     try:
-        await asyncio.to_thread(services(request).models.copy, source, destination)
+        await asyncio.to_thread(library.copy, names["source"], names["destination"])
     except ModelNotFoundError as error:
-        raise NotFoundError(f"model '{source}' not found{error.hint}") from None
+        raise NotFoundError(f'model "{error.name}" not found{error.hint}') from None
     return Response(status_code=200)
+
+
+@router.post("/api/create")
+async def create(request: Request) -> Response:
+    """Install a model under another name with other parameters: `{"model", "from", "parameters"}`.
+
+    The answer is lines of JSON, or one object where `stream` is false.
+    """
+    fields = Fields(await read_object(request))
+    library = services(request).models
+    target, source = fields.text("model") or fields.text("name"), fields.text("from")
+    library.display(target)
+    _refuse_uploads(fields, source)
+    parameters = fields.table("parameters").items()
+    made = await asyncio.to_thread(library.create, source, target, parameters)
+    if not fields.flag("stream", default=True):
+        return json_reply({"status": "success", "warnings": made.warnings})
+    layers = (f"using existing layer sha256:{digest}" for digest in made.layers)
+    steps = (*layers, *made.warnings, "writing manifest", "success")
+    lines = b"".join(_line({"status": step}) for step in steps)
+    return Response(lines, media_type="application/x-ndjson")
 
 
 @router.post("/api/pull")
@@ -88,7 +124,10 @@ async def pull(request: Request) -> Response:
     wanted = _pull_request(fields)
     library = services(request).models
     if not fields.flag("stream", default=True):
-        await asyncio.wrap_future(library.start_pull(wanted))
+        try:
+            await asyncio.wrap_future(library.start_pull(wanted))
+        except NotFoundError as error:
+            raise NotFoundError(_pull_error(error)) from error
         return json_reply({"status": "success"})
     steps: asyncio.Queue[Step | None] = asyncio.Queue()
     put = partial(_put, asyncio.get_running_loop(), steps)
@@ -102,6 +141,25 @@ async def pull(request: Request) -> Response:
     return StreamingResponse(_pull_lines(pull, steps), media_type="application/x-ndjson")
 
 
+def _pull_error(error: BaseException) -> str:
+    # Clients know these words for a name that leads nowhere.
+    known = "pull model manifest: file does not exist: " if isinstance(error, NotFoundError) else ""
+    return f"{known}{error}"
+
+
+def _refuse_uploads(fields: Fields, source: str) -> None:
+    """Refuse to make a model from anything but an installed one."""
+    for field in ("files", "adapters", "quantize", "quantization"):
+        if fields.raw(field):
+            raise InvalidRequestError(
+                f"`{field}` is not possible here: models are made from installed ones "
+                "(`from`), and pulled in the precision that their tag or `recipe` names.",
+                field=field,
+            )
+    if not source.strip():
+        raise InvalidRequestError("neither 'from' or 'files' was specified", field="from")
+
+
 def _pull_request(fields: Fields) -> PullRequest:
     if fields.raw("from") is not None:
         raise InvalidRequestError(
@@ -111,8 +169,11 @@ def _pull_request(fields: Fields) -> PullRequest:
     prompts = ("query_prompt", "document_prompt")
     # An empty prompt says that there is none; an absent one leaves it to the checkpoint.
     query, document = (None if fields.raw(name) is None else fields.text(name) for name in prompts)
+    name = fields.text("model") or fields.text("name")
+    if not name.strip():
+        raise InvalidNameError("invalid model name", field="model")
     return PullRequest(
-        _model_name(fields),
+        name,
         recipe=fields.text("recipe") or None,
         engine=fields.text("engine") or None,
         is_forced=fields.flag("force", default=False),
@@ -135,7 +196,7 @@ async def _pull_lines(
         while step := await steps.get():
             yield _line(step)
         error = pull.exception()
-        yield _line({"error": str(error)} if error else {"status": "success"})
+        yield _line({"error": _pull_error(error)} if error else {"status": "success"})
     finally:
         pull.cancel()  # the client has left, perhaps early: nobody listens any more
 
@@ -164,13 +225,21 @@ def _model_name(fields: Fields) -> str:
     """Return the model that is named, in the new spelling of the field or the old."""
     name = fields.text("model") or fields.text("name")
     if not name.strip():
-        raise InvalidRequestError("model is required")
+        raise InvalidRequestError("model is required", field="model")
     return name
 
 
-def _details(report: ModelReport) -> dict[str, Any]:
+def _parameter(item: tuple[str, int | str]) -> str:
+    """Return a line of Ollama's text; clients read the number of `num_ctx` from it."""
+    name, value = item
+    shown = orjson.dumps(value).decode() if isinstance(value, str) else str(value)
+    return f"{name:<30} {shown}"
+
+
+def details_of(report: ModelReport) -> dict[str, Any]:
+    """Return what several routes say of a model."""
     return {
-        "parent_model": "",
+        "parent_model": report.parent,
         "format": "onnx",
         "family": report.family,
         "families": [report.family],
@@ -188,7 +257,7 @@ def _tag(report: ModelReport) -> dict[str, Any]:
         "modified_at": report.modified_at,
         "size": report.size_bytes,
         "digest": report.digest,
-        "details": _details(report),
+        "details": details_of(report),
         "capabilities": [report.capability],
         "embedserve": {"engine": report.engine, "recipe": report.recipe},
     }

@@ -1,13 +1,11 @@
 """OpenAI's dialect: embeddings and the list of models. Shapes: docs/api.md."""
 
-import base64
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import Fields
-from embedserve.api.ollama import texts_of
+from embedserve.api.embedding_fields import embed_texts, read_extras, read_inputs
 from embedserve.api.ollama_models import report_of
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
 from embedserve.errors import InvalidRequestError, NotFoundError
@@ -19,38 +17,56 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 MEDIA_TYPE = "application/json"
 
+TOKEN_IDS = (
+    "invalid input type: these are token ids of another model's vocabulary, and the request does "
+    "not say of which. Send the texts themselves; LangChain's OpenAIEmbeddings does with "
+    "`check_embedding_ctx_length=False`."
+)
+
 
 async def embeddings(available: Services, fields: Fields, timeout_s: float | None) -> Reply:
-    """Embed one text or many: `{"model", "input", "encoding_format", "dimensions"}`."""
-    encoding = fields.text("encoding_format") or "float"
-    if encoding.lower() not in ("float", "base64"):
-        raise InvalidRequestError(
-            f"Invalid value for 'encoding_format' = {encoding}. "
-            "Supported values: ['float', 'base64']."
-        )
+    """Embed one text or many: `{"model", "input", "encoding_format", "dimensions"}`.
+
+    Beyond those OpenAI has, see `embedding_fields`.
+    """
+    extras = read_extras(fields)
     value = fields.raw("input")
     if value is None or value == []:
-        raise InvalidRequestError("invalid input")
+        raise InvalidRequestError("invalid input", field="input")
     model = fields.text("model")
     if not model.strip():
         raise NotFoundError("model '' not found")
+    if _holds_token_ids(value):
+        raise InvalidRequestError(TOKEN_IDS, field="input")
     dimensions = fields.whole("dimensions")
-    texts = [""] if value == "" else texts_of(value)
-    wanted = EmbedRequest(model, texts, dimensions=dimensions, timeout_s=timeout_s)
-    result = await available.embedding.embed(wanted)
+    # An empty string is a text here, unlike in Ollama's own dialect.
+    inputs = read_inputs(available, model, [""] if value == "" else value, extras)
+    wanted = EmbedRequest(
+        model,
+        inputs.texts,
+        dimensions=dimensions,
+        timeout_s=timeout_s,
+        input_type=extras.input_type,
+        truncate_side=extras.truncate_side,
+    )
+    found = await embed_texts(available, wanted, extras, inputs.failures)
+    result = found.result
     _check_dimensions(dimensions, result.vectors)
+    data = [
+        {"object": "embedding", "embedding": row, "index": position}
+        for position, row in enumerate(found.rows)
+    ]
+    for position, message in found.failures.items():
+        data[position]["error"] = message
     reply: dict[str, Any] = {
         "object": "list",
-        "data": [
-            {"object": "embedding", "embedding": _encoded(row, encoding), "index": position}
-            for position, row in enumerate(result.vectors)
-        ],
+        "data": data,
         "model": model,
         "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
     }
     if result.warnings:
         reply["warnings"] = result.warnings
-    return fast_reply(reply, truncated=result.truncated, media_type=MEDIA_TYPE.encode())
+    return fast_reply(reply, truncated=found.truncated, media_type=MEDIA_TYPE.encode())
 
 
 @router.get("/models")
@@ -73,15 +89,17 @@ def _check_dimensions(wanted: int | None, vectors: Vectors) -> None:
     if wanted is not None and wanted != found:
         raise InvalidRequestError(
             f"Invalid value for 'dimensions' = {wanted}. This model gives {found}; ask for 1 to "
-            f"{found}, or leave it out."
+            f"{found}, or leave it out.",
+            field="dimensions",
         )
 
 
-def _encoded(row: Vectors, encoding: str) -> Vectors | str:
-    if encoding.lower() == "float":
-        return row
-    # Little-endian float32, as the official clients decode it.
-    return base64.b64encode(row.astype(np.dtype("<f4"), copy=False).tobytes()).decode("ascii")
+def _holds_token_ids(value: object) -> bool:
+    """Tell whether `input` is a list of whole numbers, or of lists of them."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, list) and first:
+        first = first[0]
+    return isinstance(first, int) and not isinstance(first, bool)
 
 
 def _model(report: ModelReport, name: str) -> dict[str, Any]:

@@ -1,119 +1,106 @@
 """What the OpenAPI document says of the reranking routes. Data only."""
 
-from typing import Any
+from embedserve.api.hot_schemas import describe_hot
+from embedserve.api.schema_parts import (
+    COHERE_ERROR,
+    FLAG,
+    KEEP_ALIVE,
+    NATIVE_ERROR,
+    OBJECT,
+    STRINGS,
+    TEI_ERROR,
+    TEXT,
+    WHOLE,
+    Schema,
+    given,
+    sent,
+    shape,
+)
 
-from embedserve.api.hot_schemas import KEEP_ALIVE, describe_hot
-
-_MODEL = {
-    "type": "string",
-    "description": "Installed reranker, such as `bge-reranker-base`; absent: the only one.",
-}
-_TEXT = {"type": "string"}
-_RAW = {
-    "type": "boolean",
-    "default": False,
-    "description": "Scores are the model's logits instead of 0 to 1.",
-}
-_TRUNCATE = {
-    "type": "boolean",
-    "default": True,
-    "description": "false: a document that does not fit beside the query is a 400. The query is "
-    "never cut.",
-}
-_DOCUMENT = {
-    "type": "object",
-    "description": "Text in `text`, or in the fields that `rank_fields` names.",
-}
+_COUNT = WHOLE | {"minimum": 1}
+_SCORE = {"type": "number"}
+_DOCUMENT = OBJECT | {"description": "Text in `text`, or in the fields that `rank_fields` names."}
 _BODY = {
-    "model": _MODEL,
-    "query": _TEXT,
-    "documents": {"type": "array", "minItems": 1, "items": {"anyOf": [_TEXT, _DOCUMENT]}},
-    "top_n": {"type": "integer", "minimum": 1, "description": "How many results; absent: all."},
-    "return_documents": {"type": "boolean", "default": False},
-    "rank_fields": {
-        "type": "array",
-        "items": _TEXT,
-        "default": ["text"],
+    "model": {"type": "string", "description": "Installed reranker; absent: the only one."},
+    "query": TEXT | {"minLength": 1, "description": "Never cut."},
+    "documents": {"type": "array", "minItems": 1, "items": {"anyOf": [TEXT, _DOCUMENT]}},
+    "top_n": _COUNT | {"description": "How many results; absent: all."},
+    "return_documents": FLAG,
+    "rank_fields": STRINGS
+    | {
+        "minItems": 1,
         "description": "Fields of documents that are objects; their texts are joined by line ends.",
     },
-    "max_tokens_per_doc": {
-        "type": "integer",
-        "minimum": 1,
-        "description": "Documents are cut to so many tokens, besides to what fits.",
-    },
-    "raw_scores": _RAW,
-    "truncate": _TRUNCATE,
+    "max_tokens_per_doc": _COUNT
+    | {"description": "Documents are cut to so many tokens, besides to what fits."},
+    "raw_scores": FLAG | {"description": "Scores are the model's logits instead of 0 to 1."},
+    "truncate": FLAG
+    | {"description": "false: a document that does not fit beside the query is an error."},
+    "truncation_direction": {"enum": ["Right", "right"]},
+    "keep_alive": KEEP_ALIVE,
+}
+_TEXTS = {
+    "texts": STRINGS | {"minItems": 1, "description": "Instead of `documents`."},
+    "return_text": FLAG,
 }
 _RESULTS = {
     "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {
-            "index": {"type": "integer", "description": "Position in `documents`."},
-            "relevance_score": {"type": "number"},
+    "items": shape(
+        {
+            "index": WHOLE | {"description": "Position in `documents`."},
+            "relevance_score": _SCORE,
             "document": _DOCUMENT,
         },
-    },
+        ["index", "relevance_score"],
+    ),
 }
-_COUNTS = {"type": "object", "additionalProperties": True}
-_COHERE = {"id": _TEXT, "results": _RESULTS, "meta": _COUNTS}
-_UNION = _COHERE | {"object": _TEXT, "model": _TEXT, "usage": _COUNTS}
-_SORTED = "The documents, the most relevant first."
+_TOKENS = shape({"prompt_tokens": WHOLE, "total_tokens": WHOLE})
+_V2 = {"id": TEXT, "results": _RESULTS, "meta": OBJECT}
+_V1 = _V2 | {"object": TEXT, "model": TEXT, "usage": _TOKENS}
+_OWN = {
+    "model": TEXT,
+    "results": _RESULTS,
+    "total_duration": WHOLE | {"description": "Nanoseconds."},
+    "load_duration": WHOLE | {"description": "Nanoseconds."},
+    "prompt_eval_count": WHOLE | {"description": "Tokens of all pairs."},
+}
+_ROW = shape({"index": WHOLE, "score": _SCORE, "text": TEXT}, ["index", "score"])
+_TEI = {"anyOf": [{"type": "array", "items": _ROW}, shape(_V1)]}
+
+_COHERE_ERRORS = ("400 404 413 429 500 503", COHERE_ERROR)
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "description": _SORTED, "properties": properties}
+def _ranked(reply: Schema) -> Schema:
+    return given("The documents, the most relevant first.", reply)
 
-
-_REQUIRED = ["query", "documents"]
 
 RERANK_SCHEMAS = {
     "/api/rerank": describe_hot(
         "Rank documents by relevance to a query",
         "rerank",
-        _BODY | {"keep_alive": KEEP_ALIVE},
-        _REQUIRED,
-        _object(
-            {
-                "model": _TEXT,
-                "results": _RESULTS,
-                "total_duration": {"type": "integer", "description": "Nanoseconds."},
-                "load_duration": {"type": "integer", "description": "Nanoseconds."},
-                "prompt_eval_count": {"type": "integer", "description": "Tokens of all pairs."},
-            }
-        ),
+        sent(_BODY, ["query", "documents"]),
+        _ranked(shape(_OWN)),
+        ("400 404 413 500 503", NATIVE_ERROR),
     ),
     "/v1/rerank": describe_hot(
-        "Rank documents (Cohere v1, Jina)", "rerank", _BODY, _REQUIRED, _object(_UNION)
+        "Rank documents (Cohere v1, Jina)",
+        "rerank",
+        sent(_BODY, ["query", "documents"]),
+        _ranked(shape(_V1)),
+        _COHERE_ERRORS,
     ),
     "/v2/rerank": describe_hot(
-        "Rank documents (Cohere v2)", "rerank", _BODY, _REQUIRED, _object(_COHERE)
+        "Rank documents (Cohere v2)",
+        "rerank",
+        sent(_BODY, ["query", "documents"]),
+        _ranked(shape(_V2)),
+        _COHERE_ERRORS,
     ),
     "/rerank": describe_hot(
-        "Rank texts (TEI), or documents as under /v1",
+        "Rank texts (Text Embeddings Inference), or documents as under /v1",
         "rerank",
-        _BODY
-        | {
-            "texts": {"type": "array", "minItems": 1, "items": _TEXT},
-            "return_text": {"type": "boolean", "default": False},
-        },
-        ["query"],
-        {
-            "description": _SORTED,
-            "anyOf": [
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "index": {"type": "integer"},
-                            "score": {"type": "number"},
-                            "text": _TEXT,
-                        },
-                    },
-                },
-                _object(_UNION),
-            ],
-        },
+        sent(_BODY | _TEXTS, ["query"]),
+        _ranked(_TEI),
+        ("404 413 422 424 429 503", TEI_ERROR),
     ),
 }

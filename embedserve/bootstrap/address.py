@@ -1,6 +1,7 @@
 """The address to listen on."""
 
 import socket
+from ipaddress import ip_address
 
 from embedserve.errors import StartupError
 
@@ -37,3 +38,11 @@ def url_of(listener: socket.socket) -> str:
     # "Every address" is no address to call; loopback reaches it.
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can connect to who listens at `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.cores import available_cores
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits
@@ -23,6 +22,7 @@ from embedserve.services.model_library import ModelLibrary
 from embedserve.services.reranking import RerankingService
 from embedserve.services.residency import Residency
 from embedserve.settings import Settings
+from embedserve.types import BatchTokens
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,10 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         scheduler,
         device=device,
         default_model=settings.default_model,
-        residency=Residency(settings.keep_alive_s, settings.models_memory_bytes),
+        alone_threads=settings.alone_threads or available_cores(),
+        residency=Residency(
+            settings.keep_alive_s, settings.models_memory_bytes, settings.max_loaded_models
+        ),
     )
     models = ModelLibrary(folder, encoders, Machine(device, scheduler.workers))
     try:
@@ -93,11 +96,15 @@ def open_inference(settings: Settings, engine: Engine, stack: ExitStack) -> Infe
         max_texts=settings.max_request_texts,
         max_text_bytes=settings.max_text_bytes,
         timeout_s=settings.request_timeout_s,
+        batch_tokens=settings.bulk_batch_tokens,
+        queue_tokens=settings.queue_tokens,
     )
     threads = engine.scheduler.workers
     embedding = EmbeddingService(engine.encoders, cache, limits, threads=threads)
     stack.callback(embedding.close)
-    reranking = RerankingService(engine.encoders, cache, limits, threads=threads)
+    reranking = RerankingService(
+        engine.encoders, cache, limits, threads=threads, admission=embedding.admission
+    )
     stack.callback(reranking.close)
     return Inference(embedding, reranking)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
+from embedserve.bootstrap.access import read_keys, upstream_of
+from embedserve.bootstrap.address import is_loopback
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
@@ -23,6 +25,7 @@ from embedserve.services.health import HealthService
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.ownership import Ownership
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.settings import Settings
@@ -50,6 +53,7 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
 
     A house that runs no jobs leaves unfinished ones as they are.
     """
+    limits = _limits(settings)
     with ExitStack() as stack:
         lock = stack.enter_context(HomeLock(settings.home))
         engine = stack.enter_context(open_engine(settings))
@@ -62,7 +66,7 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
         if runs_jobs:
             services.ingestion.start()
         stack.callback(services.ingestion.stop)
-        app = create_app(services, _limits(settings))
+        app = create_app(services, limits)
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
         services.ingestion.stop()
@@ -134,7 +138,14 @@ def _services(
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
-        search=SearchService(catalog, indexes, vector_index, worker, engine.encoders),
+        search=SearchService(
+            catalog,
+            indexes,
+            vector_index,
+            worker,
+            engine.encoders,
+            timeout_s=settings.request_timeout_s,
+        ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
@@ -155,8 +166,13 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
 
 
 def _limits(settings: Settings) -> AppLimits:
+    keys = read_keys(settings)
     return AppLimits(
         max_request_bytes=settings.max_request_bytes,
         allowed_origins=settings.allowed_origins,
-        is_loopback=settings.host in ("127.0.0.1", "::1", "localhost"),
+        is_loopback=is_loopback(settings.host),
+        max_requests=settings.max_requests,
+        keys=keys,
+        upstream=upstream_of(settings, keeps_keys=bool(keys)),
+        ownership=Ownership(settings.home / "models"),
     )

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from embedserve.cli import indexes, jobs, models, pull, retrieval, serve
+from embedserve.cli import env, indexes, jobs, models, pull, retrieval, serve
 from embedserve.cli.console import errors
 from embedserve.errors import EmbedserveError, NotFoundError
 
@@ -31,6 +31,7 @@ app.command("rm")(models.remove)
 app.command("embed")(models.embed)
 app.command("ingest")(retrieval.ingest)
 app.command("query")(retrieval.query)
+app.command("env")(env.env)
 app.add_typer(indexes.app, name="index", help="Create, list, show and delete indexes.")
 app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")
 

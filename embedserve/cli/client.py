@@ -5,6 +5,7 @@ process for the length of the command, behind a loopback port of its own: one pa
 A house that another command has opened is shared by short commands; long ones wait for its end.
 """
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import typer
 import uvicorn
+from pydantic import SecretStr
 
 from embedserve.bootstrap import listen, open_house, url_of
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
@@ -124,10 +126,12 @@ def connect(
         url = _visit(settings.home, stack, is_long=is_long)
         while url is None:
             try:
-                url = stack.enter_context(_own_house(settings, runs_jobs=is_long))
+                opened = with_own_key(settings)
+                url = stack.enter_context(_own_house(opened, runs_jobs=is_long))
+                settings = opened
             except HomeLockedError:  # somebody was quicker
                 url = _visit(settings.home, stack, is_long=is_long)
-        yield stack.enter_context(_client(url))
+        yield stack.enter_context(_client(url, settings.api_key))
 
 
 def _visit(home: Path, stack: ExitStack, *, is_long: bool) -> str | None:
@@ -191,10 +195,24 @@ def _own_house(settings: Settings, *, runs_jobs: bool) -> Iterator[str]:
             thread.join(timeout=10)
 
 
+def with_own_key(settings: Settings) -> Settings:
+    """Let this command use the house that it opens, whose keys it may not have.
+
+    Others that share that house need one of theirs. Models of an upstream are no business of it.
+    """
+    changes: dict[str, Any] = {"upstream": None}
+    if settings.api_keys is not None or settings.api_keys_file:
+        own = secrets.token_urlsafe(32)
+        others = f"{settings.api_keys.get_secret_value()}," if settings.api_keys else ""
+        changes |= {"api_key": SecretStr(own), "api_keys": SecretStr(f"{others}admin:{own}")}
+    return settings.model_copy(update=changes)
+
+
 @contextmanager
-def _client(url: str) -> Iterator[Client]:
+def _client(url: str, key: SecretStr | None) -> Iterator[Client]:
+    headers = {"X-Api-Key": key.get_secret_value()} if key else {}
     # The server is on this machine: a proxy of the environment must not see the call.
-    with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as http:
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as http:
         yield Client(http)
 
 
@@ -214,4 +232,6 @@ def _raise(reply: httpx.Response) -> None:
         message = error["message"] if isinstance(error, dict) else str(error)
     except (ValueError, KeyError, TypeError):
         message = f"The server answered {reply.status_code}: {reply.text[:300]}"
+    if reply.status_code in (401, 403) and "WWW-Authenticate" in reply.headers:
+        message = f"{message} Commands send EMBEDSERVE_API_KEY."
     raise NotFoundError(message) if reply.status_code == 404 else EmbedserveError(message)

@@ -22,6 +22,8 @@ from embedserve.cli.pull import following
 from embedserve.errors import InvalidRequestError, ModelError
 from embedserve.settings import read_settings
 
+UPSTREAM = {"engine": "upstream", "recipe": "-"}
+
 Name = Annotated[str, typer.Argument(help="Installed model, such as all-minilm.")]
 
 
@@ -37,11 +39,12 @@ def list_models(home: Home = None, as_json: AsJson = False) -> None:
         return
     rows = []
     for model in reply["models"]:
-        details, ours = model["details"], model["embedserve"]
+        # What the server's upstream adds to the list has less to say.
+        details, ours = model.get("details", {}), model.get("embedserve", UPSTREAM)
         keys = ("parameter_size", "context_length", "embedding_length")
-        figures = [str(details[key]) for key in keys]
+        figures = [str(details.get(key, "-")) for key in keys]
         serves = [ours["engine"], ours["recipe"]]
-        rows.append([model["name"], size(model["size"]), *serves, *figures])
+        rows.append([model["name"], size(model.get("size", 0)), *serves, *figures])
     print_table(rows, "NAME", "SIZE", "ENGINE", "RECIPE", "PARAMETERS", "LENGTH", "DIMENSIONS")
     output.print(f"{size(reply['embedserve']['disk_bytes'])} on disk")
 
@@ -57,7 +60,9 @@ def show(
     """Describe an installed model: what serves, how faithful and fast it is, and why it."""
     with connect(home) as client:
         reply = client.post("api", "show", body={"model": name})
-    facts = reply["embedserve"]
+    facts = reply.get("embedserve")
+    if facts is None:
+        raise InvalidRequestError(f"`{name}` is the upstream's model, not one of embedserve's.")
     if as_json:
         keys = ("fidelity", "performance", "size_bytes", "below_gate")
         print_json({key: facts[key] for key in keys} if fidelity else reply)

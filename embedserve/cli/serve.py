@@ -13,22 +13,25 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from embedserve.bootstrap import House, listen, open_house, url_of
+from embedserve.bootstrap import House, is_loopback, listen, open_house, read_all, url_of
 from embedserve.cli.client import Home
 from embedserve.cli.console import output
-from embedserve.settings import Settings, read_settings
+from embedserve.settings import Settings
 
 if sys.platform != "win32":
     import resource
 
-DRAIN_S = 10
-"""Seconds that running requests get after SIGTERM."""
 REFRESH_S = 60
 """Seconds that the introduction waits for the first ingestion."""
 OPEN_FILES = 65_536
 """Files, connections among them, that the server asks the system for at most."""
 GC_OBJECTS = 20_000
 """New objects after which the garbage collector looks through them; 700 by default."""
+
+OPEN_TO_ALL = (
+    "whoever reaches this address may embed, read and delete indexes, and remove models: set "
+    "EMBEDSERVE_API_KEYS, or put a proxy in front that asks who calls"
+)
 
 EXAMPLES = """
 Try it:
@@ -40,7 +43,7 @@ Try it:
 logger = logging.getLogger("embedserve")
 
 
-def serve(
+def serve(  # noqa: PLR0913  one parameter an option
     home: Home = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. [127.0.0.1]", show_default=False)
@@ -56,23 +59,34 @@ def serve(
         str | None,
         typer.Option(help="An existing Chroma server instead of an own one.", show_default=False),
     ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="An Ollama that gets what is not served here, such as http://127.0.0.1:11435.",
+            show_default=False,
+        ),
+    ] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ingest the sources of every definition at start.")
     ] = False,
 ) -> None:
     """Serve the API until interrupted. Every other setting is an EMBEDSERVE_* variable."""
-    settings = read_settings(
+    reading = read_all(
         {
             "home": home,
             "host": host,
             "port": port,
             "chroma_url": chroma_url,
+            "upstream": upstream,
         }
     )
+    settings = reading.settings
     if allow:
         roots = (*settings.ingest_roots, *allow)
         settings = settings.model_copy(update={"ingest_roots": roots})
     _set_up_logging(settings.log_level)
+    for variable, reason in reading.ignored.items():
+        logger.warning("%s is ignored: %s", variable, reason)
     _allow_connections()
     _serve(settings, refresh=refresh)
 
@@ -87,6 +101,8 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
         house.lock.announce(url)
         logger.info("home %s", settings.home)
         logger.info("serving at %s (interrupt to stop)", url)
+        if not (is_loopback(settings.host) or settings.api_keys or settings.api_keys_file):
+            logger.warning("%s", OPEN_TO_ALL)
         introduction = threading.Thread(
             target=_introduce, args=(house, settings, url), kwargs={"refresh": refresh}, daemon=True
         )
@@ -95,7 +111,7 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
             house.app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=settings.drain_s,
             server_header=False,
         )
         _spare_collections()

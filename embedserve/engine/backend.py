@@ -25,6 +25,8 @@ class BackendOptions:
     """The longest text, and the last position that the graph knows."""
     dynamic_group: int = 0
     """See `EncoderSpec.dynamic_group`."""
+    run_threads: int = 1
+    """How many threads each run takes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,38 @@ class EngineFacts:
 class Backend(Protocol):
     """One loaded graph that many threads may run at once."""
 
+    def bucket(self, length: int) -> int:
+        """Return at which length a text of `length` tokens runs.
+
+        Texts of one bucket may share a run. Raises ModelError for a text that is too long.
+        """
+        ...
+
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return how many texts every run of a bucket has, spare ones included.
+
+        Such a run costs the same however few of them are real, so batches are made to fill it.
+        None: a run is as large as its batch.
+        """
+        ...
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
+        """Turn texts of one bucket into (len(texts), dim) float32 vectors.
+
+        A row depends on its own text alone, to the last bit, whatever stands beside it and whether
+        anything else runs. `is_alone` says that nothing does, so that all cores are free; what
+        was loaded once has no use for that. Raises ModelError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the graph holds; `run` raises ModelError afterwards."""
+        ...
+
+
+class Engine(Backend, Protocol):
+    """A backend that is made of a file."""
+
     @classmethod
     def facts(cls) -> EngineFacts:
         """Tell version and presence of the engine without loading it."""
@@ -52,27 +86,8 @@ class Backend(Protocol):
         """Load the graph; raise ModelError when it cannot be run as the options ask."""
         ...
 
-    def bucket(self, length: int) -> int:
-        """Return at which length a text of `length` tokens runs.
 
-        Texts of one bucket may share a run. Raises ModelError for a text that is too long.
-        """
-        ...
-
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
-        """Turn texts of one bucket into (len(texts), dim) float32 vectors.
-
-        A row depends on its own text alone, to the last bit, whatever stands beside it.
-        Raises ModelError.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free what the graph holds; `run` raises ModelError afterwards."""
-        ...
-
-
-BACKENDS: Registry[type[Backend]] = Registry(
+BACKENDS: Registry[type[Engine]] = Registry(
     "engine",
     {
         "onnxruntime": "embedserve.engine.onnxruntime_backend:OnnxRuntimeBackend",

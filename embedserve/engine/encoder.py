@@ -3,13 +3,16 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.engine.backend import BACKENDS, BackendOptions
+from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.scheduler import Scheduler
-from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
+from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText, TokenSpans
+from embedserve.engine.two_graphs import TwoGraphs
 from embedserve.errors import ModelError
 from embedserve.types import EncoderSpec, Lane, Vectors
 
@@ -20,7 +23,13 @@ SLICE = 256
 class Encoder:
     """Embed texts with one model; safe from any number of threads."""
 
-    def __init__(self, spec: EncoderSpec, scheduler: Scheduler, *, device: str) -> None:
+    def __init__(
+        self, spec: EncoderSpec, scheduler: Scheduler, *, device: str, alone_threads: int = 1
+    ) -> None:
+        """Load the model; more than one `alone_threads`, for a text that is alone, load it twice.
+
+        Raises ModelError.
+        """
         if spec.engine not in BACKENDS.names():
             raise ModelError(
                 f"The model was pulled for engine `{spec.engine}`, which is not installed here. "
@@ -36,7 +45,7 @@ class Encoder:
             max_tokens=spec.max_tokens,
             dynamic_group=spec.dynamic_group,
         )
-        self._backend = BACKENDS.load(spec.engine).load(spec.onnx_path, options)
+        self._backend = _load(spec, options, alone_threads=alone_threads)
         self._scheduler = scheduler
         self._running: set[Future[Vectors]] = set()
         self.used_s = time.monotonic()
@@ -55,8 +64,7 @@ class Encoder:
         self, texts: Sequence[str], *, max_tokens: int | None = None
     ) -> list[TokenizedText]:
         """Return ids cut to `max_tokens`, or to the model's own length where that is shorter."""
-        limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)
-        limit = max(limit, self._tokenizer.special_tokens)
+        limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
     def tokenize_pairs(
@@ -70,25 +78,47 @@ class Encoder:
             query, texts, self.spec.max_tokens, max_text_tokens=max_text_tokens
         )
 
+    def tokenize_ends(
+        self, texts: Sequence[str], *, prompt: str, max_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return the ids of `prompt` with each text, as `tokenize`, but texts lose their beginning.
+
+        See `ModelTokenizer.tokenize_end`.
+        """
+        limit = self._limit(max_tokens)
+        return [self._tokenizer.tokenize_end(prompt, text, limit) for text in texts]
+
+    def read_tokens(self, texts: Sequence[str], *, with_special: bool) -> list[TokenSpans]:
+        """Return every token of each text, of any length; see `ModelTokenizer.read`."""
+        return [self._tokenizer.read(text, with_special=with_special) for text in texts]
+
+    def write_tokens(self, ids: Sequence[Sequence[int]], *, without_special: bool) -> list[str]:
+        """Return the text of each list of ids; see `ModelTokenizer.write`."""
+        return [self._tokenizer.write(one, without_special=without_special) for one in ids]
+
+    def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
+        """Return how long until `tokens` would not be refused; see `Scheduler.excess_s`."""
+        return self._scheduler.excess_s(self._backend, lane, tokens, coming=coming)
+
     def submit(
         self,
         texts: Sequence[TokenizedText],
         *,
         lane: Lane,
-        is_patient: bool = False,
+        when_full: WhenFull = "refuse",
         timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue tokenized texts; the future gives (len(texts), dimensions) float32 in order.
 
         What has not begun after `timeout_s` is dropped: the future gives OverloadedError then.
-        Raises OverloadedError when the lane is full, unless the caller is patient.
+        Raises OverloadedError when the lane is full, unless `when_full` says otherwise.
         """
         future = self._scheduler.submit(
             self._backend,
             [text.ids for text in texts],
             dimensions=self.spec.dimensions,
             lane=lane,
-            is_patient=is_patient,
+            when_full=when_full,
             timeout_s=timeout_s,
         )
         # Adding to a set and discarding from it are atomic: no lock for each request.
@@ -103,7 +133,7 @@ class Encoder:
         """
         parts = [
             self.submit(
-                self.tokenize(texts[first : first + SLICE]), lane=lane, is_patient=True
+                self.tokenize(texts[first : first + SLICE]), lane=lane, when_full="wait"
             ).result()
             for first in range(0, len(texts), SLICE)
         ]
@@ -114,7 +144,9 @@ class Encoder:
         """Return a reranker's logit for each text, (len(texts), 1) float32, and wait for them."""
         parts = [
             self.submit(
-                self.tokenize_pairs(query, texts[first : first + SLICE]), lane=lane, is_patient=True
+                self.tokenize_pairs(query, texts[first : first + SLICE]),
+                lane=lane,
+                when_full="wait",
             ).result()
             for first in range(0, len(texts), SLICE)
         ]
@@ -128,6 +160,19 @@ class Encoder:
         """Free the graph. Texts that are still queued fail."""
         self._backend.close()
 
+    def _limit(self, max_tokens: int | None) -> int:
+        limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)
+        return max(limit, self._tokenizer.special_tokens)
+
     def _end(self, future: Future[Vectors]) -> None:
         self._running.discard(future)
         self.used_s = time.monotonic()
+
+
+def _load(spec: EncoderSpec, options: BackendOptions, *, alone_threads: int) -> Backend:
+    engine = BACKENDS.load(spec.engine)
+    usual = engine.load(spec.onnx_path, options)
+    if alone_threads == 1:
+        return usual
+    wide = engine.load(spec.onnx_path, replace(options, threads=1, run_threads=alone_threads))
+    return TwoGraphs(usual, wide)

@@ -6,11 +6,10 @@ Decides what runs next and knows nothing of threads.
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from embedserve.engine.backend import Backend
 from embedserve.engine.requests import Entry
-from embedserve.types import Lane
+from embedserve.types import BatchTokens, Lane
 
 # While both lanes wait, one batch in this many is bulk: queries stay quick, ingestion moves on.
 BULK_TURN = 5
@@ -27,15 +26,6 @@ STAY_S = 0.5
 # In the small lane it stays with the number of texts, from this number on: four short texts run as
 # fast for each as sixteen, but for a tenth.
 STAY_TEXTS = 4
-
-
-@dataclass(frozen=True)
-class BatchTokens:
-    """How many tokens one run carries at most; a longer text runs alone."""
-
-    usual: int
-    bulk: int
-    """Of large requests and ingestion while it is quiet; no less than `usual`."""
 
 
 Group = tuple[int, int]  # (identity of the backend, bucket in tokens); alone: (-order, bucket)
@@ -83,8 +73,9 @@ class LaneQueue:
         No more than the run before had, though, if that was a good number of the same group.
         """
         key = self._oldest()
+        fixed = self._fixed_texts(key)
         count = self._count(key, budget_tokens)
-        if last and last[0] == key and STAY_TEXTS <= last[1] <= count:
+        if not fixed and last and last[0] == key and STAY_TEXTS <= last[1] <= count:
             count = last[1]
         return self._take(key, count)
 
@@ -99,8 +90,14 @@ class LaneQueue:
     def _oldest(self) -> Group:
         return min(self._groups, key=lambda key: self._groups[key][0].order)
 
+    def _fixed_texts(self, key: Group) -> int | None:
+        return self._groups[key][0].request.backend.fixed_texts(key[1])
+
     def _count(self, key: Group, budget_tokens: int) -> int:
-        return _power_of_two(min(len(self._groups[key]), max(1, budget_tokens // max(1, key[1]))))
+        waiting = len(self._groups[key])
+        if fixed := self._fixed_texts(key):
+            return min(waiting, fixed)
+        return _power_of_two(min(waiting, max(1, budget_tokens // max(1, key[1]))))
 
     def _take(self, key: Group, count: int) -> list[Entry]:
         group = self._groups[key]

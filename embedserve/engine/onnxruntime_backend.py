@@ -52,12 +52,12 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def facts(cls) -> EngineFacts:
-        """Tell the version; see `Backend.facts`."""
+        """Tell the version; see `Engine.facts`."""
         return EngineFacts("onnxruntime", f"onnxruntime {ort.__version__}", is_available=True)
 
     @classmethod
     def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
-        """Load a graph; see `Backend.load`."""
+        """Load a graph; see `Engine.load`."""
         device = DEVICES.get(options.device)
         if device is None:
             raise ModelError(_unknown_device(options.device))
@@ -76,7 +76,7 @@ class OnnxRuntimeBackend:
             raise ModelError(_missing_device(options.device))
         providers = provider_options(device, onnx_path, options)
         try:
-            session = _session(str(onnx_path), providers)
+            session = _session(str(onnx_path), providers, threads=options.run_threads)
         except ERRORS as error:
             hint = memory_hint(device, str(error))
             raise ModelError(f"Graph `{onnx_path}` cannot be loaded: {error}{hint}") from error
@@ -98,7 +98,12 @@ class OnnxRuntimeBackend:
             else max(1, length)
         )
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return None on CPUs, and the rows of a shape elsewhere; see `Backend.fixed_texts`."""
+        device = self._device
+        return device.rows(bucket, self._options.max_tokens) if device.is_padded else None
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         """Run texts of one bucket; see `Backend.run`."""
         session = self._session
         if session is None:
@@ -199,18 +204,19 @@ def _run_exact(session: ort.InferenceSession, texts: Sequence[TokenIds]) -> Vect
 
 
 def _session(
-    graph: str | bytes, providers: list[tuple[str, dict[str, str]]]
+    graph: str | bytes, providers: list[tuple[str, dict[str, str]]], *, threads: int = 1
 ) -> ort.InferenceSession:
     # By default a session that a GPU cannot hold, or that fails there in a run, is made again for
     # the CPU, with no more than a line on stdout.
-    return ort.InferenceSession(graph, _session_options(), providers=providers, enable_fallback=0)
+    options = _session_options(threads)
+    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
 
 
-def _session_options() -> ort.SessionOptions:
+def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Parallelism comes from several calls at once: one thread each never spins, never waits for
     # a slower sibling, and gives the same bits whatever the load.
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Memory patterns are kept for each shape; free lengths would collect hundreds of them.

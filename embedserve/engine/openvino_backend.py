@@ -53,7 +53,7 @@ class OpenVinoBackend:
 
     @classmethod
     def facts(cls) -> EngineFacts:
-        """Tell version and presence; see `Backend.facts`."""
+        """Tell version and presence; see `Engine.facts`."""
         try:
             found = version("openvino")
         except PackageNotFoundError:
@@ -63,7 +63,7 @@ class OpenVinoBackend:
 
     @classmethod
     def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
-        """Compile a graph; see `Backend.load`."""
+        """Compile a graph; see `Engine.load`."""
         if options.device != DEVICE:
             raise ModelError(
                 f"OpenVINO runs on the CPU only here, not on `{options.device}`. Set "
@@ -89,7 +89,11 @@ class OpenVinoBackend:
         """Return the next of few lengths; see `buckets.next_bucket`."""
         return next_bucket(length, self._options.max_tokens)
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return None; see `Backend.fixed_texts`."""
+        return None
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         """Run texts of one bucket, each padded to it; see `Backend.run`."""
         bucket = self.bucket(len(texts[0]))
         if any(self.bucket(len(ids)) != bucket for ids in texts):
@@ -186,7 +190,7 @@ def _settings(options: BackendOptions) -> dict[str, str | int]:
         # Parallelism comes from several calls at once, as many as there are streams: with one
         # thread each nothing spins, and sums are added up in one order whatever the load.
         "NUM_STREAMS": options.threads,
-        "INFERENCE_NUM_THREADS": options.threads,
+        "INFERENCE_NUM_THREADS": options.threads * options.run_threads,
         # How many cores there are for us is counted in `cores.py`.
         "ENABLE_HYPER_THREADING": "YES",
         "ENABLE_CPU_PINNING": "NO",

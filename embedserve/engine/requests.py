@@ -1,12 +1,20 @@
 """Texts that came together, and the one answer that they get. Queues and runs nothing."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from math import ceil
 from threading import Lock
+from typing import Literal
 
 from embedserve.engine.backend import Backend
-from embedserve.errors import EmbedserveError
+from embedserve.errors import EmbedserveError, OverloadedError
 from embedserve.types import Lane, TokenIds, Vectors
+
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
+
+WhenFull = Literal["refuse", "wait", "queue"]
+"""What becomes of texts that find their lane full; `queue` is for what was let in before."""
 
 
 class EmbedRequest:
@@ -59,3 +67,19 @@ class Entry:
     """When it was queued, of `time.monotonic`."""
     runs_alone: bool = False
     """Whether it was among texts that did not come back; then none shares its next run."""
+
+
+def busy(excess_s: float) -> OverloadedError:
+    """Return the refusal of what would find room after `excess_s`."""
+    return OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
+
+
+def run_tokens(batch: Sequence[Entry]) -> int:
+    """Return how many tokens the engine computes for a batch of one bucket, spare texts included.
+
+    What a run costs goes by these.
+    """
+    bucket = batch[0].bucket_tokens
+    fixed = batch[0].request.backend.fixed_texts(bucket)
+    texts = len(batch) if fixed is None else -(-len(batch) // fixed) * fixed
+    return texts * bucket

@@ -9,25 +9,22 @@ Not here: tokenizing, caching, loading of models. What runs next is decided in `
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from math import ceil
 from threading import Condition, RLock
 
 import numpy as np
 
 from embedserve.engine.backend import Backend
-from embedserve.engine.lanes import BatchTokens, Lanes, shape_of
-from embedserve.engine.requests import EmbedRequest, Entry
+from embedserve.engine.lanes import Lanes, shape_of
+from embedserve.engine.requests import EmbedRequest, Entry, WhenFull, busy, run_tokens
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
 from embedserve.errors import EmbedserveError, ModelError, OverloadedError
-from embedserve.types import Lane, TokenIds, Vectors
+from embedserve.types import BatchTokens, Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
-
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 # A run may take this many times as long as its model's mean before it counts as overdue: other
 # programs may have the cores.
@@ -106,6 +103,14 @@ class Scheduler:
         with self._lock:
             return sum(self._lanes.waiting(lane).values())
 
+    def excess_s(self, backend: Backend, lane: Lane, tokens: int, *, coming: int) -> float:
+        """Return how long until `tokens` would not be refused, 0 when they would not be now.
+
+        `coming`: tokens that are not queued yet and will be before these.
+        """
+        with self._lock:
+            return self._excess_s(lane, tokens, {backend: coming} if coming else {})
+
     def submit(
         self,
         backend: Backend,
@@ -113,14 +118,14 @@ class Scheduler:
         *,
         dimensions: int,
         lane: Lane,
-        is_patient: bool = False,
+        when_full: WhenFull = "refuse",
         timeout_s: float | None = None,
     ) -> Future[Vectors]:
         """Queue all texts or none; the future gives (len(texts), dimensions) float32 in order.
 
         Cancel the future to drop what has not run yet; after `timeout_s` that is done, with an
-        error. When the lane is full a patient caller waits for room; for others OverloadedError is
-        raised. Raises ModelError for a text that the backend cannot take.
+        error. Raises OverloadedError as `when_full` says, and ModelError for a text that the
+        backend cannot take.
         """
         rows: Vectors = np.empty((len(texts), dimensions), dtype=np.float32)
         now = time.monotonic()
@@ -131,7 +136,7 @@ class Scheduler:
             return request.future
         buckets = [backend.bucket(len(ids)) for ids in texts]
         with self._lock:
-            self._admit(request, sum(buckets), is_patient=is_patient)
+            self._admit(lane, sum(buckets), when_full)
             for row, (ids, bucket) in enumerate(zip(texts, buckets, strict=True)):
                 self._lanes.add(Entry(self._order, request, row, ids, bucket, now))
                 self._order += 1
@@ -152,27 +157,30 @@ class Scheduler:
         for entry in left:
             entry.request.fail(OverloadedError("The server stopped."))
 
-    def _admit(self, request: EmbedRequest, tokens: int, *, is_patient: bool) -> None:
+    def _admit(self, lane: Lane, tokens: int, when_full: WhenFull) -> None:
         """Return when there is room for `tokens`; raise OverloadedError when there will be none."""
+        is_patient = when_full == "wait"
         self._patient += is_patient
         try:
-            while is_patient and not self._is_closed and self._excess_s(request, tokens) > 0:
+            while is_patient and not self._is_closed and self._excess_s(lane, tokens) > 0:
                 self._room_came.wait()
         finally:
             self._patient -= is_patient
         if self._is_closed:
             raise OverloadedError("The server is stopping; send the request again later.")
-        if (excess_s := self._excess_s(request, tokens)) > 0:
-            raise OverloadedError(BUSY, retry_after_s=max(1, ceil(excess_s)))
+        if when_full == "refuse" and (excess_s := self._excess_s(lane, tokens)) > 0:
+            raise busy(excess_s)
 
-    def _excess_s(self, request: EmbedRequest, tokens: int) -> float:
+    def _excess_s(self, lane: Lane, tokens: int, coming: Mapping[Backend, int] = {}) -> float:
         """Return how long until there is room; a request larger than all of it waits for none."""
-        waiting = self._lanes.waiting(request.lane)
+        waiting = dict(self._lanes.waiting(lane))
+        for backend, more in coming.items():
+            waiting[backend] = waiting.get(backend, 0) + more
         waiting_tokens = sum(waiting.values())
         if waiting_tokens == 0:
             return 0.0
         run_s = sum(self._throughput.seconds(*item) for item in waiting.items())
-        waiting_s = run_s / self.workers * self._lanes.slowdown(request.lane)
+        waiting_s = run_s / self.workers * self._lanes.slowdown(lane)
         token_s = max(waiting_s / waiting_tokens, 1e-6)
         excess_tokens = waiting_tokens + tokens - self._queue_tokens
         return max(waiting_s - self._queue_s, excess_tokens * token_s)
@@ -191,6 +199,7 @@ class Scheduler:
                     self._room_came.notify_all()
                 # Dropped before it costs compute: nobody waits for these any more.
                 if live := [entry for entry in taken if _is_awaited(entry)]:
+                    worker.is_alone = not self._lanes and not self._workers.running()
                     self._expect(worker, live)
                     return live
                 # Else a worker that waits keeps the model of requests that are over in memory.
@@ -198,15 +207,14 @@ class Scheduler:
 
     def _expect(self, worker: Worker, batch: list[Entry]) -> None:
         """Note what a worker runs, and when it should be done."""
-        tokens = sum(entry.bucket_tokens for entry in batch)
-        usual_s = self._throughput.seconds(batch[0].request.backend, tokens)
+        usual_s = self._throughput.seconds(batch[0].request.backend, run_tokens(batch))
         patience_s = max(self._worker_timeout_s, _PATIENCE * usual_s)
         worker.batch, worker.due_s = batch, time.monotonic() + patience_s
 
     def _run(self, worker: Worker, batch: list[Entry]) -> None:
         """Run one micro-batch; when it fails, queue its members again, each for itself."""
         started = time.monotonic()
-        outcome = _attempt(batch)
+        outcome = _attempt(batch, is_alone=worker.is_alone)
         try:
             self._finish(worker, batch, outcome, started)
         finally:
@@ -218,13 +226,12 @@ class Scheduler:
     ) -> None:
         """Deliver what a run gave, or deal with its failure."""
         run_s = time.monotonic() - started
-        tokens = sum(entry.bucket_tokens for entry in batch)
         with self._lock:
             if worker.is_given_up:
                 return  # its texts were queued again, or failed
             worker.batch, worker.due_s = [], None
             if not isinstance(outcome, Exception):
-                self._throughput.record(batch[0].request.backend, tokens, run_s)
+                self._throughput.record(batch[0].request.backend, run_tokens(batch), run_s)
             elif len(batch) > 1:
                 self._queue_alone(batch)
                 return
@@ -233,6 +240,7 @@ class Scheduler:
             return
         for entry, row in zip(batch, outcome, strict=True):
             entry.request.deliver(entry.row, row)
+        tokens = sum(entry.bucket_tokens for entry in batch)
         waited_s = started - min(entry.queued_s for entry in batch)
         self._report(BatchReport(batch[0].request.lane, len(batch), tokens, waited_s, run_s))
 
@@ -251,17 +259,17 @@ class Scheduler:
             _fail(batch[0], ModelError("the engine did not come back from it"))
 
 
-def _attempt(batch: list[Entry]) -> Vectors | Exception:
+def _attempt(batch: list[Entry], *, is_alone: bool) -> Vectors | Exception:
     """Run a batch and return its rows, or why there are none."""
     try:
-        return _rows(batch)
+        return _rows(batch, is_alone=is_alone)
     except Exception as failure:
         return failure
 
 
-def _rows(batch: list[Entry]) -> Vectors:
+def _rows(batch: list[Entry], *, is_alone: bool) -> Vectors:
     request = batch[0].request
-    rows = request.backend.run([entry.ids for entry in batch])
+    rows = request.backend.run([entry.ids for entry in batch], is_alone=is_alone)
     if rows.shape != (len(batch), request.dimensions):
         raise ModelError(
             f"The model gave {rows.shape} numbers for {len(batch)} texts of "

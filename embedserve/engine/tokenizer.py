@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from embedserve.errors import InputTooLongError, ModelError
+from embedserve.errors import InputTooLongError, InvalidRequestError, ModelError
 from embedserve.types import TokenIds
 
 # A long text is tokenized by its head first: this many characters for each token that fits.
@@ -20,6 +20,8 @@ HEAD_MARGIN_TOKENS = 128
 _READ_MORE = 4
 # And no more than this of any text, unless the head itself is longer.
 MOST_CHARS = 1_000_000
+
+_MOST_IDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class _Body:
 
     ids: list[int]
     is_truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """The tokens of one text."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """Characters from and to; (0, 0) for special tokens."""
 
 
 class ModelTokenizer:
@@ -65,7 +76,7 @@ class ModelTokenizer:
     def tokenize(self, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `text`, cut to `max_tokens` with the special tokens kept."""
         body = self._cut(text, max(max_tokens - self.special_tokens, 0))
-        return _joined([self._prefix, body.ids, self._suffix], is_truncated=body.is_truncated)
+        return _joined(self._prefix, body, self._suffix)
 
     def tokenize_pairs(
         self, query: str, texts: Sequence[str], max_tokens: int, *, max_text_tokens: int | None
@@ -86,10 +97,46 @@ class ModelTokenizer:
         room -= len(first.ids)
         room = min(room, max_text_tokens or room)
         start = [*before, *first.ids, *between]
-        seconds = [self._cut(text, room) for text in texts]
-        return [
-            _joined([start, text.ids, after], is_truncated=text.is_truncated) for text in seconds
-        ]
+        return [_joined(start, self._cut(text, room), after) for text in texts]
+
+    def tokenize_end(self, prompt: str, text: str, max_tokens: int) -> TokenizedText:
+        """Return the ids of `prompt` and `text`, the beginning of `text` cut to `max_tokens`.
+
+        Of a text over `MOST_CHARS` characters only so many are read, the last ones.
+        """
+        room = max(max_tokens - self.special_tokens, 0)
+        readable = text[-MOST_CHARS:]
+        whole = self._tokenizer.encode(prompt + readable, add_special_tokens=False)
+        excess = len(whole.ids) - room
+        body: list[int] = whole.ids
+        if excess > 0:
+            # The prompt says what the text is for, so it stays as long as there is room.
+            kept = sum(end <= len(prompt) for _, end in whole.offsets) if prompt else 0
+            kept = min(kept, room)
+            body = body[:kept] + body[kept + excess :]
+        ids = np.array([*self._prefix, *body, *self._suffix], dtype=np.int64)
+        return TokenizedText(ids=ids, is_truncated=excess > 0 or len(readable) < len(text))
+
+    def read(self, text: str, *, with_special: bool) -> TokenSpans:
+        """Return every token of `text`, none cut off, and where it lies."""
+        found = self._tokenizer.encode(text, add_special_tokens=with_special)
+        return TokenSpans(ids=list(found.ids), offsets=list(found.offsets))
+
+    def write(self, ids: Sequence[int], *, without_special: bool) -> str:
+        """Return the text that `ids` stand for, as far as the tokenizer can tell.
+
+        Raises InvalidRequestError for an id that the vocabulary does not have.
+        """
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        for position, token in enumerate(ids):
+            # Ids may have gaps, so the last word is the vocabulary's own.
+            if not 0 <= token < _MOST_IDS or self._tokenizer.id_to_token(token) is None:
+                raise InvalidRequestError(
+                    f"Token {position} is {token}, which the model's vocabulary of {size} tokens "
+                    "does not have."
+                )
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=without_special)
+        return text
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token lies: one (tokens, 2) array of character offsets a text."""
@@ -118,9 +165,9 @@ class ModelTokenizer:
         return ids
 
 
-def _joined(parts: Sequence[Sequence[int]], *, is_truncated: bool) -> TokenizedText:
-    ids = np.array([id_ for part in parts for id_ in part], dtype=np.int64)
-    return TokenizedText(ids=ids, is_truncated=is_truncated)
+def _joined(start: Sequence[int], body: _Body, end: Sequence[int]) -> TokenizedText:
+    ids = np.array([*start, *body.ids, *end], dtype=np.int64)
+    return TokenizedText(ids=ids, is_truncated=body.is_truncated)
 
 
 def _special_tokens(sample: Encoding, *, texts: int) -> list[list[int]]:

@@ -24,6 +24,8 @@ class Worker:
     """What it runs now; empty while it waits."""
     due_s: float | None = None
     """When the batch should be back, of `time.monotonic`."""
+    is_alone: bool = False
+    """Whether nothing else ran or waited when it took the batch."""
     last: Shape | None = None
     """What the texts of the batch before shared."""
     is_given_up: bool = False

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,9 +76,27 @@ def copy(models_folder: Path, source: str, target: str) -> InstalledModel:
     Whatever had that name is replaced. Raises ModelNotFoundError, ConflictError while one of the
     two is being pulled or removed, and InvalidNameError for a tag of another precision.
     """
+    model = resolve(models_folder, source)
+    if model.name.key == parse_name(target).key:
+        return model
+    return derive(models_folder, source, target)
+
+
+def derive(
+    models_folder: Path,
+    source: str,
+    target: str,
+    change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+) -> InstalledModel:
+    """Install the files of a model under another name with a changed manifest; see `copy`.
+
+    Raises ConflictError too where both names are one.
+    """
     model, wanted = resolve(models_folder, source), parse_name(target)
     if model.name.key == wanted.key:
-        return model
+        raise ConflictError(
+            f"`{wanted.display}` would replace the model that it is made from. Choose another name."
+        )
     recipe = split_recipe(wanted.tag)[1]
     if recipe not in (None, model.manifest.recipe):
         raise InvalidNameError(
@@ -93,7 +111,7 @@ def copy(models_folder: Path, source: str, target: str) -> InstalledModel:
         with staging(models_folder, wanted) as staged:
             for file in model.manifest.files:
                 link_or_copy(model.folder / file, staged / file)
-            manifests.write(staged, replace(model.manifest, name=wanted.display))
+            manifests.write(staged, replace(change(model.manifest), name=wanted.display))
             return install(models_folder, wanted, staged)
 
 

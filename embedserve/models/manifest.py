@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Architecture
 from embedserve.models.fidelity import FidelityCard
-from embedserve.types import Arithmetic
+from embedserve.types import Arithmetic, InputType
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
@@ -131,6 +131,10 @@ class Manifest:
     """Everything that was tried, this artefact included."""
     created_at: str
     """RFC 3339, UTC."""
+    parent: str = ""
+    """The model that this one was made from with other parameters; empty for a pulled one."""
+    input_type: InputType | None = None
+    """Whose prompt texts get where a request does not say; None: none."""
 
     @property
     def artefact(self) -> str:
@@ -139,17 +143,17 @@ class Manifest:
         Two exports of one checkpoint share it as long as their files have the same bytes and run on
         the same engine in the same way.
         """
-        return _sha256(
-            _canonical(
-                {
-                    "files": {name: file.sha256 for name, file in self.files.items()},
-                    "max_tokens": self.max_tokens,
-                    "query_prompt": self.query_prompt,
-                    "document_prompt": self.document_prompt,
-                    "runtime": asdict(self.runtime),
-                }
-            )
-        )
+        facts: dict[str, object] = {
+            "files": {name: file.sha256 for name, file in self.files.items()},
+            "max_tokens": self.max_tokens,
+            "query_prompt": self.query_prompt,
+            "document_prompt": self.document_prompt,
+            "runtime": asdict(self.runtime),
+        }
+        # Only where it is set: what was installed before there was such a choice keeps its name.
+        if self.input_type:
+            facts["input_type"] = self.input_type
+        return _sha256(_canonical(facts))
 
     @property
     def digest(self) -> str:
@@ -158,7 +162,12 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
-        return _canonical(asdict(self))
+        values = asdict(self)
+        # Left out where they say nothing, so that the digests of pulled models stay what they were.
+        for name in ("parent", "input_type"):
+            if not values[name]:
+                del values[name]
+        return _canonical(values)
 
 
 _ADAPTER = TypeAdapter(Manifest)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedserve.engine.backend import describe
 from embedserve.engine.cpu import cpu_class
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.models.installed import InstalledModel
 
@@ -76,8 +77,8 @@ def closeness(got: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
 def _vector(encoder: Encoder, text: str, timeout_s: float | None) -> NDArray[np.float32]:
     is_pair = encoder.spec.kind == "reranker"
     tokenized = encoder.tokenize_pairs(text, [text]) if is_pair else encoder.tokenize([text])
-    is_patient = timeout_s is None
-    future = encoder.submit(tokenized, lane="small", is_patient=is_patient, timeout_s=timeout_s)
+    when_full: WhenFull = "wait" if timeout_s is None else "refuse"
+    future = encoder.submit(tokenized, lane="small", when_full=when_full, timeout_s=timeout_s)
     try:
         vector: NDArray[np.float32] = future.result(timeout_s)[0]
     except TimeoutError:

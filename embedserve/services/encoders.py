@@ -14,7 +14,7 @@ from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import EmbedserveError, InvalidNameError, InvalidRequestError, ModelError
 from embedserve.models.installed import InstalledModel, list_installed, resolve
 from embedserve.models.manifest import verify
-from embedserve.models.names import parse_name
+from embedserve.models.names import ModelName, parse_name
 from embedserve.services.canary import CanaryCheck, check_canary
 from embedserve.services.machine import unfit
 from embedserve.services.models import encoder_spec
@@ -49,12 +49,15 @@ class Encoders:
         *,
         device: str,
         default_model: str = "",
+        alone_threads: int = 1,
         residency: Residency | None = None,
     ) -> None:
         """Load nothing yet; `default_model` stays in memory once it is loaded."""
         self._models_folder = models_folder
         self._scheduler = scheduler
         self._device = device
+        # One run fills a GPU.
+        self._alone_threads = alone_threads if device == "cpu" else 1
         self._default_model = default_model
         self._default_key: NameKey | None = None
         # A name that is none is said where the default model is loaded.
@@ -125,9 +128,21 @@ class Encoders:
         """Let a model stay for `seconds` after its last use; see `Residents.set_keep_alive`."""
         self._residents.set_keep_alive(encoder, seconds)
 
+    def unload(self, name: str) -> None:
+        """Let a model go now, the default one too; its next use loads it again.
+
+        Raises InvalidNameError, ModelNotFoundError, ModelError.
+        """
+        self._residents.unload(resolve(self._models_folder, name).manifest.artefact)
+
     def loaded(self) -> list[LoadedModel]:
         """Describe the models in memory, the longest to stay first."""
         return self._residents.loaded()
+
+    @property
+    def default_model(self) -> str:
+        """The model for requests that name none; empty: there is none."""
+        return self._default_model
 
     @property
     def loads(self) -> int:
@@ -145,14 +160,18 @@ class Encoders:
     def refresh(self) -> None:
         """Look at the models folder anew: a model was installed, replaced or removed there.
 
-        Every name is looked up again on its next use, and models that are installed under no name
-        any more are let go. Those who use one keep it until they are done.
+        Names that are in use are looked up here, so that no request for a loaded model waits behind
+        those that load others. Models that are installed under no name any more are let go; those
+        who use one keep it until they are done.
         """
         with self._lock:
             self._refreshes += 1
             installed = {model.manifest.artefact for model in list_installed(self._models_folder)}
-            self._residents.kept_artefact = self._default_artefact()
-            self._residents.forget_names(installed)
+            self._residents.kept_artefact = self._artefact(self._default_model)
+            found = {
+                key: self._artefact(ModelName(*key).display) for key in self._residents.names()
+            }
+            self._residents.follow({k: v for k, v in found.items() if v}, installed)
             self._loading = {k: v for k, v in self._loading.items() if k in installed}
 
     def check_canary(self, name: str, *, timeout_s: float | None = None) -> None:
@@ -171,13 +190,12 @@ class Encoders:
         """End what watches the time; the models stay with those who use them."""
         self._residents.close()
 
-    def _default_artefact(self) -> str | None:
-        if not self._default_model:
-            return None
+    def _artefact(self, name: str) -> str | None:
+        """Return what a name leads to now; None: it is not installed, or not to be used."""
         try:
-            return resolve(self._models_folder, self._default_model).manifest.artefact
+            return resolve(self._models_folder, name).manifest.artefact
         except EmbedserveError:
-            return None  # it is not installed, or not to be used: there is nothing to keep
+            return None
 
     def _load(self, installed: InstalledModel) -> Encoder:
         name, manifest = installed.name.display, installed.manifest
@@ -189,11 +207,18 @@ class Encoders:
                 f"`EMBEDSERVE_DEVICE={self._device} embedserve pull {name}`."
             )
         verify(installed.folder, manifest)
-        with self._residents.room_for(name, counted_bytes(installed)):
-            encoder = Encoder(encoder_spec(installed), self._scheduler, device=self._device)
+        # A second graph is no larger than the first one.
+        counted = counted_bytes(installed) * (2 if self._alone_threads > 1 else 1)
+        with self._residents.room_for(name, counted):
+            encoder = Encoder(
+                encoder_spec(installed),
+                self._scheduler,
+                device=self._device,
+                alone_threads=self._alone_threads,
+            )
             canary = check_canary(encoder, installed)
             # Before its room is open to others again.
-            self._residents.add(name, encoder, canary, counted_bytes(installed))
+            self._residents.add(name, encoder, canary, counted)
         logger.info(
             "loaded model %s: recipe %s on %s", name, manifest.recipe, canary.engine_version
         )

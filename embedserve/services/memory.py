@@ -1,8 +1,9 @@
-"""How much memory this process may use, and how to give back what it no longer does."""
+"""How much memory a process may use and holds, and how to give back what it no longer does."""
 
 import contextlib
 import ctypes
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -14,6 +15,21 @@ def available_bytes(own_cgroup: Path = OWN_CGROUP, cgroups: Path = CGROUPS) -> i
     """Return the memory that this process may use: the machine's, or less by a cgroup's limit."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(own_cgroup, cgroups)])
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Return what a process holds, this one unless told; raise OSError when it is gone.
+
+    Where Linux is not, the most that this process ever held.
+    """
+    try:
+        status = Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="ascii")
+    except OSError:
+        if pid is not None:
+            raise
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def give_back_freed_memory() -> None:

@@ -1,11 +1,15 @@
-"""Models as users see them: listed, described, pulled, verified, copied, removed."""
+"""Models as users see them: listed, described, pulled, made from others, verified, removed."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from embedserve.models import installed
 from embedserve.models.installed import InstalledModel
 from embedserve.models.names import parse_name
+from embedserve.services.derived_models import DerivedModel, derive_model
 from embedserve.services.encoders import Encoders
 from embedserve.services.model_report import ModelReport, describe_model
 from embedserve.services.models import (
@@ -17,8 +21,17 @@ from embedserve.services.models import (
     settle,
 )
 from embedserve.services.pulls import PullQueue
+from embedserve.services.residency import LoadedModel
 from embedserve.services.verification import Verification, verify_model
 from embedserve.services.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class RunningModel:
+    """One model in memory."""
+
+    report: ModelReport
+    loaded: LoadedModel
 
 
 class ModelLibrary:
@@ -72,6 +85,38 @@ class ModelLibrary:
         """
         installed.copy(self._folder, source, target)
         self._encoders.refresh()
+
+    def create(self, source: str, target: str, parameters: Mapping[str, Any]) -> DerivedModel:
+        """Install a model under another name with other parameters; see `derived_models`."""
+        made = derive_model(self._folder, source, target, parameters)
+        self._encoders.refresh()
+        return made
+
+    def running(self) -> list[RunningModel]:
+        """Describe the models in memory, the longest to stay first."""
+        found = []
+        models = installed.list_installed(self._folder)
+        for loaded in self._encoders.loaded():
+            same = [model for model in models if model.manifest.artefact == loaded.artefact]
+            # The name by which it was loaded may be gone since.
+            same.sort(key=lambda model: model.name.display != loaded.name)
+            if same:
+                found.append(RunningModel(self._describe(same[0]), loaded))
+        return found
+
+    def unload(self, name: str) -> None:
+        """Let a model go from memory; see `Encoders.unload`."""
+        self._encoders.unload(name)
+
+    @property
+    def default_model(self) -> str:
+        """The model for requests that name none; empty: there is none."""
+        return self._encoders.default_model
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Tell whether models run in the memory of a GPU."""
+        return self._machine.device != "cpu"
 
     def disk_bytes(self) -> int:
         """Count the bytes below the models folder; files that names share count once."""

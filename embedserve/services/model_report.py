@@ -33,6 +33,10 @@ class ModelReport:
     size_bytes: int
     digest: str
     modified_at: str
+    parent: str
+    """The model it was made from; empty for a pulled one."""
+    parameters: dict[str, int | str]
+    """Those that `create` takes, as far as they are set."""
     model_info: dict[str, Any]
     facts: dict[str, Any]
     """What Ollama's dialect has no place for: recipe, fidelity, source."""
@@ -60,6 +64,8 @@ def describe_model(model: InstalledModel, canary: CanaryCheck | None) -> ModelRe
         size_bytes=model.size_bytes,
         digest=manifest.digest,
         modified_at=model.modified_at,
+        parent=manifest.parent,
+        parameters=_parameters(manifest),
         model_info=_model_info(manifest),
         facts=_facts(model, canary),
     )
@@ -86,6 +92,8 @@ def _facts(model: InstalledModel, canary: CanaryCheck | None) -> dict[str, Any]:
         "layer_norm_before_cut": manifest.layer_norm_before_cut,
         "query_prompt": manifest.query_prompt,
         "document_prompt": manifest.document_prompt,
+        "parent": manifest.parent,
+        "input_type": manifest.input_type,
         "installed_at": manifest.created_at,
         "canary": canary.words if canary else NOT_LOADED,
         "fidelity": asdict(manifest.fidelity),
@@ -93,6 +101,15 @@ def _facts(model: InstalledModel, canary: CanaryCheck | None) -> dict[str, Any]:
         "performance": asdict(manifest.performance),
         "candidates": [asdict(one) for one in manifest.candidates],
     }
+
+
+def _parameters(manifest: Manifest) -> dict[str, int | str]:
+    texts = {
+        "query_prompt": manifest.query_prompt,
+        "document_prompt": manifest.document_prompt,
+        "input_type": manifest.input_type or "",
+    }
+    return {"num_ctx": manifest.max_tokens, **{k: v for k, v in texts.items() if v}}
 
 
 def _model_info(manifest: Manifest) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
         layer_norm_before_cut=manifest.layer_norm_before_cut,
         recipe=manifest.recipe,
         kind=manifest.kind,
+        input_type=manifest.input_type,
     )
 
 

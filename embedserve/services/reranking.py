@@ -2,19 +2,24 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.engine.cache import VectorCache
+from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import InputTooLongError, TooLargeError
-from embedserve.services.deadlines import in_time
+from embedserve.services.admission import Admission, forecast_pairs
+from embedserve.services.deadline import deadline
 from embedserve.services.embedding import EmbedLimits
 from embedserve.services.encoders import Encoders
 from embedserve.services.loading import ModelLoader
-from embedserve.services.tokenizing import TokenizerPool
+from embedserve.services.tokenizing import TokenizerPool, is_quick
 from embedserve.services.vectors import VectorSource
 from embedserve.types import Lane
 
@@ -66,10 +71,17 @@ class RerankingService:
     """Score queries with documents; requests of few tokens go ahead of larger ones."""
 
     def __init__(
-        self, encoders: Encoders, cache: VectorCache, limits: EmbedLimits, *, threads: int
+        self,
+        encoders: Encoders,
+        cache: VectorCache,
+        limits: EmbedLimits,
+        *,
+        threads: int,
+        admission: Admission | None = None,
     ) -> None:
-        """Tokenize on so many threads."""
+        """Tokenize on so many threads; who else fills the same queue shares the `admission`."""
         self._encoders = encoders
+        self._admission = admission or Admission(small_request_tokens=limits.small_request_tokens)
         self._models = ModelLoader(encoders, "reranker")
         self._source = VectorSource(cache)
         self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
@@ -88,11 +100,8 @@ class RerankingService:
                 f"{self._limits.max_texts} are allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Rank the "
                 "most promising ones only, or send them in several requests."
             )
-        return await in_time(
-            lambda deadline_s: self._rank(request, deadline_s),
-            timeout_s=request.timeout_s,
-            limit_s=self._limits.timeout_s,
-        )
+        async with deadline(request.timeout_s, self._limits.timeout_s) as deadline_s:
+            return await self._rank(request, deadline_s)
 
     async def _rank(self, request: RerankRequest, deadline_s: float | None) -> Ranking:
         started = time.perf_counter_ns()
@@ -101,16 +110,23 @@ class RerankingService:
         loaded = time.perf_counter_ns()
         encoder.touch()  # what the cache answers is use too
         try:
-            pairs = await self._tokenizers.tokenize_pairs(
-                encoder,
+            read = partial(
+                encoder.tokenize_pairs,
                 request.query,
-                request.documents,
                 max_text_tokens=request.max_document_tokens,
             )
+            with self._place(encoder, request) as let_into:
+                pairs = await self._tokenizers.tokenize(
+                    read, request.documents, shared_chars=len(request.query)
+                )
             truncated = _truncated(request, pairs)
             tokens = sum(len(pair.ids) for pair in pairs)
             lane: Lane = "small" if tokens <= self._limits.small_request_tokens else "bulk"
-            rows = await self._source.vectors(encoder, pairs, lane=lane, deadline_s=deadline_s)
+            # What found a place before it was tokenized is not refused after all that.
+            when_full: WhenFull = "queue" if lane == let_into else "refuse"
+            rows = await self._source.vectors(
+                encoder, pairs, lane=lane, deadline_s=deadline_s, when_full=when_full
+            )
         finally:
             if request.keep_alive_s is not None:
                 self._encoders.keep(encoder, request.keep_alive_s)
@@ -125,6 +141,20 @@ class RerankingService:
             total_ns=time.perf_counter_ns() - started,
         )
 
+    def _place(
+        self, encoder: Encoder, request: RerankRequest
+    ) -> AbstractContextManager[Lane | None]:
+        """Ask for a place before pairs are tokenized, where that takes longer than to ask."""
+        if is_quick(request.documents, shared_chars=len(request.query)):
+            return nullcontext()
+        tokens = forecast_pairs(
+            request.query,
+            request.documents,
+            encoder.spec.max_tokens,
+            max_text_tokens=request.max_document_tokens,
+        )
+        return self._admission.place(encoder, tokens)
+
     def close(self) -> None:
         """Load and tokenize nothing more."""
         self._tokenizers.close()
@@ -136,6 +166,7 @@ def _truncated(request: RerankRequest, pairs: Sequence[TokenizedText]) -> tuple[
     if truncated and not request.truncate:
         raise InputTooLongError(
             f"Document {truncated[0]} is longer than what fits beside the query (or than "
-            "`max_tokens_per_doc`), and `truncate` is false. Shorten it, or let it be cut."
+            "`max_tokens_per_doc`), and `truncate` is false. Shorten it, or let it be cut.",
+            positions=truncated,
         )
     return truncated

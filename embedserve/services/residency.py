@@ -27,6 +27,8 @@ class Residency:
     """Seconds that a model stays unused; negative: as long as there is room."""
     memory_bytes: int = 0
     """For all models together; 0: half of what the process may use."""
+    max_models: int = 0
+    """Besides the one that stays always; 0: as many as have room."""
     going_s: float = _GOING_S
     """How long a load waits for those who hold what had to go for it."""
 

@@ -8,7 +8,7 @@ import logging
 import time
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -44,6 +44,7 @@ class Residents:
         self._by_artefact: dict[str, Resident] = {}
         self._by_name: dict[NameKey, Encoder] = {}
         self._reserved_bytes = 0
+        self._reserved_models = 0
         self._trim_s: float | None = None
         # Reentrant: what dies while it is held may bring its finalizers along.
         self._lock = RLock()
@@ -97,10 +98,19 @@ class Residents:
             if resident and resident.held is encoder:
                 self._by_name[key] = encoder
 
-    def forget_names(self, installed: Collection[str]) -> None:
-        """Forget every name, and let go of artefacts that are not installed any more."""
+    def names(self) -> list[NameKey]:
+        """Return the names that lead to a model."""
         with self._lock:
-            self._by_name = {}
+            return list(self._by_name)
+
+    def follow(self, names: Mapping[NameKey, str], installed: Collection[str]) -> None:
+        """Let each name lead to the model of its artefact, as far as that is kept.
+
+        Other names are forgotten, and artefacts that are not installed any more let go.
+        """
+        with self._lock:
+            found = {key: self._by_artefact.get(artefact) for key, artefact in names.items()}
+            self._by_name = {key: one.held for key, one in found.items() if one and one.held}
             gone = [one for one in self._held() if one.artefact not in installed]
             freed = [self._let_go(one, "removed") for one in gone]
         del freed  # outside of the lock: to free a graph takes a while
@@ -113,6 +123,13 @@ class Residents:
         resident.keep_alive_s = seconds
         self._alarm.wake()
 
+    def unload(self, artefact: str) -> None:
+        """Let a model go now, also the kept one; who uses it has it until they are done."""
+        with self._lock:
+            resident = self._by_artefact.get(artefact)
+            freed = self._let_go(resident, "expired") if resident and resident.held else None
+        del freed
+
     @contextmanager
     def room_for(self, name: str, counted_bytes: int) -> Iterator[None]:
         """Keep room for a model while it loads; what was used longest ago goes for it.
@@ -122,6 +139,7 @@ class Residents:
         with self._lock:
             freed = self._let_go_for(name, counted_bytes)
             self._reserved_bytes += counted_bytes
+            self._reserved_models += 1
         del freed
         try:
             self._wait_for_room(name)
@@ -129,6 +147,7 @@ class Residents:
         finally:
             with self._lock:
                 self._reserved_bytes -= counted_bytes
+                self._reserved_models -= 1
 
     def loaded(self) -> list[LoadedModel]:
         """Describe what is in memory, the longest to stay first."""
@@ -211,18 +230,24 @@ class Residents:
             for one in self._by_artefact.values()
             if one.held is None and one.living() is not None
         )
-        victims = []
+        surplus = self._surplus(others)
+        victims: list[Resident] = []
         for one in sorted(others, key=_wanted):
-            if free >= going:
+            if free >= going and len(victims) >= surplus:
                 break
             free += one.counted_bytes
             victims.append(one)
-        if free < 0:
+        if free < 0 or len(victims) < surplus:
             raise OverloadedError(
                 f"Model `{name}` has no room beside the models that are being loaded now. "
-                f"Send the request again, or raise {_SETTING}."
+                f"Send the request again, or raise {_SETTING}{_or_count(surplus)}."
             )
         return [self._let_go(one, "memory") for one in victims]
+
+    def _surplus(self, others: list[Resident]) -> int:
+        """Return how many models are too many once another is loaded."""
+        most = self._residency.max_models
+        return max(0, len(others) + self._reserved_models + 1 - most) if most else 0
 
     def _wait_for_room(self, name: str) -> None:
         """Return when what was let go is gone, as far as its room is needed."""
@@ -251,6 +276,11 @@ class Residents:
 
 
 _SETTING = "`models_memory_bytes` (EMBEDSERVE_MODELS_MEMORY_BYTES)"
+_COUNT_SETTING = "`max_loaded_models` (EMBEDSERVE_MAX_LOADED_MODELS)"
+
+
+def _or_count(surplus: int) -> str:
+    return f" or {_COUNT_SETTING}" if surplus else ""
 
 
 def _wanted(resident: Resident) -> tuple[bool, float]:

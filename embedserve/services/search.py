@@ -9,7 +9,10 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import InvalidRequestError, VectorStoreError
+from embedserve.services.deadline import deadline
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
@@ -55,22 +58,32 @@ class SearchService:
         vector_index: VectorIndex,
         index_worker: IndexWorker,
         encoders: Encoders,
+        *,
+        timeout_s: float = 0,
     ) -> None:
+        """Give queries `timeout_s` at most; 0: as long as they take."""
         self._catalog = catalog
         self._indexes = indexes
         self._vector_index = vector_index
         self._index_worker = index_worker
         self._encoders = encoders
+        self._timeout_s = timeout_s
         self._exact = ExactSearch(catalog.chunks)
 
-    async def query(self, index_name: str, text: str, k: int | None = None) -> SearchResult:
+    async def query(
+        self, index_name: str, text: str, k: int | None = None, *, timeout_s: float | None = None
+    ) -> SearchResult:
         """Return the `k` chunks nearest to `text` (the index's default where k is None).
 
-        Raises IndexNotFoundError, InvalidRequestError, ConflictError, ModelNotFoundError.
+        Raises IndexNotFoundError, InvalidRequestError, ConflictError, ModelNotFoundError,
+        OverloadedError, and DeadlineError after `timeout_s`, or the server's own limit.
         """
-        return await asyncio.to_thread(self._query, index_name, text, k)
+        async with deadline(timeout_s, self._timeout_s) as deadline_s:
+            return await asyncio.to_thread(self._query, index_name, text, k, deadline_s)
 
-    def _query(self, index_name: str, text: str, k: int | None) -> SearchResult:
+    def _query(
+        self, index_name: str, text: str, k: int | None, deadline_s: float | None
+    ) -> SearchResult:
         index = self._indexes.find(index_name)
         if k is None:
             k = IndexDefinition.model_validate_json(index.definition).search.k
@@ -79,7 +92,7 @@ class SearchService:
         encoder = self._encoders.get(index.model)
         warnings = self._indexes.check_vectors(index, encoder)
         [tokenized] = encoder.tokenize([encoder.spec.query_prompt + text])
-        vector = encoder.submit([tokenized], lane="small").result()[0]
+        vector = _embedded(encoder, tokenized, deadline_s)
         embedded = time.perf_counter()
         if tokenized.is_truncated:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
@@ -132,6 +145,17 @@ class SearchService:
         """Join with the catalog: what is not there is not alive."""
         live = self._catalog.chunks.by_id(index.id, [item.id for item in scored])
         return [Hit(live[item.id], item.score) for item in scored if item.id in live]
+
+
+def _embedded(encoder: Encoder, text: TokenizedText, deadline_s: float | None) -> Vectors:
+    """Return the vector, (dimensions,) float32; drop the text and raise TimeoutError when late."""
+    left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+    pending = encoder.submit([text], lane="small", timeout_s=left_s)
+    try:
+        vector: Vectors = pending.result(left_s)[0]
+    finally:
+        pending.cancel()  # no effect on one that is done
+    return vector
 
 
 def _check(text: str, k: int) -> None:

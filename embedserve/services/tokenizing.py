@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from typing import TypeVar
 
-from embedserve.engine.encoder import Encoder
-from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import TooLargeError
 
-Tokenize = Callable[[Sequence[str]], list[TokenizedText]]
+T = TypeVar("T")
 
 # Figures: docs/decisions.md, "Tokenizing".
 ON_LOOP_CHARS = 500
@@ -27,55 +25,55 @@ class TokenizerPool:
         self._max_text_bytes = max_text_bytes
 
     async def tokenize(
-        self, encoder: Encoder, texts: Sequence[str], *, max_tokens: int | None
-    ) -> list[TokenizedText]:
-        """Return the tokens of each text, see `Encoder.tokenize`.
+        self,
+        read: Callable[[Sequence[str]], list[T]],
+        texts: Sequence[str],
+        *,
+        shared_chars: int = 0,
+    ) -> list[T]:
+        """Return what `read`, such as `Encoder.tokenize`, makes of each text.
 
-        Raises TooLargeError that names the text. When the caller is cancelled, the rest is left.
+        `shared_chars` are what it reads besides, such as a query that every text goes with.
+        Raises TooLargeError that names the texts. When the caller is cancelled, the rest is left.
         """
-        return await self._tokenize(partial(encoder.tokenize, max_tokens=max_tokens), texts)
-
-    async def tokenize_pairs(
-        self, encoder: Encoder, query: str, texts: Sequence[str], *, max_text_tokens: int | None
-    ) -> list[TokenizedText]:
-        """Return the tokens of `query` with each text, see `Encoder.tokenize_pairs`.
-
-        Raises InputTooLongError, and TooLargeError that names the text.
-        """
-        tokenize = partial(encoder.tokenize_pairs, query, max_text_tokens=max_text_tokens)
-        return await self._tokenize(tokenize, texts, more_chars=len(query))
-
-    async def _tokenize(
-        self, tokenize: Tokenize, texts: Sequence[str], *, more_chars: int = 0
-    ) -> list[TokenizedText]:
-        if sum(map(_cost, texts)) + more_chars <= ON_LOOP_CHARS:
-            return tokenize(texts)
-        for position, text in enumerate(texts):
-            self._refuse_too_large(position, text)
+        if is_quick(texts, shared_chars=shared_chars):
+            return read(texts)
+        self._refuse_too_large(texts)
         loop = asyncio.get_running_loop()
-        tokenized: list[TokenizedText] = []
+        tokenized: list[T] = []
         for turn in _turns(texts):
-            tokenized += await loop.run_in_executor(self._threads, tokenize, turn)
+            tokenized += await loop.run_in_executor(self._threads, read, turn)
         return tokenized
 
     def close(self) -> None:
         """Take no more texts."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _refuse_too_large(self, position: int, text: str) -> None:
-        # A character takes one to four bytes, so most texts need not be counted.
+    def _refuse_too_large(self, texts: Sequence[str]) -> None:
         limit = self._max_text_bytes
-        if len(text) * 4 <= limit:
-            return
-        size = len(text)
-        if size <= limit and not text.isascii():
-            size = len(text.encode(errors="surrogatepass"))
-        if size > limit:
+        wrong = [i for i, text in enumerate(texts) if _is_larger(text, limit)]
+        if wrong:
             raise TooLargeError(
-                f"Text {position} has more than {limit} bytes (EMBEDSERVE_MAX_TEXT_BYTES). Only "
+                f"Text {wrong[0]} has more than {limit} bytes (EMBEDSERVE_MAX_TEXT_BYTES). Only "
                 "the first tokens of a text are embedded: split it into chunks, or ingest it as a "
-                "document."
+                "document.",
+                positions=wrong,
             )
+
+
+def _is_larger(text: str, limit_bytes: int) -> bool:
+    # A character takes one to four bytes, so most texts need not be counted.
+    if len(text) * 4 <= limit_bytes:
+        return False
+    size = len(text)
+    if size <= limit_bytes and not text.isascii():
+        size = len(text.encode(errors="surrogatepass"))
+    return size > limit_bytes
+
+
+def is_quick(texts: Sequence[str], *, shared_chars: int = 0) -> bool:
+    """Tell whether texts are tokenized on the event loop: sooner than they would leave it."""
+    return sum(map(_cost, texts), shared_chars) <= ON_LOOP_CHARS
 
 
 def _cost(text: str) -> int:

@@ -13,8 +13,9 @@ import numpy as np
 
 from embedserve.engine.cache import VectorCache, key_of
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import ModelError
+from embedserve.errors import NotFiniteError
 from embedserve.services.mailbox import Mailbox
 from embedserve.types import Lane, Vectors
 
@@ -26,6 +27,7 @@ class _Job:
     encoder: Encoder
     lane: Lane
     deadline_s: float | None
+    when_full: WhenFull
 
 
 @dataclass
@@ -36,6 +38,14 @@ class _Flight:
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
     rows: Mapping[bytes, Vectors] = field(default_factory=dict)
     """Empty when it failed or its client left: whoever waits computes for itself."""
+
+
+class _NotFinite(Exception):
+    """These texts got vectors that are no numbers."""
+
+    def __init__(self, texts: Sequence[TokenizedText]) -> None:
+        super().__init__()
+        self.texts = texts
 
 
 class VectorSource:
@@ -53,13 +63,23 @@ class VectorSource:
         *,
         lane: Lane,
         deadline_s: float | None = None,
+        when_full: WhenFull = "refuse",
     ) -> Vectors:
         """Return (len(texts), dimensions) float32 in the order of the texts.
 
         What has not begun at `deadline_s`, of `time.monotonic`, is dropped.
-        Raises OverloadedError and ModelError. When the caller is cancelled, its texts are dropped.
+        Raises OverloadedError, NotFiniteError and ModelError. When the caller is cancelled, its
+        texts are dropped.
         """
-        job = _Job(encoder, lane, deadline_s)
+        try:
+            return await self._vectors(_Job(encoder, lane, deadline_s, when_full), texts)
+        except _NotFinite as error:
+            wrong = {text.ids.tobytes() for text in error.texts}
+            positions = [i for i, text in enumerate(texts) if text.ids.tobytes() in wrong]
+            raise NotFiniteError(positions) from None
+
+    async def _vectors(self, job: _Job, texts: Sequence[TokenizedText]) -> Vectors:
+        encoder, lane = job.encoder, job.lane
         if not self._cache.is_on:
             return await self._run(job, texts)
         keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
@@ -102,10 +122,16 @@ class VectorSource:
 
     async def _run(self, job: _Job, texts: Sequence[TokenizedText]) -> Vectors:
         left_s = None if job.deadline_s is None else job.deadline_s - time.monotonic()
-        pending = job.encoder.submit(texts, lane=job.lane, timeout_s=left_s)
+        pending = job.encoder.submit(
+            texts, lane=job.lane, when_full=job.when_full, timeout_s=left_s
+        )
         vectors = await self._mailbox.result(pending)
-        if not np.isfinite(vectors).all():
-            raise ModelError("embedding contains NaN or Inf values")
+        is_finite = np.isfinite(vectors)
+        if not is_finite.all():
+            rows: list[bool] = np.all(is_finite, axis=1).tolist()
+            raise _NotFinite(
+                [text for text, is_good in zip(texts, rows, strict=True) if not is_good]
+            )
         return vectors
 
 

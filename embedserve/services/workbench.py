@@ -19,14 +19,14 @@ import numpy as np
 from embedserve.engine.backend import BACKENDS, BackendOptions, describe
 from embedserve.engine.cpu import cpu_class
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText
 from embedserve.errors import EmbedserveError
 from embedserve.models import builders, calibration
 from embedserve.models.fidelity import reference_texts
 from embedserve.models.recipes import RECIPES
-from embedserve.types import EncoderSpec
+from embedserve.services.memory import resident_bytes
+from embedserve.types import BatchTokens, EncoderSpec
 
 # Texts a round, by what is measured: enough to keep every thread busy with full micro-batches.
 _ROUNDS = {"16": [16] * 64, "128": [128] * 16, "256": [256] * 8, "mixed": list(range(8, 251, 4))}
@@ -35,8 +35,6 @@ _INVARIANCE_LENGTHS = (2, 3, 7, 16, 33, 64, 130)
 # And two texts of the model's full length, or of this one where that would take slow models long.
 _LONG_TOKENS = 512
 _PARENT_POLL_S = 1.0
-# As a server has them that nobody configured.
-_BATCH_TOKENS = BatchTokens(usual=256, bulk=1024)
 
 
 def build(
@@ -80,11 +78,8 @@ class Loaded:
         paths = {name: Path(spec[name]) for name in ("onnx_path", "tokenizer_path")}
         self._spec = EncoderSpec(**{**spec, **paths})
         self._threads = threads
-        scheduler = Scheduler(
-            workers=threads,
-            batch_tokens=_BATCH_TOKENS,
-            queue_tokens=10**7,
-        )
+        # Batches as a server has them that nobody configured.
+        scheduler = Scheduler(workers=threads, batch_tokens=BatchTokens(), queue_tokens=10**7)
         self._encoder = Encoder(self._spec, scheduler, device=device)
         ids = [text.ids for text in self._encoder.tokenize(reference_texts())]
         self._tokens = np.concatenate(ids)
@@ -126,7 +121,7 @@ class Loaded:
             "engine_version": describe(self._spec.engine).version,
             "cpu": cpu_class(),
             "threads": self._threads,
-            "resident_bytes": _resident_bytes(),
+            "resident_bytes": resident_bytes(),
         }
 
     def is_batch_invariant(self) -> bool:
@@ -145,18 +140,6 @@ class Loaded:
     def _text(self, length: int) -> TokenizedText:
         length = min(length, self._spec.max_tokens)
         return TokenizedText(self._random.choice(self._tokens, length), is_truncated=False)
-
-
-def _resident_bytes() -> int:
-    """Return what the process holds; where Linux is not, the most that it ever held."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _end_with_parent(parent: int) -> None:

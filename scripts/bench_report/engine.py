@@ -99,7 +99,7 @@ class Race:
     def _submit(self, texts: Sequence[TokenIds]) -> Future[Vectors]:
         engine = self._engine
         return engine.scheduler.submit(
-            engine.backend, texts, dimensions=engine.dimensions, lane="bulk", is_patient=True
+            engine.backend, texts, dimensions=engine.dimensions, lane="bulk", when_full="wait"
         )
 
 

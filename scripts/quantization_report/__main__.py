@@ -14,6 +14,7 @@ from embedserve.engine.cores import available_cores
 from embedserve.engine.cpu import cpu_class
 from embedserve.models.names import parse_name
 from embedserve.models.pull import locate
+from embedserve.services.memory import resident_bytes
 from embedserve.services.workshop import Workshop
 from scripts.bench_report.machine import cpu_name
 from scripts.quantization_report import base_model, measure, server
@@ -22,7 +23,6 @@ from scripts.quantization_report.figures import Report, read_report, recipes_on_
 from scripts.quantization_report.measure import Rounds, tell
 from scripts.quantization_report.page import page
 from scripts.quantization_report.retrieval import read_scifact
-from scripts.quantization_report.rival import resident_bytes
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "quantization.md"

@@ -5,7 +5,6 @@ Batches are padded to their longest text, as sentence-transformers does after so
 """
 
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.models.fidelity import reference_texts
 from embedserve.services import workbench
+from embedserve.services.memory import resident_bytes
 from embedserve.types import TokenIds, Vectors
 
 
@@ -136,13 +136,6 @@ class Rival:
     def close(self) -> None:
         """End the process."""
         self._process.shutdown()
-
-
-def resident_bytes(pid: int | None = None) -> int:
-    """Return what a process holds now; None: this one."""
-    path = Path(f"/proc/{pid or 'self'}/statm")
-    pages = int(path.read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 _loaded: dict[str, Session] = {}

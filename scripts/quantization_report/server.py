@@ -7,8 +7,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from embedserve.models.calibration import calibration_texts
+from embedserve.services.memory import resident_bytes
 from scripts.quantization_report.measure import tell
-from scripts.quantization_report.rival import resident_bytes
 from scripts.serving import serve
 
 _TIMES = 5

@@ -4,12 +4,12 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from embedserve.services.memory import resident_bytes
 from scripts.serving import Server
 from scripts.stress_report.client import LATE, Answer, Pool, Route, percentile_ms
 from scripts.stress_report.processes import (
     most_open_files,
     open_files,
-    resident_bytes,
     watched_memory,
 )
 from scripts.stress_report.targets import Figures
@@ -54,6 +54,8 @@ class Offered:
     per_s: float
     late_ms: float
     """How far the sender, which shares this machine, lay behind its clock in the end."""
+    woken_ms: float
+    """How late the sender was woken to send, p99: so late it sees answers, too."""
     over_s: float
     """How long after the last request the last answer came."""
 
@@ -92,6 +94,7 @@ async def overload(server: Server, seconds: float) -> Figures:
         "capacity, requests/s": capacity,
         "offered, times capacity": offered.per_s / capacity,
         "sender behind its clock, ms": offered.late_ms,
+        "sender woken late, p99, ms": offered.woken_ms,
         **_answer_figures(offered),
         "memory before, MB": before / 1e6,
         "memory, MB more at the peak": (max(memory) - before) / 1e6,
@@ -139,17 +142,19 @@ async def _capacity(sender: Sender, seconds: float) -> float:
 async def _offer(sender: Sender, per_s: float, seconds: float) -> Offered:
     """Send by the clock, whatever the answers do."""
     began, count, late_s = time.perf_counter(), round(per_s * seconds), 0.0
-    tasks = []
+    tasks, woken_s = [], []
     for number in range(count):
         late_s = time.perf_counter() - began - number / per_s
         if late_s > seconds:
             break  # the sender is too slow by half; what was sent counts
         await asyncio.sleep(max(0.0, -late_s))
+        woken_s.append(time.perf_counter() - began - number / per_s)
         tasks.append(asyncio.create_task(sender.send(KINDS[number % len(KINDS)])))
     sending_s = time.perf_counter() - began
     answers = await asyncio.gather(*tasks)
     over_s = time.perf_counter() - began - sending_s
-    return Offered(answers, len(tasks) / sending_s, max(0.0, late_s) * 1000, over_s)
+    woken_ms = sorted(woken_s)[len(woken_s) * 99 // 100] * 1000
+    return Offered(answers, len(tasks) / sending_s, max(0.0, late_s) * 1000, woken_ms, over_s)
 
 
 async def _recovery_s(sender: Sender, idle_ms: float) -> float:

@@ -5,9 +5,10 @@ import statistics
 import time
 from collections import Counter
 
+from embedserve.services.memory import resident_bytes
 from scripts.serving import Server
 from scripts.stress_report.client import ROUTES, Connection
-from scripts.stress_report.processes import family, resident_bytes
+from scripts.stress_report.processes import family
 from scripts.stress_report.targets import Figures, Sizes
 from scripts.stress_report.texts import Texts
 

@@ -11,19 +11,17 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
-from embedserve.engine.backend import BACKENDS, Backend, BackendOptions, EngineFacts
+from embedserve.engine.backend import BACKENDS, Backend, BackendOptions
 from embedserve.engine.cores import available_cores
-from embedserve.engine.lanes import BatchTokens
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.errors import EmbedserveError, ModelError
 from embedserve.models.installed import resolve
 from embedserve.services.models import encoder_spec
-from embedserve.types import EncoderSpec, TokenIds, Vectors
+from embedserve.types import BatchTokens, EncoderSpec, TokenIds, Vectors
 from scripts.stress_report.client import MODEL
 from scripts.stress_report.targets import Figures
 from scripts.stress_report.texts import Texts
@@ -44,25 +42,19 @@ class Poisoned:
         self._backend = backend
         self._poisons = poisons
 
-    @classmethod
-    def facts(cls) -> EngineFacts:
-        """Tell that this is no engine for anybody else."""
-        return EngineFacts("poisoned", "", is_available=False, why_not="for scripts/stress only")
-
-    @classmethod
-    def load(cls, onnx_path: Path, options: BackendOptions) -> Self:
-        """Refuse: it is made from another engine."""
-        raise ModelError("A poisoned engine is made from one that is loaded.")
-
     def bucket(self, length: int) -> int:
         """Return the engine's own bucket."""
         return self._backend.bucket(length)
 
-    def run(self, texts: Sequence[TokenIds]) -> Vectors:
+    def fixed_texts(self, bucket: int) -> int | None:
+        """Return the engine's own number."""
+        return self._backend.fixed_texts(bucket)
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         """Run the texts unless there is poison among them."""
         for ids in texts:
             self._break(self._poisons.get(ids.tobytes(), ""))
-        return self._backend.run(texts)
+        return self._backend.run(texts, is_alone=is_alone)
 
     def close(self) -> None:
         """Free the engine."""
@@ -155,7 +147,7 @@ def wedge(models: Path, steady_s: float) -> Figures:
     logging.getLogger("embedserve.engine").setLevel(logging.CRITICAL)  # failures are the point
     scheduler = Scheduler(
         workers=available_cores(),
-        batch_tokens=BatchTokens(usual=256, bulk=1024),
+        batch_tokens=BatchTokens(),
         queue_tokens=1_000_000,
         worker_timeout_s=WORKER_TIMEOUT_S,
     )

@@ -1,0 +1,270 @@
+"""What the OpenAPI document says of bodies and answers of the framework's routes. Data only.
+
+Keys are paths and methods; what is not told here stays as the framework describes it.
+"""
+
+from embedserve.api.schema_parts import (
+    FLAG,
+    JSON,
+    KEEP_ALIVE,
+    LINES,
+    MODEL,
+    OBJECT,
+    OPENAI_ERROR,
+    PLAIN,
+    STRINGS,
+    TEI_ERROR,
+    TEXT,
+    TEXTS,
+    TIME,
+    WHOLE,
+    Schema,
+    given,
+    refused,
+    sent,
+    shape,
+)
+
+_NUMBERS = {"type": "array", "items": WHOLE}
+_DETAILS = shape(
+    {
+        "parent_model": TEXT,
+        "format": TEXT,
+        "family": TEXT,
+        "families": STRINGS,
+        "parameter_size": TEXT,
+        "quantization_level": TEXT,
+        "context_length": WHOLE,
+        "embedding_length": WHOLE,
+    }
+)
+_MODEL = {"name": TEXT, "model": TEXT, "size": WHOLE, "digest": TEXT, "details": _DETAILS}
+_TAG = {**_MODEL, "modified_at": TIME, "capabilities": STRINGS, "embedserve": OBJECT}
+_RUNNING = {**_MODEL, "expires_at": TIME, "size_vram": WHOLE, "context_length": WHOLE}
+_SHOWN = {
+    "license": TEXT,
+    "parameters": TEXT,
+    "details": _DETAILS,
+    "model_info": OBJECT,
+    "capabilities": STRINGS,
+    "modified_at": TIME,
+    "embedserve": OBJECT,
+}
+_DONE = {"model": TEXT, "created_at": TIME, "done": FLAG, "done_reason": TEXT}
+_STEP = shape({"status": TEXT, "error": TEXT, "completed": WHOLE, "total": WHOLE}, [])
+_OPENAI_MODEL = shape({"id": TEXT, "object": TEXT, "created": WHOLE, "owned_by": TEXT})
+_NAMED = {"model": MODEL, "name": MODEL | {"description": "The older word for `model`."}}
+_INFO = {
+    "model_id": TEXT,
+    "model_sha": {"type": ["string", "null"]},
+    "model_dtype": TEXT,
+    "model_type": OBJECT,
+    "max_concurrent_requests": WHOLE,
+    "max_input_length": WHOLE,
+    "max_batch_tokens": WHOLE,
+    "max_client_batch_size": WHOLE,
+    "auto_truncate": FLAG,
+    "tokenization_workers": WHOLE,
+    "version": TEXT,
+}
+
+
+def _models(one: dict[str, Schema]) -> Schema:
+    return {"type": "array", "items": shape(one)}
+
+
+def _asked(fields: dict[str, Schema], required: list[str], answer: Schema, errors: str) -> Schema:
+    return {
+        "requestBody": sent(fields, required),
+        "responses": {"200": answer, **refused(errors)},
+    }
+
+
+def _told(answer: Schema, errors: str = "", error: Schema | None = None) -> Schema:
+    known = refused(errors, error) if error else refused(errors)
+    return {"responses": {"200": answer, **known}}
+
+
+def _stepwise(description: str) -> Schema:
+    """Return an answer that is a stream of lines, or one object."""
+    return {
+        "description": description,
+        "content": {LINES: {"schema": TEXT}, JSON: {"schema": _STEP}},
+    }
+
+
+_LOADED = "The model was loaded, or let go."
+_PULL_FIELDS = {
+    **_NAMED,
+    "stream": FLAG,
+    "recipe": TEXT,
+    "engine": TEXT,
+    "pooling": TEXT,
+    "max_tokens": WHOLE,
+    "query_prompt": TEXT,
+    "document_prompt": TEXT,
+    "ignore_onnx": FLAG,
+    "accept_loss": FLAG,
+    "force": FLAG,
+}
+_PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "num_ctx": {"type": ["integer", "null"], "minimum": 64},
+        "query_prompt": {"type": ["string", "null"]},
+        "document_prompt": {"type": ["string", "null"]},
+        "input_type": {"enum": ["", "query", "document", None]},
+    },
+}
+
+ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
+    "/": {"get": _told(given("`Ollama is running`", TEXT, PLAIN))},
+    "/api/version": {
+        "get": _told(given("Versions.", shape({"version": TEXT, "embedserve": TEXT})))
+    },
+    "/api/tags": {
+        "get": _told(
+            given("Installed models.", shape({"models": _models(_TAG), "embedserve": OBJECT}))
+        )
+    },
+    "/api/ps": {"get": _told(given("Models in memory.", shape({"models": _models(_RUNNING)})))},
+    "/api/show": {
+        "post": _asked(_NAMED, [], given("The model.", shape(_SHOWN)), "400 404 413 500")
+    },
+    "/api/delete": {
+        "delete": _asked(_NAMED, [], given("It is gone.", None), "400 404 409 413 500")
+    },
+    "/api/copy": {
+        "post": _asked(
+            {"source": MODEL, "destination": MODEL},
+            ["source", "destination"],
+            given("There is a copy.", None),
+            "400 404 409 413 500",
+        )
+    },
+    "/api/create": {
+        "post": _asked(
+            {**_NAMED, "from": MODEL, "parameters": _PARAMETERS, "stream": FLAG},
+            ["from"],
+            _stepwise("What was done; the last line is `success`."),
+            "400 404 409 413 500",
+        )
+    },
+    "/api/pull": {
+        "post": _asked(
+            _PULL_FIELDS,
+            [],
+            _stepwise("What is being done; the last line is `success` or an error."),
+            "400 404 413 500 503",
+        )
+    },
+    "/api/generate": {
+        "post": _asked(
+            {"model": MODEL, "prompt": TEXT | {"maxLength": 0}, "keep_alive": KEEP_ALIVE},
+            ["model"],
+            given(_LOADED, shape({**_DONE, "response": TEXT})),
+            "400 404 413 500 503",
+        )
+    },
+    "/api/chat": {
+        "post": _asked(
+            {
+                "model": MODEL,
+                "messages": {"type": "array", "maxItems": 0},
+                "keep_alive": KEEP_ALIVE,
+            },
+            ["model"],
+            given(_LOADED, shape({**_DONE, "message": OBJECT})),
+            "400 404 413 500 503",
+        )
+    },
+    "/api/tokenize": {
+        "post": _asked(
+            {"model": MODEL, "input": TEXTS, "add_special_tokens": FLAG, "offsets": FLAG},
+            ["model"],
+            given(
+                "The ids.",
+                shape(
+                    {
+                        "model": TEXT,
+                        "tokens": {"type": "array", "items": _NUMBERS},
+                        "count": WHOLE,
+                        "offsets": {
+                            "type": "array",
+                            "items": {"type": "array", "items": _NUMBERS},
+                        },
+                    },
+                    ["model", "tokens", "count"],
+                ),
+            ),
+            "400 404 413 500 503",
+        )
+    },
+    "/api/detokenize": {
+        "post": _asked(
+            {
+                "model": MODEL,
+                "tokens": {"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}]},
+                "skip_special_tokens": FLAG,
+            },
+            ["model", "tokens"],
+            given("The texts.", shape({"model": TEXT, "texts": STRINGS})),
+            "400 404 413 500 503",
+        )
+    },
+    "/v1/models": {
+        "get": _told(
+            given(
+                "Installed models.",
+                shape({"object": TEXT, "data": {"type": "array", "items": _OPENAI_MODEL}}),
+            ),
+            error=OPENAI_ERROR,
+        )
+    },
+    "/v1/models/{name}": {
+        "get": _told(given("The model.", _OPENAI_MODEL), "400 404 500", OPENAI_ERROR)
+    },
+    "/info": {"get": _told(given("The default model.", shape(_INFO)), "404 424", TEI_ERROR)},
+    "/metrics": {"get": _told(given("Counters and gauges.", TEXT, PLAIN))},
+    "/health": {"get": _told(given("It lives.", shape({"status": TEXT})))},
+    "/ready": {
+        "get": {
+            "responses": {
+                **_told(given("Every part works.", shape({"status": TEXT, "parts": OBJECT})))[
+                    "responses"
+                ],
+                "503": given("A part does not.", shape({"status": TEXT, "parts": OBJECT})),
+            }
+        }
+    },
+    "/indexes": {
+        "get": _told(
+            given("The indexes.", shape({"indexes": {"type": "array"}, "problems": OBJECT}))
+        )
+    },
+    "/indexes/{name}": {
+        "get": _told(given("The index.", OBJECT), "404 503"),
+        "put": {
+            "responses": {
+                "200": given("Its definition was replaced.", OBJECT),
+                "201": given("It was created.", OBJECT),
+                **refused("400 404 409 413 500 503"),
+            }
+        },
+        "delete": _told(given("It is gone.", shape({"deleted": TEXT})), "404 409"),
+    },
+    "/indexes/{name}/ingest": {
+        "post": {
+            "responses": {
+                "202": given("The job.", OBJECT),
+                **refused("400 404 409 413 503"),
+            }
+        }
+    },
+    "/indexes/{name}/query": {
+        "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
+    },
+    "/jobs": {"get": _told(given("The jobs.", shape({"jobs": {"type": "array"}})), "400")},
+    "/jobs/{job_id}": {"get": _told(given("The job.", OBJECT), "400 404")},
+    "/jobs/{job_id}/cancel": {"post": _told(given("The job.", OBJECT), "404 409")},
+}

@@ -1,0 +1,69 @@
+"""Which scope each route needs, for servers that have API keys. The one table of it.
+
+A route that has no row here needs `admin`; a test fails for one of ours that has none.
+"""
+
+from functools import lru_cache
+
+from starlette.routing import compile_path
+
+OPEN, READ, INGEST, ADMIN = "open", "read", "ingest", "admin"
+SCOPES = (READ, INGEST, ADMIN)
+"""`admin` includes the others; `read` and `ingest` do not include each other."""
+
+# Scope -> method -> paths, as the routes spell them. HEAD is GET.
+_TABLE: dict[str, dict[str, tuple[str, ...]]] = {
+    # Probes, which carry no key, and what clients ask before anything else.
+    OPEN: {"GET": ("/", "/api/version", "/health", "/ready")},
+    READ: {
+        "GET": (
+            "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",
+            "/indexes", "/indexes/{name}", "/jobs", "/jobs/{job_id}", "/info", "/metrics",
+            "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
+        ),
+        "POST": (
+            "/api/embed", "/api/embeddings", "/api/show", "/api/rerank", "/api/tokenize",
+            "/api/detokenize", "/api/generate", "/api/chat",
+            "/v1/embeddings", "/v1/rerank", "/v2/rerank",
+            "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
+            "/v1/audio/transcriptions",
+            "/embed", "/embed_all", "/rerank", "/similarity", "/tokenize", "/decode",
+            "/indexes/{name}/query",
+        ),
+    },
+    INGEST: {
+        "PUT": ("/indexes/{name}",),
+        "DELETE": ("/indexes/{name}",),
+        "POST": ("/indexes/{name}/ingest", "/jobs/{job_id}/cancel"),
+    },
+    ADMIN: {
+        "GET": ("/api/blobs/{digest}",),
+        "DELETE": ("/api/delete",),
+        "POST": (
+            "/api/pull", "/api/push", "/api/copy", "/api/create", "/api/blobs/{digest}",
+            "/api/me", "/api/signout",
+        ),
+    },
+}  # fmt: skip
+
+ROWS: dict[tuple[str, str], str] = {
+    (method, path): scope
+    for scope, methods in _TABLE.items()
+    for method, paths in methods.items()
+    for path in paths
+}
+_PATTERNS = [
+    (method, compile_path(path)[0], scope) for (method, path), scope in ROWS.items() if "{" in path
+]
+
+
+def scope_of(method: str, path: str) -> str:
+    """Return the scope that a request needs; what has no row needs `admin`."""
+    method = "GET" if method == "HEAD" else method
+    return ROWS.get((method, path)) or _of_pattern(method, path)
+
+
+@lru_cache(maxsize=1024)
+def _of_pattern(method: str, path: str) -> str:
+    found = (scope for of, pattern, scope in _PATTERNS if of == method and pattern.match(path))
+    return next(found, ADMIN)

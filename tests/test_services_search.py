@@ -1,0 +1,96 @@
+"""Queries that have too little time."""
+
+import asyncio
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from embedserve.engine.tokenizer import TokenizedText
+from embedserve.errors import DeadlineError, OverloadedError
+from embedserve.services.encoders import Encoders
+from embedserve.services.index_worker import IndexWorker
+from embedserve.services.indexes import IndexService
+from embedserve.services.search import SearchService
+from embedserve.store.catalog import Catalog
+from embedserve.store.vector_index import VectorIndex
+from embedserve.types import EncoderSpec, Index, Lane, Vectors
+
+
+class StuckEncoder:
+    """Gives no vector."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        path = Path("unused")
+        self.spec = EncoderSpec("a" * 64, path, path, max_tokens=8, dimensions=2)
+        self.error = error
+        self.submitted: list[tuple[Future[Vectors], float | None]] = []
+
+    def tokenize(self, texts: list[str]) -> list[TokenizedText]:
+        return [TokenizedText(np.array([1]), is_truncated=False) for _ in texts]
+
+    def submit(
+        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+    ) -> "Future[Vectors]":
+        if self.error:
+            raise self.error
+        future: Future[Vectors] = Future()
+        self.submitted.append((future, timeout_s))
+        return future
+
+
+class OneEncoder:
+    def __init__(self, encoder: StuckEncoder) -> None:
+        self.encoder = encoder
+
+    def get(self, name: str) -> StuckEncoder:
+        return self.encoder
+
+
+class OneIndex:
+    def find(self, name: str) -> Index:
+        return Index(1, name, "{}", "one", "a" * 64, 2, "now")
+
+    def check_vectors(self, index: Index, encoder: StuckEncoder) -> list[str]:
+        return []
+
+
+def search(encoder: StuckEncoder, catalog: Catalog, *, timeout_s: float) -> SearchService:
+    return SearchService(
+        catalog,
+        cast(IndexService, OneIndex()),
+        cast(VectorIndex, object()),
+        cast(IndexWorker, object()),
+        cast(Encoders, OneEncoder(encoder)),
+        timeout_s=timeout_s,
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_server_s", "of_query_s"), [(0, 0.05), (0.05, None), (0.05, 60), (60, 0.05)]
+)
+def test_query_past_its_deadline_fails_and_its_text_is_dropped(
+    tmp_path: Path, of_server_s: float, of_query_s: float | None
+) -> None:
+    encoder = StuckEncoder()
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        asked = search(encoder, catalog, timeout_s=of_server_s)
+        started = time.monotonic()
+        with pytest.raises(DeadlineError, match=r"within 0\.05 s"):
+            asyncio.run(asked.query("any", "question", 3, timeout_s=of_query_s))
+        assert time.monotonic() - started < 2
+    [(future, timeout_s)] = encoder.submitted
+    assert future.cancelled()
+    assert timeout_s is not None
+    assert timeout_s <= 0.05
+
+
+def test_full_queue_is_no_deadline_of_a_query(tmp_path: Path) -> None:
+    encoder = StuckEncoder(OverloadedError("server busy", retry_after_s=3))
+    with Catalog(tmp_path / "catalog.sqlite3") as catalog:
+        asked = search(encoder, catalog, timeout_s=60)
+        with pytest.raises(OverloadedError, match="server busy"):
+            asyncio.run(asked.query("any", "question", 3))
