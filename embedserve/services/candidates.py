@@ -8,7 +8,7 @@ nothing of a group of recipes passes, the most faithful way of each stands in.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -227,11 +227,8 @@ class CandidateSearch:
             tokenizer_path=task.folder / TOKENIZER_FILE,
             max_tokens=task.max_tokens,
             dimensions=task.dimensions,
-            engine=runtime.engine,
-            arithmetic=runtime.arithmetic,
-            dynamic_group=runtime.dynamic_group,
-            pad_token_id=runtime.pad_token_id,
             kind=task.kind,
+            **asdict(runtime),
         )
         machine = task.machine
         return LoadedModel(bench, spec, task.kind, device=machine.device, threads=machine.threads)
