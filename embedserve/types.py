@@ -30,6 +30,8 @@ Lane = Literal["small", "bulk"]
 
 Arithmetic = Literal["f32", "bf16", "f16"]
 
+ModelKind = Literal["embedding", "reranker"]
+"""What a model gives: vectors of texts, or scores of a query with documents."""
 InputType = Literal["query", "document"]  # what a text is for: a prompt goes in front of each
 
 
@@ -82,6 +84,7 @@ class EncoderSpec:
     """Whether vectors are standardized over their features before they are cut."""
     recipe: str = ""
     """Name of what was done to the weights, for people."""
+    kind: ModelKind = "embedding"
     input_type: InputType | None = None
     """Whose prompt texts of requests get that do not say what they are; None: none."""
 

@@ -89,6 +89,12 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/embed", {"inputs": 5}, 422),
     ("POST", "/embed", {"inputs": "word " * 999}, 413),
     ("GET", "/info", {}, 200),
+    # No reranker is installed.
+    ("POST", "/api/rerank", {"query": "a", "documents": ["b"]}, 400),
+    ("POST", "/v1/rerank", {"query": "a", "documents": ["b"]}, 400),
+    ("POST", "/v1/rerank", {"query": "a", "documents": ["b"], "model": "nope"}, 404),
+    ("POST", "/v2/rerank", {"query": "a", "documents": ["b"] * 10_001, "model": "x"}, 413),
+    ("POST", "/rerank", {"query": "a", "texts": ["b"]}, 422),
     ("GET", "/metrics", {}, 200),
     ("GET", "/health", {}, 200),
     ("GET", "/ready", {}, 200),
@@ -145,7 +151,7 @@ def test_a_refused_page_is_told_of_every_route(
         assert "403" in responses, (path, method)
         assert ("401" in responses) == (path not in PROBES), (path, method)
         assert method == "get" or {"429", "503"} & set(responses), (path, method)
-        assert ("422" in responses) == (path == "/embed"), (path, method)
+        assert ("422" in responses) == (path in ("/embed", "/rerank")), (path, method)
         reply = server.http.request(method, path, headers={"Origin": "http://example.com"})
         assert reply.status_code == 403, (path, method)
         media_type = reply.headers["content-type"].partition(";")[0]

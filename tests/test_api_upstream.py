@@ -194,6 +194,15 @@ def test_paths_that_climb_stay_here(theirs: Upstream, http: httpx.Client) -> Non
     assert theirs.requests == []
 
 
+@pytest.mark.parametrize("path", ["/api/rerank", "/v1/rerank", "/v2/rerank", "/rerank"])
+def test_routes_that_ollama_has_not_stay_here(
+    path: str, theirs: Upstream, http: httpx.Client
+) -> None:
+    reply = http.post(path, json={"model": "nope"})
+    assert (reply.status_code, reply.text) == (404, "404 page not found")
+    assert theirs.requests == []
+
+
 def test_a_large_body_goes_up_without_being_held(theirs: Upstream, http: httpx.Client) -> None:
     size, sent = 32 << 20, 0
     head, piece = b'{"model": "llama3.2", "images": ["', b"a" * (1 << 18)

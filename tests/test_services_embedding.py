@@ -17,7 +17,7 @@ from embedserve.errors import DeadlineError, OverloadedError, TooLargeError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
 from embedserve.services.encoders import Encoders
 from embedserve.services.tokenizing import ON_LOOP_CHARS, TURN_CHARS
-from embedserve.types import EncoderSpec, Lane, Vectors
+from embedserve.types import EncoderSpec, Lane, ModelKind, Vectors
 
 
 class PatientEncoder:
@@ -75,10 +75,10 @@ class OneEncoder:
         self.loading = loading
         self.kept: list[float] = []
 
-    def find(self, name: str) -> PatientEncoder | None:
+    def find(self, name: str, kind: ModelKind) -> PatientEncoder | None:
         return None if self.loading else self.encoder
 
-    def get(self, name: str) -> PatientEncoder:
+    def get(self, name: str, kind: ModelKind) -> PatientEncoder:
         assert self.loading
         self.loading.wait(10)
         return self.encoder

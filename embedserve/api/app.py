@@ -20,6 +20,7 @@ from embedserve.api import (
     ollama_models,
     openai,
     openapi,
+    rerank,
     tei,
     tokens,
 )
@@ -60,6 +61,7 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     "/api/embeddings": ollama.embeddings,
     "/v1/embeddings": openai.embeddings,
     "/embed": tei.embed,
+    **rerank.ROUTES,
 }
 
 

@@ -1,6 +1,8 @@
 """Errors to HTTP: one table of statuses, one body shape for each dialect."""
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -40,6 +42,55 @@ OPENAI_CODES: dict[type[EmbedserveError], str] = {
 }
 """What OpenAI's clients can tell errors apart by besides the type."""
 
+
+@dataclass(frozen=True)
+class _Shape:
+    """How the clients of a dialect want to be told of errors."""
+
+    body: Callable[[int, str, EmbedserveError | None], dict[str, Any]]
+    """Of the status, the message, and the error where it is a deliberate one."""
+    status: Callable[[int, EmbedserveError | None], int]
+    """What is of some status elsewhere."""
+    media_type: str = "application/json"
+
+
+def _told_to_wait(status: int, error: EmbedserveError | None) -> int:
+    """Return 429 for a full queue, on which clients back off; Ollama's know 503 only."""
+    return 429 if isinstance(error, errors.OverloadedError) else status
+
+
+def _openai_body(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    code = next((word for kind, word in OPENAI_CODES.items() if isinstance(error, kind)), None)
+    told = {
+        "message": message,
+        "type": OPENAI_TYPES.get(status, fallback),
+        "param": error.field if isinstance(error, errors.InvalidRequestError) else None,
+        "code": code,
+    }
+    return {"error": told}
+
+
+NATIVE = _Shape(
+    lambda status, message, error: {"error": message},
+    lambda status, error: status,
+    "application/json; charset=utf-8",
+)
+OPENAI = _Shape(_openai_body, _told_to_wait)
+TEI = _Shape(lambda status, message, error: tei.body_of(status, message), tei.status_of)
+
+SHAPES: Mapping[str, _Shape] = {
+    "/embed": TEI,
+    "/info": TEI,
+    "/rerank": TEI,
+    # Cohere's clients read `message`, Jina's `detail`; both call this one.
+    "/v1/rerank": _Shape(
+        lambda status, message, error: {"message": message, "detail": message}, _told_to_wait
+    ),
+    "/v2/rerank": _Shape(lambda status, message, error: {"message": message}, _told_to_wait),
+}
+"""By path; others are OpenAI's under `/v1/`, and ours."""
+
 BUG = "Unexpected failure; the server's log has the details."
 
 
@@ -65,17 +116,11 @@ def error_response(
     error: EmbedserveError | None = None,
 ) -> Response:
     """Return an error as the dialect of `path` writes it."""
-    body: dict[str, Any] = {"error": message}
-    media_type = "application/json; charset=utf-8"
-    if path.startswith("/v1/"):
-        body = {"error": _openai_error(status, message, error)}
-        media_type = "application/json"
-    elif path in tei.PATHS:
-        status = tei.status_of(status, error)
-        body = {"error": message, "error_type": tei.ERROR_TYPES.get(status, "Validation")}
-        media_type = "application/json"
+    shape = _shape_of(path)
+    status = shape.status(status, error)
+    body = orjson.dumps(shape.body(status, message, error))
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
-    return Response(orjson.dumps(body), status, headers, media_type)
+    return Response(body, status, headers, shape.media_type)
 
 
 def respond(path: str, error: EmbedserveError) -> Response:
@@ -83,20 +128,11 @@ def respond(path: str, error: EmbedserveError) -> Response:
     status, retry_after_s = status_of(error), 1
     if isinstance(error, errors.OverloadedError):
         retry_after_s = error.retry_after_s or 1
-        # OpenAI's clients back off on 429, Ollama's know 503 only.
-        status = 429 if path.startswith("/v1/") else status
     return error_response(path, status, error.message, retry_after_s=retry_after_s, error=error)
 
 
-def _openai_error(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
-    fallback = "invalid_request_error" if status < 500 else "api_error"
-    code = next((word for kind, word in OPENAI_CODES.items() if isinstance(error, kind)), None)
-    return {
-        "message": message,
-        "type": OPENAI_TYPES.get(status, fallback),
-        "param": error.field if isinstance(error, errors.InvalidRequestError) else None,
-        "code": code,
-    }
+def _shape_of(path: str) -> _Shape:
+    return SHAPES.get(path) or (OPENAI if path.startswith("/v1/") else NATIVE)
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -3,8 +3,10 @@
 from typing import Any
 
 from embedserve.api.hot_schemas import HOT_SCHEMAS
+from embedserve.api.rerank_schemas import RERANK_SCHEMAS
 from embedserve.api.route_schemas import ROUTE_SCHEMAS
 from embedserve.api.schema_parts import (
+    COHERE_ERROR,
     NATIVE_ERROR,
     OPENAI_ERROR,
     STATUSES,
@@ -13,17 +15,21 @@ from embedserve.api.schema_parts import (
     given,
     refused,
 )
-from embedserve.api.tei_errors import PATHS as TEI_PATHS
+from embedserve.api.scopes import OPEN, scope_of
 
-# Probes, which carry no key.
-_OPEN = ("/", "/api/version", "/health", "/ready")
+# Of paths that are told apart from OpenAI's under `/v1/`, and from ours.
+_ERRORS = {
+    **dict.fromkeys(("/embed", "/info", "/rerank"), TEI_ERROR),
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank"), COHERE_ERROR),
+}
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Return the framework's document with the hot routes, and with the answers that are given."""
     told = {path: _methods(path, methods) for path, methods in document["paths"].items()}
-    paths = {path: _guarded(path, methods) for path, methods in {**told, **HOT_SCHEMAS}.items()}
+    told |= HOT_SCHEMAS | RERANK_SCHEMAS
+    paths = {path: _guarded(path, methods) for path, methods in told.items()}
     components = dict(document.get("components", {}))
     schemas = components.get("schemas", {})
     components["schemas"] = {k: v for k, v in schemas.items() if k not in _FRAMEWORKS_OWN}
@@ -50,7 +56,7 @@ def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
     error = _error_of(path)
     guarded = {}
     for method, told in methods.items():
-        statuses = "" if path in _OPEN else "401"
+        statuses = "" if scope_of(method.upper(), path) == OPEN else "401"
         if method != "get":
             statuses += " 503" if error is NATIVE_ERROR else " 429"
         responses = {**refused(statuses, error), **told["responses"]}
@@ -59,6 +65,5 @@ def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error_of(path: str) -> Schema:
-    if path in TEI_PATHS:
-        return TEI_ERROR
-    return OPENAI_ERROR if path.startswith("/v1/") else NATIVE_ERROR
+    fallback = OPENAI_ERROR if path.startswith("/v1/") else NATIVE_ERROR
+    return _ERRORS.get(path, fallback)

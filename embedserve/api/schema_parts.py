@@ -67,6 +67,12 @@ TEI_ERROR: Schema = {
         "error_type": {"enum": ["Validation", "Backend", "Overloaded", "Unhealthy"]},
     },
 }
+# Cohere's is the message, Jina's the detail; both at /v1.
+COHERE_ERROR: Schema = {
+    "type": "object",
+    "required": ["message"],
+    "properties": {"message": TEXT, "detail": TEXT},
+}
 
 STATUSES = {
     "400": "Something in the request is wrong; the message says what.",

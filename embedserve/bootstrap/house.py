@@ -15,8 +15,8 @@ from embedserve.bootstrap.address import is_loopback
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
-    open_embedding,
     open_engine,
+    open_inference,
     open_probe,
 )
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
@@ -134,8 +134,10 @@ def _services(
         # More files than extractors: the engine stays busy while the next ones are read.
         files_at_once=settings.extract_workers + 2,
     )
+    inference = open_inference(settings, engine, stack)
     return Services(
-        embedding=open_embedding(settings, engine, stack),
+        embedding=inference.embedding,
+        reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(catalog, indexes, engine.encoders, tools),

@@ -67,6 +67,17 @@ class Encoder:
         limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
+    def tokenize_pairs(
+        self, query: str, texts: Sequence[str], *, max_text_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return the ids of `query` with each text, for a reranker; texts are cut to what fits.
+
+        Raises InputTooLongError for a query that fills the model by itself.
+        """
+        return self._tokenizer.tokenize_pairs(
+            query, texts, self.spec.max_tokens, max_text_tokens=max_text_tokens
+        )
+
     def tokenize_ends(
         self, texts: Sequence[str], *, prompt: str, max_tokens: int | None = None
     ) -> list[TokenizedText]:
@@ -84,11 +95,6 @@ class Encoder:
     def write_tokens(self, ids: Sequence[Sequence[int]], *, without_special: bool) -> list[str]:
         """Return the text of each list of ids; see `ModelTokenizer.write`."""
         return [self._tokenizer.write(one, without_special=without_special) for one in ids]
-
-    def tokenize_pairs(self, query: str, texts: Sequence[str]) -> list[TokenizedText]:
-        """Return the ids of `query` with each text, for a reranker, cut to the model's length."""
-        limit = self.spec.max_tokens
-        return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
 
     def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
         """Return how long until `tokens` would not be refused; see `Scheduler.excess_s`."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from embedserve.errors import InvalidRequestError, ModelError
+from embedserve.errors import InputTooLongError, InvalidRequestError, ModelError
 from embedserve.types import TokenIds
 
 # A long text is tokenized by its head first: this many characters for each token that fits.
@@ -35,6 +35,14 @@ class TokenizedText:
 
 
 @dataclass(frozen=True)
+class _Body:
+    """A text's own tokens."""
+
+    ids: list[int]
+    is_truncated: bool
+
+
+@dataclass(frozen=True)
 class TokenSpans:
     """The tokens of one text."""
 
@@ -57,7 +65,8 @@ class ModelTokenizer:
             raise ModelError(f"Tokenizer `{path}` cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"))
+        self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"), texts=1)
+        self._around_pair = _special_tokens(self._tokenizer.encode("a", "a"), texts=2)
 
     @property
     def special_tokens(self) -> int:
@@ -66,12 +75,29 @@ class ModelTokenizer:
 
     def tokenize(self, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `text`, cut to `max_tokens` with the special tokens kept."""
-        room = max(max_tokens - self.special_tokens, 0)
-        head = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
-        readable = text[: max(head, MOST_CHARS)]
-        body = self._body(readable, room, head)
-        ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=len(body) > room or len(readable) < len(text))
+        body = self._cut(text, max(max_tokens - self.special_tokens, 0))
+        return _joined(self._prefix, body, self._suffix)
+
+    def tokenize_pairs(
+        self, query: str, texts: Sequence[str], max_tokens: int, *, max_text_tokens: int | None
+    ) -> list[TokenizedText]:
+        """Return the ids of `query` with each text; the text is cut, the query never.
+
+        A text is cut to what the query leaves of `max_tokens`, and to `max_text_tokens`.
+        Raises InputTooLongError when the query leaves no room for a single token.
+        """
+        before, between, after = self._around_pair
+        room = max_tokens - len(before) - len(between) - len(after)
+        first = self._cut(query, max(room - 1, 0))
+        if first.is_truncated or room < 1:
+            raise InputTooLongError(
+                f"The query is too long: with a document's first token it exceeds the {max_tokens} "
+                "tokens that this model takes. A query is not cut; shorten it."
+            )
+        room -= len(first.ids)
+        room = min(room, max_text_tokens or room)
+        start = [*before, *first.ids, *between]
+        return [_joined(start, self._cut(text, room), after) for text in texts]
 
     def tokenize_end(self, prompt: str, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `prompt` and `text`, the beginning of `text` cut to `max_tokens`.
@@ -112,27 +138,17 @@ class ModelTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=without_special)
         return text
 
-    def tokenize_pair(self, first: str, second: str, max_tokens: int) -> TokenizedText:
-        """Return the ids of two texts as one, the longer one cut until both fit."""
-        added = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        room = max(max_tokens - added, 0)
-        # A token more than fits shows that something was cut.
-        chars = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
-        one, two = (
-            self._tokenizer.encode(text[:chars], add_special_tokens=False)
-            for text in (first, second)
-        )
-        lengths = share_room(len(one.ids), len(two.ids), room)
-        is_truncated = sum(lengths) < len(one.ids) + len(two.ids)
-        one.truncate(lengths[0])
-        two.truncate(lengths[1])
-        ids = np.array(self._tokenizer.post_process(one, two).ids, dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=is_truncated)
-
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token lies: one (tokens, 2) array of character offsets a text."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [np.array(item.offsets, dtype=np.int64).reshape(-1, 2) for item in encodings]
+
+    def _cut(self, text: str, room: int) -> _Body:
+        """Return the first `room` ids of `text`, without special tokens."""
+        head = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
+        readable = text[: max(head, MOST_CHARS)]
+        ids = self._body(readable, room, head)
+        return _Body(ids[:room], is_truncated=len(ids) > room or len(readable) < len(text))
 
     def _body(self, text: str, room: int, head: int) -> list[int]:
         """Return the ids without special tokens: all of them, or provably more than `room`."""
@@ -149,22 +165,18 @@ class ModelTokenizer:
         return ids
 
 
-def share_room(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of two texts fit into `room`, taking from the longer one first.
-
-    The rule that sentence-transformers' rerankers are trained and used with ("longest first").
-    """
-    shorter, longer = sorted((first, second))
-    if shorter + longer > room:
-        longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter, longer = room // 2, room - room // 2
-    return (shorter, longer) if first <= second else (longer, shorter)
+def _joined(start: Sequence[int], body: _Body, end: Sequence[int]) -> TokenizedText:
+    ids = np.array([*start, *body.ids, *end], dtype=np.int64)
+    return TokenizedText(ids=ids, is_truncated=body.is_truncated)
 
 
-def _special_tokens(sample: Encoding) -> tuple[list[int], list[int]]:
-    """Split the special tokens of a one-word sample into those before and those after it."""
-    mask = sample.special_tokens_mask
-    first = mask.index(0)
-    last = len(mask) - mask[::-1].index(0)
-    return sample.ids[:first], sample.ids[last:]
+def _special_tokens(sample: Encoding, *, texts: int) -> list[list[int]]:
+    """Return the special tokens of a sample: before its first text, between, after its last."""
+    gaps: list[list[int]] = [[] for _ in range(texts + 1)]
+    begun = 0
+    for id_, place in zip(sample.ids, sample.sequence_ids, strict=True):
+        if place is None:
+            gaps[begun].append(id_)
+        else:
+            begun = place + 1
+    return gaps

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +12,15 @@ from embedserve.engine.encoder import Encoder
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import MOST_CHARS, TokenSpans
 from embedserve.errors import InputTooLongError, TooLargeError
-from embedserve.services.admission import Admission
+from embedserve.services.admission import Admission, forecast
 from embedserve.services.deadline import deadline
 from embedserve.services.encoders import Encoders
+from embedserve.services.loading import ModelLoader
 from embedserve.services.reading import TruncateSide, reader
 from embedserve.services.shorter import cut, warnings_of
 from embedserve.services.tokenizing import TokenizerPool, is_quick
 from embedserve.services.vectors import VectorSource
 from embedserve.types import InputType, Lane, Vectors
-
-# Models that may be loading at once; more wait for their turn.
-_LOADERS = 4
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,9 @@ class EmbeddingService:
         """Tokenize on so many threads."""
         self._encoders = encoders
         self._source = VectorSource(cache)
-        self._admission = Admission(small_request_tokens=limits.small_request_tokens)
+        self.admission = Admission(small_request_tokens=limits.small_request_tokens)
         self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
-        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
-        self._loading: dict[str, asyncio.Future[Encoder]] = {}
+        self._models = ModelLoader(encoders, "embedding")
         self.limits = limits
         self.tokenizer_threads = threads
 
@@ -109,7 +105,7 @@ class EmbeddingService:
 
     async def _embed(self, request: EmbedRequest, *, deadline_s: float | None) -> Embeddings:
         started = time.perf_counter_ns()
-        encoder = await self._encoder(request.model)
+        encoder = await self._models.encoder(request.model)
         loaded = time.perf_counter_ns()
         encoder.touch()  # what the cache answers is use too
         try:
@@ -151,7 +147,9 @@ class EmbeddingService:
         """Ask for a place before texts are tokenized, where that takes longer than to ask."""
         if is_quick(request.texts):
             return nullcontext()
-        return self._admission.place(encoder, request.texts, max_tokens=request.max_tokens)
+        longest = encoder.spec.max_tokens
+        tokens = forecast(request.texts, min(request.max_tokens or longest, longest))
+        return self.admission.place(encoder, tokens)
 
     async def read_tokens(
         self, model: str, texts: Sequence[str], *, with_special: bool
@@ -168,7 +166,7 @@ class EmbeddingService:
                 "any text. Send it in parts.",
                 positions=wrong,
             )
-        encoder = await self._encoder(model)
+        encoder = await self._models.encoder(model)
         encoder.touch()
         read = partial(encoder.read_tokens, with_special=with_special)
         return await self._tokenizers.tokenize(read, texts)
@@ -181,14 +179,14 @@ class EmbeddingService:
         Raises ModelNotFoundError, and InvalidRequestError for an id that the model does not know.
         """
         self._refuse_too_many(ids)
-        encoder = await self._encoder(model)
+        encoder = await self._models.encoder(model)
         encoder.touch()
         return await asyncio.to_thread(encoder.write_tokens, ids, without_special=without_special)
 
     def close(self) -> None:
         """Load and tokenize nothing more."""
         self._tokenizers.close()
-        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._models.close()
 
     def _refuse_too_many(self, texts: Sequence[object]) -> None:
         most = self.limits.max_texts
@@ -197,14 +195,3 @@ class EmbeddingService:
                 f"{len(texts)} texts in one request; at most {most} are allowed "
                 "(EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
             )
-
-    async def _encoder(self, name: str) -> Encoder:
-        if encoder := self._encoders.find(name):
-            return encoder
-        # One thread for each model that is loading, however many wait for it, and none of those
-        # that tokenize: the other models go on.
-        if name not in self._loading:
-            loop = asyncio.get_running_loop()
-            self._loading[name] = loop.run_in_executor(self._loaders, self._encoders.get, name)
-            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
-        return await asyncio.shield(self._loading[name])

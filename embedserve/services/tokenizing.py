@@ -25,13 +25,18 @@ class TokenizerPool:
         self._max_text_bytes = max_text_bytes
 
     async def tokenize(
-        self, read: Callable[[Sequence[str]], list[T]], texts: Sequence[str]
+        self,
+        read: Callable[[Sequence[str]], list[T]],
+        texts: Sequence[str],
+        *,
+        shared_chars: int = 0,
     ) -> list[T]:
         """Return what `read`, such as `Encoder.tokenize`, makes of each text.
 
+        `shared_chars` are what it reads besides, such as a query that every text goes with.
         Raises TooLargeError that names the texts. When the caller is cancelled, the rest is left.
         """
-        if is_quick(texts):
+        if is_quick(texts, shared_chars=shared_chars):
             return read(texts)
         self._refuse_too_large(texts)
         loop = asyncio.get_running_loop()
@@ -66,9 +71,9 @@ def _is_larger(text: str, limit_bytes: int) -> bool:
     return size > limit_bytes
 
 
-def is_quick(texts: Sequence[str]) -> bool:
+def is_quick(texts: Sequence[str], *, shared_chars: int = 0) -> bool:
     """Tell whether texts are tokenized on the event loop: sooner than they would leave it."""
-    return sum(map(_cost, texts)) <= ON_LOOP_CHARS
+    return sum(map(_cost, texts), shared_chars) <= ON_LOOP_CHARS
 
 
 def _cost(text: str) -> int:
