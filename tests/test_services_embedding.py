@@ -1,6 +1,7 @@
 """Requests from their text to their vectors: deadlines, keep-alive, texts that are too large."""
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ import pytest
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import DeadlineError, OverloadedError, TooLargeError
+from embedserve.errors import DeadlineError, ModelNotFoundError, OverloadedError, TooLargeError
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
 from embedserve.services.encoders import Encoders
 from embedserve.services.tokenizing import ON_LOOP_CHARS, TURN_CHARS
@@ -87,6 +88,14 @@ class OneEncoder:
         self.kept.append(seconds)
 
 
+class NoEncoder(OneEncoder):
+    """Encoders of no model, which takes a while to find out."""
+
+    def get(self, name: str) -> PatientEncoder:
+        super().get(name)
+        raise ModelNotFoundError(name)
+
+
 def service(encoders: OneEncoder, *, timeout_s: float = 0) -> EmbeddingService:
     limits = EmbedLimits(
         small_request_tokens=100, max_texts=1000, max_text_bytes=4000, timeout_s=timeout_s
@@ -119,6 +128,25 @@ def test_deadline_is_kept_while_a_model_loads() -> None:
         asyncio.run(slow.embed(EmbedRequest("one", ["a"], timeout_s=0.05)))
     loading.set()
     slow.close()
+
+
+def test_error_of_a_load_that_nobody_waits_for_any_more_is_not_logged() -> None:
+    loading, logged = threading.Event(), list[object]()
+    slow = service(NoEncoder(PatientEncoder(), loading=loading))
+
+    async def leave_and_go_on() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, one: logged.append(one))
+        with pytest.raises(DeadlineError):
+            await slow.embed(EmbedRequest("one", ["a"], timeout_s=0.05))
+        loading.set()
+        # When another load has ended, the first has too.
+        with pytest.raises(ModelNotFoundError):
+            await slow.embed(EmbedRequest("two", ["a"]))
+        gc.collect()
+
+    asyncio.run(leave_and_go_on())
+    slow.close()
+    assert logged == []
 
 
 def test_full_queue_is_no_deadline() -> None:

@@ -30,8 +30,14 @@ class ModelLoader:
         if name not in self._loading:
             load = partial(self._encoders.get, name, self._kind)
             self._loading[name] = asyncio.get_running_loop().run_in_executor(self._threads, load)
-            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
+            self._loading[name].add_done_callback(partial(self._end_loading, name))
         return await asyncio.shield(self._loading[name])
+
+    def _end_loading(self, name: str, loading: "asyncio.Future[Encoder]") -> None:
+        del self._loading[name]
+        if not loading.cancelled():
+            # All who waited may have left; an error that nobody asks for would be logged.
+            loading.exception()
 
     async def only_name(self) -> str:
         """Return the name of the only installed model of the kind; see `Encoders.only_name`."""
