@@ -165,3 +165,26 @@ def test_bodies_are_told_of_every_route_that_reads_one(document: dict[str, Any])
         if method in ("post", "put") and "requestBody" not in told
     ]
     assert set(without) == {"/jobs/{job_id}/cancel", "/indexes/{name}/rebuild", "/vacuum"}
+
+
+def parts(value: object) -> Iterator[dict[str, Any]]:
+    """Give every object of the document, however deep."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        if isinstance(item, dict | list):
+            yield from parts(item)
+
+
+def test_every_reference_leads_somewhere_and_every_type_is_one(document: dict[str, Any]) -> None:
+    found = list(parts(document))
+    references = [part["$ref"] for part in found if isinstance(part.get("$ref"), str)]
+    for reference in references:
+        target: Any = document
+        for name in reference.removeprefix("#/").split("/"):
+            assert name in target, reference
+            target = target[name]
+    kinds = [part["type"] for part in found if isinstance(part.get("type"), str | list)]
+    assert len(kinds) > 100
+    for kind in kinds:
+        assert set([kind] if isinstance(kind, str) else kind) <= set(TYPES), kind

@@ -100,8 +100,21 @@ async def read_model(request: Request, model: type[M]) -> M:
 
 def describe_body(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """Return what the OpenAPI document says of a body that `read_model` reads."""
-    schema = {"schema": model.model_json_schema()}
+    whole = model.model_json_schema()
+    # Its own `#/$defs/...` would be sought at the top of the OpenAPI document.
+    schema = {"schema": _inlined(whole, whole.pop("$defs", {}))}
     return {"requestBody": {"required": is_required, "content": {"application/json": schema}}}
+
+
+def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value
+    """Return a part of a schema with each reference replaced by what it refers to."""
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    name = part.get("$ref", "").rpartition("/")[2]
+    flat = {**definitions[name], **part} if name else part
+    return {key: _inlined(item, definitions) for key, item in flat.items() if key != "$ref"}
 
 
 class Fields:

@@ -9,6 +9,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from embedserve import errors
 from embedserve.api import tei_errors as tei
@@ -99,6 +100,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EmbedserveError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_leaving)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -158,6 +160,11 @@ def _on_http(request: Request, error: Exception) -> Response:
         return Response(text, error.status_code, error.headers, "text/plain")
     hint = f"{text}: {request.method} {path}. The routes are listed at /docs."
     return error_response(path, error.status_code, hint)
+
+
+def _on_leaving(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client left before the end of its body, which is no failure here."""
+    return Response(status_code=499)
 
 
 def _on_bug(request: Request, error: Exception) -> Response:

@@ -95,6 +95,8 @@ def optional(schema: Schema) -> Schema:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], None]}
+    if isinstance(schema["type"], list):  # may be null already
+        return schema
     return {**schema, "type": [schema["type"], "null"]}
 
 
