@@ -91,8 +91,8 @@ class OneEncoder:
 class NoEncoder(OneEncoder):
     """Encoders of no model, which takes a while to find out."""
 
-    def get(self, name: str) -> PatientEncoder:
-        super().get(name)
+    def get(self, name: str, kind: ModelKind) -> PatientEncoder:
+        super().get(name, kind)
         raise ModelNotFoundError(name)
 
 
