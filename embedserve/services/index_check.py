@@ -155,7 +155,7 @@ class IndexCheck:
     def _ask(self, index: Index, found: _Findings) -> Iterator[Progress]:
         """Compare in the worker's thread: between two batches nothing moves."""
         answer: Future[IndexHealth] = self._worker.ask(
-            lambda: check(self._catalog, self._vector_index, index)
+            lambda: check(self._catalog, self._vector_index, self._catalog.indexes.get(index.name))
         )
         while True:
             try:
