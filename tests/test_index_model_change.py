@@ -47,7 +47,8 @@ class Model:
     def encode(self, texts: Sequence[str]) -> Vectors:
         assert self.gate.wait(20)
         self.texts += texts
-        return np.concatenate([self.vector(text) for text in texts])
+        empty = np.empty((0, self.spec.dimensions), np.float32)
+        return np.concatenate([empty, *(self.vector(text) for text in texts)])
 
     def vector(self, text: str) -> Vectors:
         seed = int(sha256(text.encode()).hexdigest()[:8], 16)
@@ -157,6 +158,11 @@ def test_another_model_takes_over_once_every_chunk_has_its_vector(catalog: Catal
         assert len(vector_index.rows[present.key]) == 300
         wait_until(lambda: list(vector_index.rows) == [present.key], within_s=10)
         assert catalog.upkeep.delete_unused_vectors() == 300, "those of the former model"
+        for model, embedded in (("small", 300), ("large", 0)):
+            house.put(model)
+            house.wait_for_jobs()
+            assert house.index().model == model
+            assert catalog.jobs.latest(1)[0].chunks_embedded == embedded, "vectors are kept"
 
 
 def test_a_change_that_was_cut_off_goes_on_and_embeds_nothing_twice(catalog: Catalog) -> None:

@@ -236,6 +236,6 @@ def check_same_artefact(index: Index, encoder: Encoder) -> None:
             f"Index `{index.name}` holds vectors of another build of `{index.model}` "
             f"({index.artefact[:12]}) than the one that is installed now (recipe {spec.recipe} on "
             f"{spec.engine}, {spec.artefact[:12]}); the two are never mixed. Pull the former one "
-            "again with its `--recipe` and `--engine`, or delete the index "
-            f"(`embedserve index delete {index.name}`) and ingest its documents anew."
+            "again with its `--recipe` and `--engine`, or have the index embedded anew: "
+            f"`embedserve index reembed {index.name}`."
         )

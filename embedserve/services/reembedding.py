@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import ConflictError
 from embedserve.services.definitions import IndexDefinition
@@ -71,10 +73,16 @@ class Reembedding:
             texts: list[str] = []
             for title, group in groupby(chunks, key=lambda chunk: chunk.title):
                 texts += embedded_texts(encoder, budget, title, list(group))
+            by_hash = {text_hash(text): text for text in texts}
+            rows = self.catalog.model_changes.known(change, list(by_hash))
+            missing = [key for key in by_hash if key not in rows]
+            computed = encoder.encode([by_hash[key] for key in missing])
+            rows |= dict(zip(missing, computed, strict=True))
             hashes = [text_hash(text) for text in texts]
-            if not self.catalog.model_changes.keep(change, chunks, hashes, encoder.encode(texts)):
+            vectors = np.stack([rows[key] for key in hashes])
+            if not self.catalog.model_changes.keep(change, chunks, hashes, vectors):
                 return False
-            self.catalog.jobs.add_chunks_embedded(job.id, len(chunks))
+            self.catalog.jobs.add_chunks_embedded(job.id, len(missing))
         return True
 
     def _switch(self, index: Index, change: ModelChange) -> bool:

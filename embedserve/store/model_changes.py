@@ -3,9 +3,12 @@
 The vectors that it has serve until every chunk has one of the new artefact.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from embedserve.store.database import Database
 from embedserve.store.integrity import EmbeddedChunk, embedded_chunk
@@ -93,6 +96,16 @@ class ModelChanges:
         with self._database.read() as connection:
             rows = connection.execute(WAITING, (index_id, limit))
             return [embedded_chunk(row) for row in rows]
+
+    def known(self, change: ModelChange, hashes: Collection[str]) -> dict[str, Vectors]:
+        """Map text hash to its (dimensions,) vector, for texts that the model embedded before."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT text_hash, vector FROM vectors WHERE artefact = ? AND length(vector) = ?"
+                " AND text_hash IN (SELECT value FROM json_each(?))",
+                (change.artefact, 4 * change.dimensions, json.dumps(list(hashes))),
+            )
+            return {row[0]: np.frombuffer(row[1], "<f4").astype(np.float32) for row in rows}
 
     def keep(
         self,
