@@ -41,6 +41,7 @@ class Reembedding:
         Raises ConflictError when the model is not the one that was asked for any more.
         """
         for _ in range(TRIES):
+            self.stop_if_interrupted()
             change = self.catalog.model_changes.get(index.id)
             if change is None:
                 return
