@@ -29,6 +29,7 @@ Lane = Literal["small", "bulk"]
 """Queries and small requests go ahead of large requests and ingestion."""
 
 Arithmetic = Literal["f32", "bf16", "f16"]
+JobKind = Literal["ingest", "reembed"]
 
 ModelKind = Literal["embedding", "reranker"]
 """What a model gives: vectors of texts, or scores of a query with documents."""
@@ -299,6 +300,7 @@ class Job:
     """Files to look at; unknown until the scan is done."""
     chunks_embedded: int = 0
     """Chunks whose vector had to be computed."""
+    kind: JobKind = "ingest"
     counts: dict[str, int] = field(default_factory=dict)
     """Files by outcome."""
 

@@ -149,6 +149,7 @@ def job_reply(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "index": job.index,
+        "kind": job.kind,
         "path": job.path or None,
         "status": job.status,
         "progress": {"files_done": done, "files_total": job.files_total},
@@ -192,7 +193,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
 
 def index_reply(report: IndexReport) -> dict[str, Any]:
     """Return an index as the API shows it."""
-    counts = report.counts
+    counts, change = report.counts, report.change
     return {
         "name": report.index.name,
         "description": report.definition.description,
@@ -208,6 +209,9 @@ def index_reply(report: IndexReport) -> dict[str, Any]:
             "reachable": report.reachable,
             "pending": counts.pending,
         },
+        "change": {"model": change.model, "done": report.ready, "total": counts.chunks}
+        if change
+        else None,
         "problem": report.problem,
         "warnings": list(report.warnings),
     }

@@ -33,7 +33,7 @@ def ingest(
     with connect(home, roots=(target,) if target else (), is_long=True) as client:
         job = _start(client, index, {"path": str(target)} if target else {})
         try:
-            job = _follow(client, job["id"], is_quiet=as_json)
+            job = follow(client, job["id"], is_quiet=as_json)
         except KeyboardInterrupt:
             client.post("jobs", job["id"], "cancel")
             errors.print("Cancelled; what was ingested so far stays.")
@@ -72,6 +72,25 @@ def query(
         _print_hit(rank, hit)
 
 
+def follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
+    """Show a job's progress until it ends."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, disable=is_quiet, transient=True) as bar:
+        task = bar.add_task("files", total=None)
+        while True:
+            job = fetch_job(client, job_id)
+            progress = job["progress"]
+            bar.update(task, completed=progress["files_done"], total=progress["files_total"])
+            if job["status"] not in ("queued", "running"):
+                return job
+            time.sleep(POLL_S)
+
+
 def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
     """Queue the job; an index that is made for it and cannot use it is taken back."""
     try:
@@ -89,25 +108,6 @@ def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
     if is_new:
         errors.print(f"Created index {index}.")
     return job
-
-
-def _follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
-    """Show a job's progress until it ends."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, disable=is_quiet, transient=True) as bar:
-        task = bar.add_task("files", total=None)
-        while True:
-            job = fetch_job(client, job_id)
-            progress = job["progress"]
-            bar.update(task, completed=progress["files_done"], total=progress["files_total"])
-            if job["status"] not in ("queued", "running"):
-                return job
-            time.sleep(POLL_S)
 
 
 def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:

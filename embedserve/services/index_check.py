@@ -29,6 +29,8 @@ APPLY_TIMEOUT_S = 600
 TELL_EVERY_S = 2.0
 """How often a check that goes on says so, so that nobody takes the connection for dead."""
 SHOWN = 5
+ROUNDS = 2
+"""Looks with a repair: what the vector index lacks shows when the catalog's vectors are sound."""
 MEND = 64  # chunks that are embedded again at once
 
 
@@ -76,7 +78,6 @@ class _Findings:
     bad_ids: NDArray[np.int64]
     health: IndexHealth | None = None
     down: str = ""
-    mend_problem: str = ""
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -105,22 +106,22 @@ class IndexCheck:
         return self._steps(self._indexes.find(name), repairs=repairs)
 
     def _steps(self, index: Index, *, repairs: bool) -> Iterator[Progress | CheckReport]:
-        before = yield from self._look(index)
-        if not repairs or not before.faults:
-            yield self._report(index, before, ())
-            return
-        yield from self._mend(index, before)
-        if before.health is not None:
-            yield from self._repair(index, before.health)
-        after = yield from self._look(self._indexes.find(index.name))
-        if before.mend_problem:
-            after.faults = [
-                replace(fault, hint=before.mend_problem) if fault.code == "bad_vectors" else fault
-                for fault in after.faults
-            ]
-        left = {fault.code for fault in after.faults}
+        before = found = yield from self._look(index)
+        mend_problem = ""
+        for _ in range(ROUNDS if repairs else 0):
+            if not found.faults:
+                break
+            mend_problem = yield from self._mend(index, found)
+            if found.health is not None:
+                yield from self._repair(index, found.health)
+            found = yield from self._look(self._indexes.find(index.name))
+        found.faults = [
+            replace(fault, hint=mend_problem) if fault.code == "bad_vectors" else fault
+            for fault in found.faults
+        ]
+        left = {fault.code for fault in found.faults}
         gone = tuple(fault for fault in before.faults if fault.code not in left)
-        yield self._report(index, after, gone)
+        yield self._report(index, found, gone)
 
     def _report(self, index: Index, found: _Findings, repaired: tuple[Fault, ...]) -> CheckReport:
         return CheckReport(
@@ -155,7 +156,7 @@ class IndexCheck:
     def _ask(self, index: Index, found: _Findings) -> Iterator[Progress]:
         """Compare in the worker's thread: between two batches nothing moves."""
         answer: Future[IndexHealth] = self._worker.ask(
-            lambda: check(self._catalog, self._vector_index, index)
+            lambda: check(self._catalog, self._vector_index, self._catalog.indexes.get(index.name))
         )
         while True:
             try:
@@ -169,15 +170,16 @@ class IndexCheck:
 
     # -- mending ------------------------------------------------------------------------------
 
-    def _mend(self, index: Index, found: _Findings) -> Iterator[Progress]:
-        """Embed again, from the catalog's texts, what has no sound vector."""
+    def _mend(self, index: Index, found: _Findings) -> Generator[Progress, None, str]:
+        """Embed again, from the catalog's texts, what has no sound vector; say what prevents it."""
         ids = found.bad_ids.tolist()
         try:
             for start in range(0, len(ids), MEND):
                 self._embed_again(index, ids[start : start + MEND])
                 yield Progress("embedding again", min(start + MEND, len(ids)))
         except EmbedserveError as error:
-            found.mend_problem = error.message
+            return error.message
+        return ""
 
     def _embed_again(self, index: Index, ids: list[int]) -> None:
         encoder = self._encoders.get(index.model)

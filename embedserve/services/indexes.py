@@ -1,7 +1,7 @@
 """Indexes as users see them: created, described, counted, deleted."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedserve.engine.encoder import Encoder
@@ -13,6 +13,7 @@ from embedserve.services.origins import VectorOrigins
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
+from embedserve.store.model_changes import ModelChange
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
 
@@ -32,6 +33,10 @@ class IndexReport:
     """What keeps its definition file from taking effect, or its vectors from being found."""
     warnings: tuple[str, ...] = ()
     """What a user of its vectors has to know."""
+    change: ModelChange | None = None
+    """What it becomes when a job has embedded all its chunks with another model."""
+    ready: int = 0
+    """Chunks that have their vector of that model."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class IndexService:
         self._encoders = encoders
         self._tools = tools
         self._origins = VectorOrigins(catalog, encoders)
+        self.on_job: Callable[[], None] = lambda: None
+        """Called when a job was queued here; set by whoever runs jobs."""
         # Definition files that are not in effect, tried again whenever their index is asked for:
         # a model that was missing at start may have been pulled since.
         self._waiting: dict[str, IndexDefinition] = {}
@@ -95,6 +102,7 @@ class IndexService:
             reachable = self._vector_index.count(index.key)
         except VectorStoreError:
             reachable = None
+        change = self._catalog.model_changes.get(index.id)
         return IndexReport(
             index=index,
             definition=IndexDefinition.model_validate_json(index.definition),
@@ -102,6 +110,8 @@ class IndexService:
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
             warnings=tuple(self._origins.warnings(index)),
+            change=change,
+            ready=self._catalog.model_changes.count_ready(index.id) if change else 0,
         )
 
     def check_vectors(self, index: Index, encoder: Encoder) -> list[str]:
@@ -115,9 +125,9 @@ class IndexService:
     def put(self, name: str, definition: IndexDefinition) -> bool:
         """Create the index or replace its definition; tell whether it was created.
 
-        Raises InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the
-        allowed roots, ModelNotFoundError, and ConflictError for a change that the stored vectors
-        do not allow.
+        Another model takes effect when a job has embedded all chunks with it. Raises
+        InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the allowed
+        roots, ModelNotFoundError, and ConflictError for another chunking of what is stored.
         """
         check_index_name(name)
         sources = tuple(
@@ -129,13 +139,14 @@ class IndexService:
         encoder = self._encoders.get(model)
         chunk_budget(encoder, definition)  # refuses chunks that the model cannot take
         existing = self._existing(name)
-        if existing and existing.artefact != encoder.spec.artefact:
-            self._give_up_vectors(existing)
+        is_other = existing is not None and existing.artefact != encoder.spec.artefact
+        if existing and is_other and not self._change_model(existing, definition, encoder):
             existing = None
-        if existing:
+        if existing and not is_other:
             self._refuse_other_chunks(existing, definition)
+            self._catalog.model_changes.withdraw(existing.id)
             self._catalog.indexes.set_definition(name, definition.model_dump_json())
-        elif not self._create(name, definition, model, encoder):
+        elif not existing and not self._create(name, definition, model, encoder):
             return self.put(name, definition)  # another request was quicker: change its index
         self._waiting.pop(name, None)
         self._problems.pop(name, None)
@@ -190,15 +201,22 @@ class IndexService:
         except IndexNotFoundError:
             return None
 
-    def _give_up_vectors(self, existing: Index) -> None:
-        """Make room for another model's vectors; refuse while there are any of the former."""
-        if self._catalog.indexes.counts(existing.id).chunks:
-            raise ConflictError(
-                f"Index `{existing.name}` is filled with vectors of `{existing.model}` "
-                f"({existing.artefact[:12]}); they cannot be mixed with another model's. Choose a "
-                f"new name, or delete it first: `embedserve index delete {existing.name}`."
-            )
-        self.delete(existing.name)
+    def _change_model(self, existing: Index, definition: IndexDefinition, encoder: Encoder) -> bool:
+        """Take another model: at once when there are no chunks yet, else by a job; tell which."""
+        if not self._catalog.indexes.counts(existing.id).chunks:
+            self.delete(existing.name)
+            return False
+        self._refuse_other_chunks(existing, definition)
+        self._origins.begin(encoder)
+        model = definition.model or self._tools.default_model
+        spec = encoder.spec
+        change = ModelChange(
+            existing.id, definition.model_dump_json(), model, spec.artefact, spec.dimensions
+        )
+        self._catalog.model_changes.ask(existing, change)
+        logger.info("index %s: it is embedded anew with %s", existing.name, model)
+        self.on_job()
+        return True
 
     def _refuse_other_chunks(self, existing: Index, definition: IndexDefinition) -> None:
         stored = IndexDefinition.model_validate_json(existing.definition)
@@ -218,6 +236,6 @@ def check_same_artefact(index: Index, encoder: Encoder) -> None:
             f"Index `{index.name}` holds vectors of another build of `{index.model}` "
             f"({index.artefact[:12]}) than the one that is installed now (recipe {spec.recipe} on "
             f"{spec.engine}, {spec.artefact[:12]}); the two are never mixed. Pull the former one "
-            "again with its `--recipe` and `--engine`, or delete the index "
-            f"(`embedserve index delete {index.name}`) and ingest its documents anew."
+            "again with its `--recipe` and `--engine`, or have the index embedded anew: "
+            f"`embedserve index reembed {index.name}`."
         )

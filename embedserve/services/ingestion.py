@@ -14,6 +14,7 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_run import IngestRun, JobInterruptedError, Target, Tools
+from embedserve.services.reembedding import Reembedding
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
@@ -52,6 +53,7 @@ class IngestionService:
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
+        indexes.on_job = self._tell
 
     def start(self) -> None:
         """Take up the jobs that a former process left unfinished, then wait for new ones."""
@@ -171,6 +173,9 @@ class IngestionService:
 
     def _carry_out(self, job: Job) -> JobStatus:
         index = self._catalog.indexes.get(job.index)
+        if job.kind == "reembed":
+            self._reembed(job, index)
+            return "succeeded"
         encoder = self._encoders.get(index.model)
         for warning in self._indexes.check_vectors(index, encoder):
             logger.warning("job %s: %s", job.id, warning)
@@ -195,6 +200,15 @@ class IngestionService:
         )
         failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
         return "succeeded_with_errors" if failed else "succeeded"
+
+    def _reembed(self, job: Job, index: Index) -> None:
+        def stop_if_interrupted() -> None:
+            if self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id):
+                raise JobInterruptedError
+
+        worker = self._tools.index_worker
+        Reembedding(self._catalog, self._encoders, worker, stop_if_interrupted).run(job, index)
+        worker.wait_until_applied(index.id, APPLY_TIMEOUT_S)
 
     def _targets(self, job: Job, definition: IndexDefinition) -> list[Target]:
         """Return what a job walks: its own path under its source's rules, or every source.

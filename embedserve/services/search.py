@@ -97,6 +97,8 @@ class SearchService:
         if tokenized.is_truncated:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
         hits, is_exact = self._nearest(index, vector, k, warnings)
+        if self._indexes.find(index_name).artefact != index.artefact:
+            return self._query(index_name, text, k)  # it took another model meanwhile
         return SearchResult(
             hits=hits,
             model=index.model,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,13 @@ JOIN documents d ON d.id = c.document_id
 WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id
 """
 
+# What an index is being given by another model counts as used.
 UNUSED = """
 FROM vectors WHERE (artefact, text_hash) NOT IN (
-  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id)
+  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id
+  UNION ALL
+  SELECT m.artefact, n.text_hash FROM model_changes m JOIN chunks c ON c.index_id = m.index_id
+  JOIN new_hashes n ON n.chunk_id = c.id)
 """
 
 
@@ -92,10 +97,7 @@ class Integrity:
         """Return what the vectors of these chunks were computed from."""
         with self._database.read() as connection:
             rows = connection.execute(EMBEDDED_CHUNKS, (index_id, id_list(ids)))
-            return [
-                EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title)
-                for id_, text_hash, text, heading, title in rows
-            ]
+            return [embedded_chunk(row) for row in rows]
 
     def replace_vector(self, index: Index, text_hash: str, vector: NDArray[np.float32]) -> None:
         """Store a vector again, and ask for it to be carried to the vector index."""
@@ -117,6 +119,12 @@ class Integrity:
         with self._database.read() as connection:
             count: int = connection.execute("SELECT count(*) " + UNUSED).fetchone()[0]
             return count
+
+
+def embedded_chunk(row: tuple[Any, ...]) -> EmbeddedChunk:
+    """Read id, text_hash, text, heading and title."""
+    id_, text_hash, text, heading, title = row
+    return EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title)
 
 
 def _unsound(rows: Sequence[tuple[int, bytes | None]], dimensions: int) -> NDArray[np.int64]:

@@ -13,11 +13,11 @@ from uuid import uuid4
 from embedserve.errors import JobNotFoundError
 from embedserve.store.database import Database, now
 from embedserve.store.rows import PROBLEM_COLUMNS, problem_row, read_problem
-from embedserve.types import FileResult, Job, JobStatus, Outcome
+from embedserve.types import FileResult, Job, JobKind, JobStatus, Outcome
 
 JOB_COLUMNS = (
     "id, index_name, path, status, created_at, started_at, finished_at, error, files_total,"
-    " chunks_embedded"
+    " chunks_embedded, kind"
 )
 
 KEPT_JOBS_WITH_FILES = 20
@@ -62,14 +62,8 @@ class Jobs:
 
     def create(self, index: str, path: str) -> Job:
         """Queue a job on the index of that name."""
-        job_id = uuid4().hex
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO jobs (id, index_name, path, status, created_at)"
-                " VALUES (?, ?, ?, 'queued', ?)",
-                (job_id, index, path, now()),
-            )
-            return _job(connection, job_id)
+            return insert_job(connection, index, path, kind="ingest")
 
     def get(self, job_id: str) -> Job:
         """Read one job with its counts; raise JobNotFoundError when there is none."""
@@ -200,6 +194,17 @@ class Jobs:
                 "SELECT is_cancel_requested FROM jobs WHERE id = ?", (job_id,)
             ).fetchone()
             return bool(row and row[0])
+
+
+def insert_job(connection: sqlite3.Connection, index: str, path: str, *, kind: JobKind) -> Job:
+    """Queue a job, inside the caller's transaction."""
+    job_id = uuid4().hex
+    connection.execute(
+        "INSERT INTO jobs (id, index_name, path, status, created_at, kind)"
+        " VALUES (?, ?, ?, 'queued', ?, ?)",
+        (job_id, index, path, now(), kind),
+    )
+    return _job(connection, job_id)
 
 
 def write_file_result(

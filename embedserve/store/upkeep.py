@@ -3,18 +3,12 @@
 import sqlite3
 
 from embedserve.store.database import Database
+from embedserve.store.integrity import UNUSED
 
 DELETE_BATCH = 5000
 """Vectors deleted in one transaction: others may write after some tens of milliseconds."""
 RELEASE_PAGES = 2000  # of 4 KiB, in one transaction
 INCREMENTAL = 2  # PRAGMA auto_vacuum
-
-# The set of used texts is read anew for each batch: a chunk may be added between two.
-UNUSED = """
-SELECT rowid FROM vectors WHERE (artefact, text_hash) NOT IN (
-  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id)
-LIMIT ?
-"""
 
 
 class Upkeep:
@@ -32,7 +26,8 @@ class Upkeep:
         """Delete some vectors that no chunk of any index has; return how many, 0 at the end."""
         with self._database.write() as connection:
             return connection.execute(
-                f"DELETE FROM vectors WHERE rowid IN ({UNUSED})", (DELETE_BATCH,)
+                f"DELETE FROM vectors WHERE rowid IN (SELECT rowid {UNUSED} LIMIT ?)",
+                (DELETE_BATCH,),
             ).rowcount
 
     def release_pages(self) -> bool:
