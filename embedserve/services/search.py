@@ -98,7 +98,7 @@ class SearchService:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
         hits, is_exact = self._nearest(index, vector, k, warnings)
         if self._indexes.find(index_name).artefact != index.artefact:
-            return self._query(index_name, text, k)  # it took another model meanwhile
+            return self._query(index_name, text, k, deadline_s)  # it took another model meanwhile
         return SearchResult(
             hits=hits,
             model=index.model,

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from embedserve.store.database import Database
+from embedserve.store.database import BUSY_TIMEOUT_MS, Database
 from embedserve.store.integrity import UNUSED
 
 DELETE_BATCH = 5000
@@ -47,10 +47,19 @@ class Upkeep:
                 connection.executescript(f"PRAGMA incremental_vacuum({RELEASE_PAGES})")
             return free > RELEASE_PAGES
 
-    def fold_log(self) -> None:
-        """Fold the write-ahead log into the file, which is when the file gets smaller."""
+    def fold_log(self) -> bool:
+        """Fold the write-ahead log into the file, which is when the file gets smaller.
+
+        False when somebody reads an older state of it, such as an export: to wait for that would
+        keep everybody who writes waiting too. SQLite folds it later by itself.
+        """
         with self._database.exclusive() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        return not is_busy
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
