@@ -130,16 +130,30 @@ class PageSpan:
 
 
 @dataclass(frozen=True)
+class MemberSpan:
+    """Where a member of an archive, or a message of a mailbox, lies in the extracted text."""
+
+    name: str
+    kind: str
+    """As in `Extraction`."""
+    start: int
+    """Of the line `# name` above its text."""
+    end: int
+
+
+@dataclass(frozen=True)
 class Extraction:
     """The text of one file, as read from exactly the bytes that `sha256` names."""
 
     text: str
     kind: str
-    """`markdown`, `code` or `text`: how the text is to be cut."""
+    """How the text is to be cut: a row of `ingest.sections.LAYOUTS`."""
     title: str
     sha256: str
     size_bytes: int
     pages: tuple[PageSpan, ...] = ()
+    members: tuple[MemberSpan, ...] = ()
+    """In order; none for what is one document."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed on the way, in words for the user."""
 

@@ -63,7 +63,8 @@ def test_a_jailed_process_reaches_no_file_no_network_and_no_process(tmp_path: Pa
 PARENT = """
 import sys, threading
 from pathlib import Path
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
 pool = ExtractorPool(1, ExtractLimits(timeout_s=600))
 pool.protections()
 print("ready", flush=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Reader = Literal["text", "html", "xml", "library", "odp", "mbox"]
+Reader = Literal["text", "html", "xml", "library", "odp", "mbox", "archive", "picture"]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
 TextKind = Literal["markdown", "code", "text"]
@@ -29,6 +29,7 @@ def _words(text: str) -> list[str]:
 _PLAIN = FileKind("text", "text")
 _MARKDOWN = FileKind("text", "markdown")
 _CODE = FileKind("text", "code")
+_ARCHIVE = FileKind("archive", "markdown")
 _OOXML = "application/vnd.openxmlformats-officedocument"
 _ODF = "application/vnd.oasis.opendocument"
 
@@ -68,16 +69,22 @@ _KINDS: dict[str, FileKind] = {
     ".csv": FileKind("library", "markdown", "text/csv"),
     ".tsv": FileKind("library", "markdown", "text/tab-separated-values"),
     ".ipynb": FileKind("library", "markdown", "application/x-ipynb+json"),
+    **dict.fromkeys(_words(".zip .tar .gz .tgz .bz2 .tbz2 .xz .txz"), _ARCHIVE),
+    **dict.fromkeys((".jpg", ".jpeg"), FileKind("picture", "text", "image/jpeg")),
+    **dict.fromkeys((".tif", ".tiff"), FileKind("picture", "text", "image/tiff")),
+    ".png": FileKind("picture", "text", "image/png"),
+    ".webp": FileKind("picture", "text", "image/webp"),
+    ".bmp": FileKind("picture", "text", "image/bmp"),
 }
 
 _HINTS: dict[str, str] = {
     **dict.fromkeys(
-        _words(".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst .jar"),
-        "Unpack the archive beside it; archives are not opened.",
+        _words(".7z .rar .zst .lz4 .cab .iso .jar"),
+        "Unpack it beside it, or pack it as ZIP or TAR; this kind of archive is not opened.",
     ),
     **dict.fromkeys(
-        _words(".png .jpg .jpeg .gif .bmp .tif .tiff .webp .heic .ico .svg .psd"),
-        "An image has no text without OCR; add a text version of it.",
+        _words(".gif .heic .ico .svg .psd"),
+        "This kind of picture is not read; add a text version of it.",
     ),
     **dict.fromkeys(
         _words(".mp3 .wav .m4a .flac .ogg .mp4 .mov .avi .mkv .webm"),

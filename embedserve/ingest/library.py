@@ -1,0 +1,155 @@
+"""The extraction library behind our own nouns. Runs in the worker only."""
+
+import re
+import secrets
+import tempfile
+import time
+from typing import Any
+
+import kreuzberg
+
+from embedserve.errors import ExtractionError
+from embedserve.ingest import formats
+from embedserve.ingest.kinds import FileKind
+from embedserve.ingest.readers import ENCRYPTED_HINT, Page, Read, refusal
+
+# A document cannot forge the marks between its pages: they differ in every process.
+_PAGE_MARK = f"\n\npage-{secrets.token_hex(8)}-{{page_num}}-\n\n"
+_MARK_HEAD, _MARK_TAIL = _PAGE_MARK.strip().split("{page_num}")
+_COMMON: dict[str, Any] = {
+    "use_cache": False,
+    "enable_quality_processing": False,
+    "concurrency": kreuzberg.ConcurrencyConfig(max_threads=1),
+}
+_NO_OCR: dict[str, Any] = {"disable_ocr": True, **_COMMON}
+_PLAIN = kreuzberg.ExtractionConfig(
+    output_format="plain",
+    **_NO_OCR,
+    pages=kreuzberg.PageConfig(extract_pages=True),
+)
+_MARKED_PAGES = kreuzberg.PageConfig(insert_page_markers=True, marker_format=_PAGE_MARK)
+_MARKDOWN = kreuzberg.ExtractionConfig(
+    output_format="markdown",
+    **_NO_OCR,
+    content_filter=kreuzberg.ContentFilterConfig(include_headers=True, include_footers=True),
+    pages=_MARKED_PAGES,
+)
+_BLANK_PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>"
+)
+_PDF = "application/pdf"
+# Stream dictionaries are never packed, so a picture shows in the bytes of any PDF.
+_PDF_IMAGE = re.compile(rb"/Subtype\s*/Image\b")
+# Share of a file's time that recognition may use: what was read by then is kept.
+OCR_TIME_SHARE = 0.8
+
+
+def preload() -> None:
+    """Load what the library otherwise unpacks at the first PDF, when no file can be opened.
+
+    Rendering is the one entry that starts no threads, which the jail would not bind.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".pdf") as file:
+        file.write(_BLANK_PDF)
+        file.flush()
+        kreuzberg.render_pdf_page(file.name, 0)
+    # Tesseract is entered in the library's list only where its cache can be made, used or not.
+    kreuzberg.list_ocr_backends()
+
+
+def read_library(content: bytes, kind: FileKind) -> Read:
+    """Read a document that the extraction library knows."""
+    is_pdf = kind.mime == _PDF
+    try:
+        # Markdown from a PDF loses lines and takes bold text for headings (measured); its plain
+        # text is complete and keeps the pages apart.
+        result = kreuzberg.extract_bytes_sync(content, kind.mime, _PLAIN if is_pdf else _MARKDOWN)
+    except kreuzberg.KreuzbergError as error:
+        raise _translated(error, content) from error
+    warnings = tuple(str(warning.message) for warning in result.processing_warnings)
+    is_mail = result.metadata.get("format_type") == "email"
+    title = str(result.metadata.get("subject" if is_mail else "title") or "")
+    if is_pdf:
+        pages = [Page(page["page_number"], page["content"]) for page in result.pages or []]
+        return Read(pages or [Page(None, result.content)], kind.kind, title, warnings)
+    text = formats.tidy_markdown(result.content)
+    return Read(_marked_pages(text), kind.kind, title, warnings)
+
+
+def has_pictures(content: bytes) -> bool:
+    """Tell whether a PDF shows any picture."""
+    return _PDF_IMAGE.search(content) is not None
+
+
+def recognised(content: bytes, pages: list[Page], languages: str, deadline: float) -> list[Page]:
+    """Fill the pages of a PDF that have no text by OCR, one by one, until `deadline`.
+
+    `deadline` is on the monotonic clock; pages that it leaves out stay blank.
+    """
+    filled: list[Page] = []
+    for page in pages:
+        if page.text.strip() or page.number is None or time.monotonic() > deadline:
+            filled.append(page)
+            continue
+        config = kreuzberg.ExtractionConfig(
+            output_format="plain",
+            pages=_MARKED_PAGES,
+            ocr=_ocr(languages),
+            force_ocr_pages=[page.number],
+            **_COMMON,
+        )
+        try:
+            found = _marked_pages(_run(content, _PDF, config))
+        except ExtractionError:
+            found = []  # the caller says how many pages gave nothing
+        filled.append(next((one for one in found if one.number == page.number), page))
+    return filled
+
+
+def read_picture(content: bytes, kind: FileKind, languages: str) -> Read:
+    """Read the words in a picture by OCR."""
+    config = kreuzberg.ExtractionConfig(output_format="plain", ocr=_ocr(languages), **_COMMON)
+    return Read([Page(None, _run(content, kind.mime, config))], kind.kind)
+
+
+def _ocr(languages: str) -> kreuzberg.OcrConfig:
+    return kreuzberg.OcrConfig(
+        backend="tesseract",
+        language=languages,
+        tesseract_config=kreuzberg.TesseractConfig(
+            language=languages, output_format="text", use_cache=False, enable_table_detection=False
+        ),
+    )
+
+
+def _run(content: bytes, mime: str, config: kreuzberg.ExtractionConfig) -> str:
+    try:
+        return str(kreuzberg.extract_bytes_sync(content, mime, config).content)
+    except kreuzberg.KreuzbergError as error:
+        raise refusal(
+            "ocr_failed", f"OCR failed: {str(error)[:300]}", "Is it a picture, and a whole one?"
+        ) from error
+
+
+def _marked_pages(text: str) -> list[Page]:
+    first, *rest = text.split(_MARK_HEAD)
+    pages = [Page(None, first)]
+    for part in rest:
+        number, _, page = part.partition(_MARK_TAIL)
+        pages.append(Page(int(number), page))
+    return pages
+
+
+def _translated(error: kreuzberg.KreuzbergError, content: bytes) -> ExtractionError:
+    message = str(error)[:300]
+    if "password" in message.lower() or formats.is_encrypted(content):
+        return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
+    if isinstance(error, kreuzberg.ValidationError):
+        return refusal("unsupported", f"It cannot be opened: {message}")
+    return refusal(
+        "corrupt",
+        f"It cannot be read: {message}",
+        "Open it in its own program and save it anew, in a current format.",
+    )

@@ -1,0 +1,192 @@
+"""From bytes and a name to pages of text: choose the reader, open archives, say why not.
+
+Runs in the worker only.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from embedserve.errors import ExtractionError
+from embedserve.ingest import archives, decode, formats, library
+from embedserve.ingest.archives import Allowance, OverAllowanceError, Packed
+from embedserve.ingest.kinds import FileKind, kind_of, unsupported_hint
+from embedserve.ingest.limits import ReadLimits
+from embedserve.ingest.readers import (
+    ENCRYPTED_HINT,
+    NamedRead,
+    Read,
+    read_odp,
+    read_text,
+    read_xml,
+    refusal,
+)
+
+# Members of an archive that are named when they cannot be read.
+MAX_NAMED_MEMBERS = 8
+_OCR_HINT = "Run OCR over it first, or set EMBEDSERVE_OCR_LANGUAGES."
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The reading of one file, and of everything inside it."""
+
+    limits: ReadLimits
+    deadline: float
+    """On the monotonic clock: when slow work is given up in favour of what was read."""
+
+    def read(self, content: bytes, name: str) -> Read:
+        """Return what the file holds; raise ExtractionError when that is no text."""
+        return self._read(content, name, Allowance(self.limits, len(content)))
+
+    def _read(self, content: bytes, name: str, allowance: Allowance) -> Read:
+        kind = _sniffed(content) or kind_of(name)
+        if kind is None:
+            if (hint := unsupported_hint(name)) is not None:
+                raise refusal("unsupported", "Its format is not read.", hint)
+            kind = _kind_of_nameless(content)
+        read = self._by_kind(content, name, kind, allowance)
+        if not _has_text(read):
+            raise _silence(content, kind)
+        return read
+
+    def _by_kind(self, content: bytes, name: str, kind: FileKind, allowance: Allowance) -> Read:
+        if kind.reader == "archive":
+            return self._archive(content, name, allowance)
+        if kind.reader == "picture":
+            return self._picture(content, kind)
+        if kind.reader == "html":
+            return _read_html(content, kind, self.limits.max_nesting)
+        if kind.reader == "xml":
+            return read_xml(content, kind, self.limits.max_nesting)
+        if kind.mime == "application/pdf":
+            return self._pdf(content, kind)
+        readers = {"text": read_text, "odp": read_odp, "mbox": _read_mbox}
+        return readers.get(kind.reader, library.read_library)(content, kind)
+
+    def _picture(self, content: bytes, kind: FileKind) -> Read:
+        if self.limits.ocr_languages:
+            return library.read_picture(content, kind, self.limits.ocr_languages)
+        hint = "Set EMBEDSERVE_OCR_LANGUAGES, or add a text version of it."
+        raise refusal("unsupported", "A picture has no text without OCR.", hint)
+
+    def _pdf(self, content: bytes, kind: FileKind) -> Read:
+        read = library.read_library(content, kind)
+        blank = sum(not page.text.strip() for page in read.pages)
+        if not blank or not library.has_pictures(content):
+            return read
+        languages = self.limits.ocr_languages
+        pages = read.pages
+        if languages:
+            pages = library.recognised(content, pages, languages, self.deadline)
+            left = sum(not page.text.strip() for page in pages)
+            made = f"The text of {blank - left} page(s) comes from OCR; it may hold mistakes."
+            late = f" {left} page(s) gave none." if left else ""
+            warnings = (made + late,) if left < len(pages) else ()
+        else:
+            warnings = (f"{blank} of {len(pages)} pages have no text layer. {_OCR_HINT}",)
+        return Read(pages, read.kind, read.title, (*read.warnings, *warnings))
+
+    def _archive(self, content: bytes, name: str, allowance: Allowance) -> Read:
+        if allowance.depth >= self.limits.archive_depth:
+            raise refusal(
+                "too_nested",
+                f"It lies {allowance.depth} archives deep.",
+                "Unpack it beside it, or raise EMBEDSERVE_ARCHIVE_DEPTH.",
+            )
+        allowance.depth += 1
+        inside: list[NamedRead] = []
+        problems: list[tuple[str, ExtractionError]] = []
+        for member in archives.unpacked(content, name, allowance):
+            try:
+                inside += self._member(member, allowance)
+            except OverAllowanceError:
+                raise
+            except ExtractionError as error:
+                problems.append((member.name, error))
+        allowance.depth -= 1
+        if not inside:
+            raise _nothing_inside(problems)
+        return Read([], "markdown", warnings=_left_out(problems), inside=inside)
+
+    def _member(self, member: Packed, allowance: Allowance) -> list[NamedRead]:
+        if member.problem is not None:
+            raise member.problem
+        if not member.content:
+            raise refusal("empty_file", "It has 0 bytes.")
+        read = self._read(member.content, member.name, allowance)
+        if not read.inside:
+            return [NamedRead(member.name, read)]
+        return [NamedRead(f"{member.name}/{one.name}", one.read) for one in read.inside]
+
+
+def deadline_of(timeout_s: float) -> float:
+    """Return when slow work has to end for the rest to be done in time."""
+    return time.monotonic() + timeout_s * library.OCR_TIME_SHARE
+
+
+def _sniffed(content: bytes) -> FileKind | None:
+    """Trust the bytes over the name for formats that often carry a wrong one."""
+    if content.startswith(b"%PDF-"):
+        return kind_of("x.pdf")
+    if content.startswith(b"<?xml") and b"<w:wordDocument" in content[:4096]:
+        return kind_of("x.xml")  # Word 2003 wrote such files as `.doc`
+    return kind_of("x.rtf") if content.startswith(b"{\\rtf") else None
+
+
+def _kind_of_nameless(content: bytes) -> FileKind:
+    if archives.is_archive(content):
+        return FileKind("archive", "markdown")
+    if content.startswith(b"<?xml"):
+        return FileKind("xml", "text")
+    return FileKind("text", "text")
+
+
+def _read_html(content: bytes, kind: FileKind, max_nesting: int) -> Read:
+    decoded = decode.decode(content, is_markup=True)
+    page = formats.clean_html(decoded.text if decoded else "", max_nesting)
+    read = library.read_library(page.html.encode(), kind)
+    return Read(read.pages, read.kind, page.title, decoded.warnings if decoded else ())
+
+
+def _read_mbox(content: bytes, kind: FileKind) -> Read:
+    inside: list[NamedRead] = []
+    for number, message in enumerate(formats.mbox_messages(content), start=1):
+        read = library.read_library(message, kind)
+        subject = " ".join(read.title.split())[: archives.MAX_NAME_CHARS]
+        if _has_text(read):
+            inside.append(NamedRead(subject or f"Message {number}", read))
+    return Read([], kind.kind, inside=inside)
+
+
+def _has_text(read: Read) -> bool:
+    if read.inside:
+        return True
+    # Rules and bullets alone are no text, such as the line between a slide and its missing notes.
+    return any(any(map(str.isalnum, page.text)) for page in read.pages)
+
+
+def _silence(content: bytes, kind: FileKind) -> ExtractionError:
+    if formats.is_encrypted(content):
+        return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
+    if kind.mime == "application/pdf" and library.has_pictures(content):
+        return refusal("scanned", "Its pages are pictures without a text layer.", _OCR_HINT)
+    return refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
+
+
+def _nothing_inside(problems: list[tuple[str, ExtractionError]]) -> ExtractionError:
+    codes = Counter(error.code for _, error in problems)
+    if not codes:
+        return refusal("no_text", "The archive holds no files.")
+    code = next(iter(codes)) if len(codes) == 1 else "no_text"
+    hint = problems[0][1].hint if len(codes) == 1 else ""
+    return refusal(code, "No member can be read. " + " ".join(_left_out(problems)), hint)
+
+
+def _left_out(problems: list[tuple[str, ExtractionError]]) -> tuple[str, ...]:
+    named = [
+        f"`{name}` was left out ({error.code}): {error.message}"
+        for name, error in problems[:MAX_NAMED_MEMBERS]
+    ]
+    more = len(problems) - len(named)
+    return (*named, f"{more} more members were left out.") if more else tuple(named)
