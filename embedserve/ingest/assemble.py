@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, field
 
 from embedserve.ingest import decode
-from embedserve.ingest.blocks import markdown_sections
 from embedserve.ingest.readers import Page, Read, refusal
+from embedserve.ingest.sections import LAYOUTS
 
 # A title is looked for at the top only.
 TITLE_SEARCH_CHARS = 20_000
@@ -80,8 +80,8 @@ def title(read: Read, text: str, name: str) -> str:
         return own
     # The first heading of a spreadsheet is the name of its first sheet.
     is_table = name.lower().endswith((".xlsx", ".xls", ".ods", ".csv", ".tsv"))
-    if read.kind == "markdown" and not is_table and not read.inside:
-        for section in markdown_sections(text[:TITLE_SEARCH_CHARS]):
+    if read.kind in ("markdown", "rst") and not is_table and not read.inside:
+        for section in LAYOUTS[read.kind](text[:TITLE_SEARCH_CHARS]):
             if section.heading:
                 return section.heading[0]
     return os.path.splitext(name)[0] if read.kind != "code" else name

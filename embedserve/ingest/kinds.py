@@ -10,7 +10,7 @@ from typing import Literal
 Reader = Literal["text", "html", "xml", "library", "odp", "mbox", "archive", "picture"]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
-TextKind = Literal["markdown", "code", "text"]
+TextKind = Literal["markdown", "rst", "code", "text", "rows"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ _OOXML = "application/vnd.openxmlformats-officedocument"
 _ODF = "application/vnd.oasis.opendocument"
 
 _KINDS: dict[str, FileKind] = {
-    # reStructuredText underlines its titles as Markdown's setext headings do.
-    **dict.fromkeys((".md", ".markdown", ".mdx", ".mdown", ".qmd", ".rmd", ".rst"), _MARKDOWN),
+    **dict.fromkeys((".md", ".markdown", ".mdx", ".mdown", ".qmd", ".rmd"), _MARKDOWN),
+    **dict.fromkeys((".rst", ".rest"), FileKind("text", "rst")),
+    **dict.fromkeys((".jsonl", ".ndjson"), FileKind("text", "rows")),
     **dict.fromkeys((".txt", ".text", ".log", ".adoc", ".asciidoc", ".org", ".tex"), _PLAIN),
     **dict.fromkeys((".srt", ".vtt", ".diff", ".patch"), _PLAIN),
     **dict.fromkeys(
@@ -45,7 +46,7 @@ _KINDS: dict[str, FileKind] = {
             " .erl .clj .cljs .lisp .el .scm .sh .bash .zsh .fish .ps1 .psm1 .psd1 .bat .cmd .sql"
             " .graphql .proto .thrift .tf .hcl .nix .cmake .mk .gradle .groovy .dart .zig .nim .v"
             " .sv .vhd .asm .s .f90 .f .pas .d .vue .svelte .css .scss .sass .less .yaml .yml .toml"
-            " .ini .cfg .conf .properties .json .jsonl .ndjson .json5 .jsonc"
+            " .ini .cfg .conf .properties .json .json5 .jsonc"
         ),
         _CODE,
     ),

@@ -223,6 +223,7 @@ class IngestRun:
             extraction.pages,
             self._encoder.offsets,
             max_tokens=self._budget.chunk,
+            members=extraction.members,
         )
         if not chunks:
             raise ExtractionError(
@@ -244,17 +245,18 @@ class IngestRun:
         )
 
     def _embedded_texts(self, title: str, chunks: Sequence[Chunk]) -> list[str]:
-        """Put prompt, title and headings in front of each chunk, within the model's length."""
-        prefixes = list({part.heading: prefix(title, part.heading) for part in chunks}.items())
+        """Put prompt, title, headings and column names in front, within the model's length."""
+        places = dict.fromkeys((part.heading, part.table_header) for part in chunks)
+        prefixes = [(place, prefix(title, *place)) for place in places]
         offsets = self._encoder.offsets([text for _, text in prefixes])
         fitted = {
-            heading: text[: spans[self._budget.prefix, 0]] + "\n"
+            place: text[: spans[self._budget.prefix, 0]] + "\n"
             if len(spans) > self._budget.prefix
             else text
-            for (heading, text), spans in zip(prefixes, offsets, strict=True)
+            for (place, text), spans in zip(prefixes, offsets, strict=True)
         }
         prompt = self._encoder.spec.document_prompt
-        return [prompt + fitted[part.heading] + part.text for part in chunks]
+        return [prompt + fitted[part.heading, part.table_header] + part.text for part in chunks]
 
     def _vectors(self, texts: Sequence[str], hashes: Sequence[str]) -> Vectors:
         """Return a vector for each text, computing only those that the catalog lacks."""
