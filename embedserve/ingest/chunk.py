@@ -20,6 +20,8 @@ from embedserve.types import Chunk, MemberSpan, PageSpan, TokenOffsets
 
 MAX_PREFIX_CHARS = 200
 MAX_HEADER_CHARS = 300
+# Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
+_NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 
 def chunk(
@@ -134,4 +136,7 @@ def _within_budget(text: str, span: Span, offsets: TokenOffsets, max_tokens: int
 
 
 def _is_in_word(text: str, place: int) -> bool:
-    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+    if not 0 < place < len(text):
+        return False
+    left, right = text[place - 1], text[place]
+    return (left.isalnum() and right.isalnum()) or left in _NO_SPACE or right in _NO_SPACE
