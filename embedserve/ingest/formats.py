@@ -18,6 +18,9 @@ _LINK = re.compile(r"\[([^\[\]]{0,500})\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"
 # Not at the start of a line, where the bare character would become a heading or a list; not
 # before a bar, which would add a column to a table.
 _ESCAPE = re.compile(r"(?<=[^\n])\\([\\`*_{}\[\]()#+.!~<>=-])")
+# Bold parts of one word: as marks they would make two words of it.
+_BOLD_HEAD = re.compile(r"(?<=\w)\*\*(\w[^*\n]{0,500})\*\*")
+_BOLD_TAIL = re.compile(r"\*\*([^*\n]{0,500}\w)\*\*(?=\w)")
 _FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 _TITLE = re.compile(r"<title[^>]*>([^<]{0,1000})", re.IGNORECASE)
@@ -58,7 +61,7 @@ class CleanedHtml:
 
 
 def tidy_markdown(text: str) -> str:
-    """Replace links and images by their words and undo escapes, outside of fenced code.
+    """Take out link targets, escapes and bold marks within words, outside of fenced code.
 
     Targets are noise to an encoder, and an escape would break a quotation of the document.
     """
@@ -173,4 +176,5 @@ def is_encrypted(content: bytes) -> bool:
 
 
 def _tidy(text: str) -> str:
+    text = _BOLD_TAIL.sub(r"\1", _BOLD_HEAD.sub(r"\1", text))
     return _ESCAPE.sub(r"\1", _LINK.sub(r"\1", _IMAGE.sub(r"\1", text)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Reader = Literal["text", "html", "xml", "library", "odp", "mbox", "archive", "picture"]
+Reader = Literal["text", "html", "xml", "library", "odp", "mbox", "rtf", "archive", "picture"]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
 TextKind = Literal["markdown", "rst", "code", "text", "rows"]
@@ -62,7 +62,7 @@ _KINDS: dict[str, FileKind] = {
     ".odt": FileKind("library", "markdown", f"{_ODF}.text"),
     ".ods": FileKind("library", "markdown", f"{_ODF}.spreadsheet"),
     ".odp": FileKind("odp", "markdown"),
-    ".rtf": FileKind("library", "markdown", "application/rtf"),
+    ".rtf": FileKind("rtf", "markdown"),
     ".epub": FileKind("library", "markdown", "application/epub+zip"),
     ".eml": FileKind("library", "markdown", "message/rfc822"),
     ".msg": FileKind("library", "markdown", "application/vnd.ms-outlook"),

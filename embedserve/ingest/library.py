@@ -73,9 +73,27 @@ def read_library(content: bytes, kind: FileKind) -> Read:
     title = str(result.metadata.get("subject" if is_mail else "title") or "")
     if is_pdf:
         pages = [Page(page["page_number"], page["content"]) for page in result.pages or []]
+        pages = _without_gaps(content, pages)
         return Read(pages or [Page(None, result.content)], kind.kind, title, warnings)
     text = formats.tidy_markdown(result.content)
     return Read(_marked_pages(text), kind.kind, title, warnings)
+
+
+def _without_gaps(content: bytes, pages: list[Page]) -> list[Page]:
+    """Take from the Markdown the pages whose plain text is empty.
+
+    One broken character makes the library lose the plain text of its whole page.
+    """
+    if all(page.text.strip() for page in pages):
+        return pages
+    try:
+        marked = _marked_pages(kreuzberg.extract_bytes_sync(content, _PDF, _MARKDOWN).content)
+    except kreuzberg.KreuzbergError:
+        return pages
+    if not any(page.text.strip() for page in pages):
+        return marked
+    by_number = {page.number: page for page in marked}
+    return [page if page.text.strip() else by_number.get(page.number, page) for page in pages]
 
 
 def has_pictures(content: bytes) -> bool:

@@ -15,12 +15,14 @@ from embedserve.ingest.limits import ReadLimits
 from embedserve.ingest.readers import (
     ENCRYPTED_HINT,
     NamedRead,
+    Page,
     Read,
     read_odp,
     read_text,
     read_xml,
     refusal,
 )
+from embedserve.ingest.rtf import read_rtf
 
 # Members of an archive that are named when they cannot be read.
 MAX_NAMED_MEMBERS = 8
@@ -61,7 +63,7 @@ class Reading:
             return read_xml(content, kind, self.limits.max_nesting)
         if kind.mime == "application/pdf":
             return self._pdf(content, kind)
-        readers = {"text": read_text, "odp": read_odp, "mbox": _read_mbox}
+        readers = {"text": read_text, "odp": read_odp, "mbox": _read_mbox, "rtf": read_rtf}
         return readers.get(kind.reader, library.read_library)(content, kind)
 
     def _picture(self, content: bytes, kind: FileKind) -> Read:
@@ -72,20 +74,20 @@ class Reading:
 
     def _pdf(self, content: bytes, kind: FileKind) -> Read:
         read = library.read_library(content, kind)
-        blank = sum(not page.text.strip() for page in read.pages)
-        if not blank or not library.has_pictures(content):
+        blank = _blank(read.pages)
+        if not blank:
             return read
         languages = self.limits.ocr_languages
-        pages = read.pages
-        if languages:
+        is_recognised = bool(languages) and library.has_pictures(content)
+        pages, warnings = read.pages, list(read.warnings)
+        if is_recognised:
             pages = library.recognised(content, pages, languages, self.deadline)
-            left = sum(not page.text.strip() for page in pages)
-            made = f"The text of {blank - left} page(s) comes from OCR; it may hold mistakes."
-            late = f" {left} page(s) gave none." if left else ""
-            warnings = (made + late,) if left < len(pages) else ()
-        else:
-            warnings = (f"{blank} of {len(pages)} pages have no text layer. {_OCR_HINT}",)
-        return Read(pages, read.kind, read.title, (*read.warnings, *warnings))
+            if filled := blank - _blank(pages):
+                warnings.append(f"The text of {filled} page(s) is from OCR; it may hold mistakes.")
+        if left := _blank(pages):
+            hint = _OCR_HINT if library.has_pictures(content) and not is_recognised else ""
+            warnings.append(f"{left} of {len(pages)} pages gave no text. {hint}".rstrip())
+        return Read(pages, read.kind, read.title, tuple(warnings))
 
     def _archive(self, content: bytes, name: str, allowance: Allowance) -> Read:
         if allowance.depth >= self.limits.archive_depth:
@@ -157,6 +159,10 @@ def _read_mbox(content: bytes, kind: FileKind) -> Read:
         if _has_text(read):
             inside.append(NamedRead(subject or f"Message {number}", read))
     return Read([], kind.kind, inside=inside)
+
+
+def _blank(pages: list[Page]) -> int:
+    return sum(not page.text.strip() for page in pages)
 
 
 def _has_text(read: Read) -> bool:
