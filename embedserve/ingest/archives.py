@@ -26,7 +26,7 @@ MAX_NAME_CHARS = 200
 RATIO_FREE_BYTES = 4 * MIB
 _STEP_BYTES = MIB
 
-_MAGIC = ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\0", "xz"))
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -116,7 +116,7 @@ def unpacked(content: bytes, name: str, allowance: Allowance) -> Iterator[Packed
 
 def is_archive(content: bytes) -> bool:
     """Tell by the bytes whether a file without a telling name is a compressed one or a TAR."""
-    return content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or _is_tar(content[:512])
+    return content.startswith((_GZIP, _BZIP2, _XZ)) or _is_tar(content[:512])
 
 
 def _zip_members(content: bytes, allowance: Allowance) -> Iterator[Packed]:
@@ -189,12 +189,11 @@ class _Rewound(io.RawIOBase):
 
 
 def _stream(content: bytes, packed: IO[bytes]) -> IO[bytes]:
-    openers = {"gz": gzip.GzipFile, "bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
-    for magic, name in _MAGIC:
-        if content.startswith(magic):
-            stream: IO[bytes] = openers[name](packed)
-            return stream
-    return packed
+    if content.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=packed)  # type: ignore[return-value]
+    if content.startswith(_BZIP2):
+        return bz2.BZ2File(packed)
+    return lzma.LZMAFile(packed) if content.startswith(_XZ) else packed
 
 
 def _read(stream: IO[bytes], length: int, allowance: Allowance) -> bytes:

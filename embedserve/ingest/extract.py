@@ -210,17 +210,20 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "shutting_down": ("The server is stopping.", "Run the job again."),
 }
+_AT_OPENING = {
+    *("not_found", "not_a_file", "permission_denied", "outside_root", "empty_file", "too_large")
+}
 _RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down"}
 
 
 def _failure(code: str, path: Path, reply: dict[str, Any] | None = None) -> ExtractionError:
     reply = reply or {}
     words, hint = _WORDS.get(code, ("", ""))
-    is_opening = code in ("not_found", "not_a_file", "permission_denied", "outside_root")
+    is_opening = "code" not in reply and code in _AT_OPENING
     return ExtractionError(
         code,
         f"Cannot read `{path}`: {reply.get('message') or words}",
-        stage="open" if is_opening or code in ("empty_file", "too_large") else "extract",
+        stage="open" if is_opening else "extract",
         hint=reply.get("hint") or hint,
         is_retryable=code in _RETRYABLE,
     )

@@ -42,6 +42,10 @@ _BLANK_PDF = (
 _PDF = "application/pdf"
 # Stream dictionaries are never packed, so a picture shows in the bytes of any PDF.
 _PDF_IMAGE = re.compile(rb"/Subtype\s*/Image\b")
+# What the library says of WordPerfect, Word 6 and Excel 4 files, which carry the same suffixes.
+_OTHER_FORMAT = re.compile("wrong magic number|Invalid DOC magic|Invalid OLE")
+_SHORT_FILE = re.compile(r"FAT has (\d{1,6}) entries, but file has only")
+_SECTOR_BYTES, _MAX_PADDING = 512, 1024 * 1024
 # Share of a file's time that recognition may use: what was read by then is kept.
 OCR_TIME_SHARE = 0.8
 
@@ -62,11 +66,14 @@ def preload() -> None:
 def read_library(content: bytes, kind: FileKind) -> Read:
     """Read a document that the extraction library knows."""
     is_pdf = kind.mime == _PDF
+    # Markdown from a PDF loses lines and takes bold text for headings (measured); its plain
+    # text is complete and keeps the pages apart.
+    config = _PLAIN if is_pdf else _MARKDOWN
     try:
-        # Markdown from a PDF loses lines and takes bold text for headings (measured); its plain
-        # text is complete and keeps the pages apart.
-        result = kreuzberg.extract_bytes_sync(content, kind.mime, _PLAIN if is_pdf else _MARKDOWN)
+        result = kreuzberg.extract_bytes_sync(content, kind.mime, config)
     except kreuzberg.KreuzbergError as error:
+        if len(content) < (whole := _bytes_expected(str(error))) <= len(content) + _MAX_PADDING:
+            return read_library(content.ljust(whole, b"\0"), kind)
         raise _translated(error, content) from error
     warnings = tuple(str(warning.message) for warning in result.processing_warnings)
     is_mail = result.metadata.get("format_type") == "email"
@@ -77,6 +84,12 @@ def read_library(content: bytes, kind: FileKind) -> Read:
         return Read(pages or [Page(None, result.content)], kind.kind, title, warnings)
     text = formats.tidy_markdown(result.content)
     return Read(_marked_pages(text), kind.kind, title, warnings)
+
+
+def _bytes_expected(message: str) -> int:
+    """Return how long a compound file says it is whose unused end was never written."""
+    found = _SHORT_FILE.search(message)
+    return (int(found[1]) + 1) * _SECTOR_BYTES if found else 0
 
 
 def _without_gaps(content: bytes, pages: list[Page]) -> list[Page]:
@@ -90,9 +103,7 @@ def _without_gaps(content: bytes, pages: list[Page]) -> list[Page]:
         marked = _marked_pages(kreuzberg.extract_bytes_sync(content, _PDF, _MARKDOWN).content)
     except kreuzberg.KreuzbergError:
         return pages
-    if not any(page.text.strip() for page in pages):
-        return marked
-    by_number = {page.number: page for page in marked}
+    by_number = {page.number: page for page in marked if page.text.strip()}
     return [page if page.text.strip() else by_number.get(page.number, page) for page in pages]
 
 
@@ -164,8 +175,9 @@ def _translated(error: kreuzberg.KreuzbergError, content: bytes) -> ExtractionEr
     message = str(error)[:300]
     if "password" in message.lower() or formats.is_encrypted(content):
         return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
-    if isinstance(error, kreuzberg.ValidationError):
-        return refusal("unsupported", f"It cannot be opened: {message}")
+    if isinstance(error, kreuzberg.ValidationError) or _OTHER_FORMAT.search(message):
+        hint = "Save it in a current format; its name promises another, or a later version."
+        return refusal("unsupported", f"It is not what its name says: {message}", hint)
     return refusal(
         "corrupt",
         f"It cannot be read: {message}",
