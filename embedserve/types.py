@@ -147,7 +147,7 @@ class Extraction:
 
     text: str
     kind: str
-    """How the text is to be cut: a row of `ingest.sections.LAYOUTS`."""
+    """How the text is to be cut: a row of `ingest.layouts.LAYOUTS`."""
     title: str
     sha256: str
     size_bytes: int

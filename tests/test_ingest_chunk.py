@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from embedserve.ingest.blocks import markdown_sections
 from embedserve.ingest.chunk import MAX_PREFIX_CHARS, chunk, prefix
-from embedserve.ingest.sections import LAYOUTS
+from embedserve.ingest.layouts import LAYOUTS
 from embedserve.types import Chunk, PageSpan
 
 BOOK = Path(__file__).parents[2] / "shared/data/docs-rust-book"

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, field
 
 from embedserve.ingest import decode
+from embedserve.ingest.layouts import LAYOUTS
 from embedserve.ingest.readers import Page, Read, refusal
-from embedserve.ingest.sections import LAYOUTS
 
 # A title is looked for at the top only.
 TITLE_SEARCH_CHARS = 20_000

@@ -40,7 +40,7 @@ class Section:
     outline: tuple[Definition, ...] = ()
     """The definitions of source code."""
     kind: str = "markdown"
-    """A row of `sections.LAYOUTS`."""
+    """A row of `layouts.LAYOUTS`."""
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,12 @@
 """The sections of a text by its kind, and of the members of an archive each by their own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from embedserve.ingest.blocks import Section, Span, markdown_sections
-from embedserve.ingest.outline import Definition, definitions
-from embedserve.ingest.rst import rst_sections
+from embedserve.ingest.blocks import Section, Span
+from embedserve.ingest.layouts import LAYOUTS
+from embedserve.ingest.outline import Definition
 from embedserve.types import MemberSpan
-
-
-def _plain_sections(text: str) -> list[Section]:
-    return [Section(0, 0, len(text))]
-
-
-def _code_sections(text: str) -> list[Section]:
-    return [Section(0, 0, len(text), outline=tuple(definitions(text)))]
-
-
-LAYOUTS: dict[str, Callable[[str], list[Section]]] = {
-    "markdown": markdown_sections,
-    "rst": rst_sections,
-    "code": _code_sections,
-    "text": _plain_sections,
-    "rows": _plain_sections,
-}
-"""How each kind of text is cut into sections. `rows`: a line is a record, such as JSON Lines."""
 
 
 def sections(text: str, kind: str, members: Sequence[MemberSpan]) -> Iterator[Section]:
