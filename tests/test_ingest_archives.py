@@ -1,17 +1,22 @@
-"""Archives: one document each, whose members stand below their names; bombs; damage."""
+"""Archives and mail: one document each, members below their names; bombs; damage."""
 
 import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from email.message import EmailMessage
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embedserve.errors import ExtractionError
+from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.limits import ExtractLimits
 from embedserve.types import Extraction
@@ -172,3 +177,56 @@ def test_a_damaged_member_is_left_out_and_named(small: ExtractorPool, tmp_path: 
     found = read(small, tmp_path, "a.zip", bytes(content))
     assert [member.name for member in found.members] == ["b.txt"]
     assert found.warnings[0].startswith("`a.txt` was left out (corrupt)")
+
+
+# -- mail -------------------------------------------------------------------------------------
+
+
+def message(**attached: bytes) -> bytes:
+    made = EmailMessage()
+    made["Subject"] = "The report"
+    made.set_content("Words of the message.")
+    for name, content in attached.items():
+        name = name.replace("_", ".")
+        made.add_attachment(content, maintype="application", subtype="x", filename=name)
+    return made.as_bytes()
+
+
+def test_what_is_attached_to_a_message_is_read_below_it(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    content = message(note_md=b"# Head\n\nAttached.", in_zip=zipped({"a.txt": b"deep"}), x_gif=b"G")
+    found = read(small, tmp_path, "a.eml", content)
+    assert [member.name for member in found.members] == ["note.md", "in.zip/a.txt"]
+    own = found.text[: found.members[0].start]
+    assert "Words of the message." in own
+    assert found.title == "The report"
+    assert found.warnings[0].startswith("`x.gif` was left out (unsupported)")
+    chunks = chunk(found.text, found.kind, (), words, members=found.members)
+    assert [one.heading for one in chunks] == [(), ("note.md", "Head"), ("in.zip/a.txt",)]
+
+
+def test_messages_of_a_mailbox_stand_below_their_subjects(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    box = b"".join(b"From a@b Mon\n" + message(n_txt=b"more") + b"\n" for _ in range(2))
+    found = read(small, tmp_path, "a.mbox", box)
+    names = [member.name for member in found.members]
+    assert names == ["The report", "The report/n.txt"] * 2
+
+
+def test_parts_in_parts_without_end_are_refused_by_name(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    deep = "".join(
+        f'Content-Type: multipart/mixed; boundary="{number}"\n\n--{number}\n'
+        for number in range(3_000)
+    )
+    assert refused(small, tmp_path, "a.eml", deep.encode()).code == "too_nested"
+
+
+def words(texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    return [
+        np.array([match.span() for match in re.finditer(r"\S+", text)], dtype=np.int64)
+        for text in texts
+    ]

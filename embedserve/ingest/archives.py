@@ -119,6 +119,13 @@ def is_archive(content: bytes) -> bool:
     return content.startswith((_GZIP, _BZIP2, _XZ)) or _is_tar(content[:512])
 
 
+def label(name: str) -> str:
+    """Return a member's name on one line that leads nowhere."""
+    parts = PurePosixPath(decode.clean(name.replace("\\", "/"))).parts
+    kept = [" ".join(part.split()) for part in parts if part not in ("/", "..", ".")]
+    return "/".join(part for part in kept if part)[-MAX_NAME_CHARS:] or "unnamed"
+
+
 def _zip_members(content: bytes, allowance: Allowance) -> Iterator[Packed]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for info in archive.infolist():
@@ -128,13 +135,13 @@ def _zip_members(content: bytes, allowance: Allowance) -> Iterator[Packed]:
             allowance.count_member()
             if info.flag_bits & 1:
                 problem = refusal("encrypted", "It is encrypted.", "Pack it without a password.")
-                yield Packed(_label(name), problem=problem)
+                yield Packed(label(name), problem=problem)
                 continue
             try:
                 with archive.open(info) as file:
                     yield _packed(name, file, allowance.limits.max_file_bytes, allowance)
             except (*_BROKEN, NotImplementedError, RuntimeError) as error:
-                yield Packed(_label(name), problem=refusal("corrupt", str(error)[:200]))
+                yield Packed(label(name), problem=refusal("corrupt", str(error)[:200]))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -163,9 +170,9 @@ def _packed(name: str, file: IO[bytes], most: int, allowance: Allowance | None =
         if allowance is not None:
             allowance.count_bytes(len(piece))
         if size > most:
-            return Packed(_label(name), problem=refusal("too_large", f"It has over {most} bytes."))
+            return Packed(label(name), problem=refusal("too_large", f"It has over {most} bytes."))
         pieces.append(piece)
-    return Packed(_label(name), b"".join(pieces))
+    return Packed(label(name), b"".join(pieces))
 
 
 class _Rewound(io.RawIOBase):
@@ -216,13 +223,6 @@ def _is_hidden(name: str) -> bool:
     return any(part[:1] == "." and part not in (".", "..") for part in parts) or (
         "__MACOSX" in parts
     )
-
-
-def _label(name: str) -> str:
-    """Return a name on one line that leads nowhere."""
-    parts = PurePosixPath(decode.clean(name.replace("\\", "/"))).parts
-    kept = [" ".join(part.split()) for part in parts if part not in ("/", "..", ".")]
-    return "/".join(part for part in kept if part)[-MAX_NAME_CHARS:] or "unnamed"
 
 
 def _too_large(message: str, setting: str) -> ExtractionError:

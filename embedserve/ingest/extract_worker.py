@@ -78,6 +78,8 @@ def _answer(request: _Request) -> dict[str, Any]:
         }
     except MemoryError:
         return {"code": "out_of_memory", "message": "Reading it took more memory than allowed."}
+    except RecursionError:
+        return {"code": "too_nested", "message": "Its parts lie too deep inside of each other."}
     except Exception as error:
         return {"code": "corrupt", "message": f"{type(error).__name__}: {str(error)[:300]}"}
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Reader = Literal["text", "html", "xml", "library", "odp", "mbox", "rtf", "archive", "picture"]
+Reader = Literal[
+    "text", "html", "xml", "library", "odp", "mail", "mbox", "rtf", "archive", "picture"
+]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
 TextKind = Literal["markdown", "rst", "code", "text", "rows"]
@@ -64,7 +66,7 @@ _KINDS: dict[str, FileKind] = {
     ".odp": FileKind("odp", "markdown"),
     ".rtf": FileKind("rtf", "markdown"),
     ".epub": FileKind("library", "markdown", "application/epub+zip"),
-    ".eml": FileKind("library", "markdown", "message/rfc822"),
+    ".eml": FileKind("mail", "markdown", "message/rfc822"),
     ".msg": FileKind("library", "markdown", "application/vnd.ms-outlook"),
     ".mbox": FileKind("mbox", "markdown", "message/rfc822"),
     ".csv": FileKind("library", "markdown", "text/csv"),

@@ -5,13 +5,15 @@ Runs in the worker only.
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from embedserve.errors import ExtractionError
 from embedserve.ingest import archives, decode, formats, library
 from embedserve.ingest.archives import Allowance, OverAllowanceError, Packed
 from embedserve.ingest.kinds import FileKind, kind_of, unsupported_hint
 from embedserve.ingest.limits import ReadLimits
+from embedserve.ingest.mail import attachments
 from embedserve.ingest.readers import (
     ENCRYPTED_HINT,
     NamedRead,
@@ -55,6 +57,10 @@ class Reading:
     def _by_kind(self, content: bytes, name: str, kind: FileKind, allowance: Allowance) -> Read:
         if kind.reader == "archive":
             return self._archive(content, name, allowance)
+        if kind.reader == "mail":
+            return self._mail(content, kind, allowance)
+        if kind.reader == "mbox":
+            return self._mbox(content, kind, allowance)
         if kind.reader == "picture":
             return self._picture(content, kind)
         if kind.reader == "html":
@@ -63,7 +69,7 @@ class Reading:
             return read_xml(content, kind, self.limits.max_nesting)
         if kind.mime == "application/pdf":
             return self._pdf(content, kind)
-        readers = {"text": read_text, "odp": read_odp, "mbox": _read_mbox, "rtf": read_rtf}
+        readers = {"text": read_text, "odp": read_odp, "rtf": read_rtf}
         return readers.get(kind.reader, library.read_library)(content, kind)
 
     def _picture(self, content: bytes, kind: FileKind) -> Read:
@@ -97,19 +103,45 @@ class Reading:
                 "Unpack it beside it, or raise EMBEDSERVE_ARCHIVE_DEPTH.",
             )
         allowance.depth += 1
+        inside, problems = self._members(archives.unpacked(content, name, allowance), allowance)
+        allowance.depth -= 1
+        if not inside:
+            raise _nothing_inside(problems)
+        return Read([], "markdown", warnings=_left_out(problems), inside=inside)
+
+    def _mail(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
+        read = library.read_library(content, kind)
+        if allowance.depth >= self.limits.archive_depth:
+            return read
+        allowance.depth += 1
+        inside, problems = self._members(attachments(content, allowance), allowance)
+        allowance.depth -= 1
+        warnings = (*read.warnings, *_left_out(problems))
+        return Read(read.pages, read.kind, read.title, warnings, inside)
+
+    def _mbox(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
+        inside: list[NamedRead] = []
+        warnings: list[str] = []
+        for number, message in enumerate(formats.mbox_messages(content), start=1):
+            read = self._mail(message, kind, allowance)
+            warnings += read.warnings
+            if _has_text(read):
+                inside += _named(archives.label(read.title or f"Message {number}"), read)
+        return Read([], kind.kind, warnings=tuple(warnings), inside=inside)
+
+    def _members(
+        self, members: Iterator[Packed], allowance: Allowance
+    ) -> tuple[list[NamedRead], list[tuple[str, ExtractionError]]]:
         inside: list[NamedRead] = []
         problems: list[tuple[str, ExtractionError]] = []
-        for member in archives.unpacked(content, name, allowance):
+        for member in members:
             try:
                 inside += self._member(member, allowance)
             except OverAllowanceError:
                 raise
             except ExtractionError as error:
                 problems.append((member.name, error))
-        allowance.depth -= 1
-        if not inside:
-            raise _nothing_inside(problems)
-        return Read([], "markdown", warnings=_left_out(problems), inside=inside)
+        return inside, problems
 
     def _member(self, member: Packed, allowance: Allowance) -> list[NamedRead]:
         if member.problem is not None:
@@ -117,9 +149,7 @@ class Reading:
         if not member.content:
             raise refusal("empty_file", "It has 0 bytes.")
         read = self._read(member.content, member.name, allowance)
-        if not read.inside:
-            return [NamedRead(member.name, read)]
-        return [NamedRead(f"{member.name}/{one.name}", one.read) for one in read.inside]
+        return _named(member.name, read)
 
 
 def deadline_of(timeout_s: float) -> float:
@@ -151,14 +181,10 @@ def _read_html(content: bytes, kind: FileKind, max_nesting: int) -> Read:
     return Read(read.pages, read.kind, page.title, decoded.warnings if decoded else ())
 
 
-def _read_mbox(content: bytes, kind: FileKind) -> Read:
-    inside: list[NamedRead] = []
-    for number, message in enumerate(formats.mbox_messages(content), start=1):
-        read = library.read_library(message, kind)
-        subject = " ".join(read.title.split())[: archives.MAX_NAME_CHARS]
-        if _has_text(read):
-            inside.append(NamedRead(subject or f"Message {number}", read))
-    return Read([], kind.kind, inside=inside)
+def _named(name: str, read: Read) -> list[NamedRead]:
+    """Return a member and those inside it, side by side, each by its path."""
+    own = [NamedRead(name, replace(read, inside=[]))] if read.pages else []
+    return own + [NamedRead(f"{name}/{one.name}", one.read) for one in read.inside]
 
 
 def _blank(pages: list[Page]) -> int:

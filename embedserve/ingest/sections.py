@@ -11,9 +11,9 @@ from embedserve.types import MemberSpan
 
 def sections(text: str, kind: str, members: Sequence[MemberSpan]) -> Iterator[Section]:
     """Yield the sections of a text in order; together they cover all but whitespace."""
-    if not members:
-        for section in LAYOUTS[kind](text):
-            yield replace(section, kind=kind)
+    own = text[: members[0].start] if members else text
+    for section in LAYOUTS[kind](own) if own else ():
+        yield replace(section, kind=kind)
     for member in members:
         yield from _member_sections(text, member)
 
