@@ -78,6 +78,20 @@ def test_every_file_of_a_mixed_folder_ends_as_expected(pool: ExtractorPool) -> N
     assert ends == dict.fromkeys(ends, "text") | expected
 
 
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("testMSG_att_doc.msg", ["test-unicode.doc", "pj1.txt"]),
+        ("testPDFPackage.pdf", ["PDF1.pdf", "PDF2.pdf"]),
+        ("testWPSAttachment.pptx", ["Document2.docx", "Presentation2.pptx", "Workbook2.xlsx"]),
+    ],
+)
+def test_what_is_embedded_is_read(pool: ExtractorPool, name: str, members: list[str]) -> None:
+    root = documents("docs-tika")
+    assert [one.name for one in pool.extract(root / name, root).members] == members
+
+
 def test_a_word_document_gives_headings(pool: ExtractorPool, tmp_path: Path) -> None:
     document = docx.Document()
     document.add_heading("First part", 1)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from embedserve.ingest import decode
 from embedserve.ingest.layouts import LAYOUTS
@@ -23,6 +24,15 @@ _NO_TITLES = {
 _GAP = "\n\n"
 
 
+class MemberPlace(NamedTuple):
+    """A row of what becomes `types.MemberSpan`; a tuple, as JSON takes it."""
+
+    name: str
+    kind: str
+    start: int
+    end: int
+
+
 @dataclass
 class Document:
     """A text under way, with where its pages and members lie; fields as JSON takes them."""
@@ -31,7 +41,7 @@ class Document:
     texts: list[str] = field(default_factory=list)
     length: int = 0
     pages: list[list[int]] = field(default_factory=list)
-    members: list[list[str | int]] = field(default_factory=list)
+    members: list[MemberPlace] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -48,11 +58,12 @@ class Document:
         return start
 
     def add_page(self, page: Page) -> None:
-        """Append a page, cleaned, unless it is blank."""
+        """Append a page, cleaned, unless there are no words on it."""
         text = decode.clean(page.text).rstrip("\n")
         if page.number is not None:
             text = text.lstrip("\n")  # but a whole file keeps the offsets of its characters
-        if not text.strip():
+        # Rules and bullets alone, such as the line between a slide and its missing notes.
+        if not any(map(str.isalnum, text)):
             return
         start = self.add(text)
         if page.number is not None:
@@ -69,18 +80,19 @@ def document(read: Read, max_chars: int) -> Document:
         start = made.add(f"# {name}")
         for page in one.read.pages:
             made.add_page(page)
-        made.members.append([name, one.read.kind, start, made.length - len(_GAP)])
+        made.members.append(MemberPlace(name, one.read.kind, start, made.length - len(_GAP)))
     return made
 
 
-def title(read: Read, text: str, name: str) -> str:
+def title(read: Read, made: Document, name: str) -> str:
     """Return what the document calls itself, its first heading, or the name of its file."""
+    text = made.text[: made.members[0].start] if made.members else made.text
     own = " ".join(decode.clean(read.title).split())
     if own and own.casefold() not in _NO_TITLES:
         return own
     # The first heading of a spreadsheet is the name of its first sheet.
     is_table = name.lower().endswith((".xlsx", ".xls", ".ods", ".csv", ".tsv"))
-    if read.kind in ("markdown", "rst") and not is_table and not read.inside:
+    if read.kind in ("markdown", "rst") and not is_table:
         for section in LAYOUTS[read.kind](text[:TITLE_SEARCH_CHARS]):
             if section.heading:
                 return section.heading[0]

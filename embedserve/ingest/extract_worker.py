@@ -93,7 +93,7 @@ def _extract(content: bytes, request: _Request) -> dict[str, Any]:
     return {
         "text": document.text,
         "kind": read.kind,
-        "title": assemble.title(read, document.text, request.name),
+        "title": assemble.title(read, document, request.name),
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
         "pages": document.pages,

@@ -9,9 +9,9 @@ from typing import Any
 import kreuzberg
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest import formats
+from embedserve.ingest import archives, formats
 from embedserve.ingest.kinds import FileKind
-from embedserve.ingest.readers import ENCRYPTED_HINT, Page, Read, refusal
+from embedserve.ingest.readers import ENCRYPTED_HINT, NamedRead, Page, Read, refusal
 
 # A document cannot forge the marks between its pages: they differ in every process.
 _PAGE_MARK = f"\n\npage-{secrets.token_hex(8)}-{{page_num}}-\n\n"
@@ -48,6 +48,8 @@ _SHORT_FILE = re.compile(r"FAT has (\d{1,6}) entries, but file has only")
 _SECTOR_BYTES, _MAX_PADDING = 512, 1024 * 1024
 # Share of a file's time that recognition may use: what was read by then is kept.
 OCR_TIME_SHARE = 0.8
+# Documents inside of each other that are taken from what the library returns.
+MAX_EMBEDDED_DEPTH = 3
 
 
 def preload() -> None:
@@ -80,10 +82,29 @@ def read_library(content: bytes, kind: FileKind) -> Read:
     title = str(result.metadata.get("subject" if is_mail else "title") or "")
     if is_pdf:
         pages = [Page(page["page_number"], page["content"]) for page in result.pages or []]
-        pages = _without_gaps(content, pages)
-        return Read(pages or [Page(None, result.content)], kind.kind, title, warnings)
-    text = formats.tidy_markdown(result.content)
-    return Read(_marked_pages(text), kind.kind, title, warnings)
+        pages = _without_gaps(content, pages) or [Page(None, result.content)]
+    else:
+        pages = _marked_pages(formats.tidy_markdown(result.content))
+    inside = _embedded(result, depth=1)
+    read = {one.name for one in inside}
+    attached = [str(name) for name in result.metadata.get("attachments") or () if name not in read]
+    if attached and not is_pdf:
+        warnings = (*warnings, f"Attached and not read: {', '.join(attached)[:500]}.")
+    return Read(pages, kind.kind, title, warnings, inside)
+
+
+def _embedded(result: kreuzberg.ExtractionResult, depth: int) -> list[NamedRead]:
+    """Return the documents that the library found inside another, those in them by their path."""
+    found: list[NamedRead] = []
+    for child in getattr(result, "children", None) or ():
+        name = archives.label(str(child["path"]))
+        text = formats.tidy_markdown(child["result"].content)
+        if text.strip():
+            found.append(NamedRead(name, Read(_marked_pages(text), "markdown")))
+        if depth < MAX_EMBEDDED_DEPTH:
+            deeper = _embedded(child["result"], depth + 1)
+            found += [NamedRead(f"{name}/{one.name}", one.read) for one in deeper]
+    return found
 
 
 def _bytes_expected(message: str) -> int:

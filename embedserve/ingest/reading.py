@@ -93,7 +93,7 @@ class Reading:
         if left := _blank(pages):
             hint = _OCR_HINT if library.has_pictures(content) and not is_recognised else ""
             warnings.append(f"{left} of {len(pages)} pages gave no text. {hint}".rstrip())
-        return Read(pages, read.kind, read.title, tuple(warnings))
+        return replace(read, pages=pages, warnings=tuple(warnings))
 
     def _archive(self, content: bytes, name: str, allowance: Allowance) -> Read:
         if allowance.depth >= self.limits.archive_depth:
@@ -110,14 +110,13 @@ class Reading:
         return Read([], "markdown", warnings=_left_out(problems), inside=inside)
 
     def _mail(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
-        read = library.read_library(content, kind)
+        read = replace(library.read_library(content, kind), inside=[], warnings=())
         if allowance.depth >= self.limits.archive_depth:
-            return read
+            return replace(read, warnings=("What is attached lies too deep to be read.",))
         allowance.depth += 1
         inside, problems = self._members(attachments(content, allowance), allowance)
         allowance.depth -= 1
-        warnings = (*read.warnings, *_left_out(problems))
-        return Read(read.pages, read.kind, read.title, warnings, inside)
+        return replace(read, warnings=_left_out(problems), inside=inside)
 
     def _mbox(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
         inside: list[NamedRead] = []
@@ -194,7 +193,7 @@ def _blank(pages: list[Page]) -> int:
 def _has_text(read: Read) -> bool:
     if read.inside:
         return True
-    # Rules and bullets alone are no text, such as the line between a slide and its missing notes.
+    # Rules and bullets alone are no text.
     return any(any(map(str.isalnum, page.text)) for page in read.pages)
 
 
