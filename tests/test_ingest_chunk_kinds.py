@@ -1,12 +1,17 @@
 """Cuts and places that follow from what a text is: tables, code, titles, members of archives."""
 
+from bisect import bisect_right
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedserve.ingest.chunk import chunk, prefix
+from embedserve.ingest.layouts import LAYOUTS
 from embedserve.ingest.outline import definitions
 from embedserve.ingest.rst import rst_sections
 from embedserve.types import MemberSpan
-from tests.test_ingest_chunk import cut, real_offsets
+from tests.test_ingest_chunk import PIECES, check, cut, real_offsets
 
 # -- tables -----------------------------------------------------------------------------------
 
@@ -235,3 +240,27 @@ def test_members_are_cut_by_their_own_kind_below_their_names() -> None:
     assert {one.heading[0] for one in chunks[:-1]} == {"a.py"}
     assert chunks[-1].heading == ("notes.md", "Title")
     assert chunks[-1].text == notes
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(LAYOUTS)), st.lists(PIECES, max_size=12).map("".join)),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_members_of_any_kind_are_covered_exactly(parts: list[tuple[str, str]]) -> None:
+    text = "Own words.\n\n"
+    members: list[MemberSpan] = []
+    for number, (kind, piece) in enumerate(parts):
+        start = len(text)
+        text += f"# member {number}\n\n{piece}"
+        members.append(MemberSpan(f"member {number}", kind, start, len(text)))
+        text += "\n\n"
+    chunks = chunk(text, "text", (), real_offsets, max_tokens=16, members=members)
+    check(text, chunks, 16)
+    starts = [one.start for one in members]
+    for one in chunks:
+        place = bisect_right(starts, one.start) - 1
+        assert (one.heading[0] if place >= 0 else "") == (members[place].name if place >= 0 else "")

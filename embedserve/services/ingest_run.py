@@ -20,14 +20,14 @@ from embedserve.errors import (
     ExtractionError,
     OverloadedError,
 )
-from embedserve.ingest.chunk import chunk, prefix
+from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.scan import ScanRules, plan, scan
+from embedserve.services.embedded_texts import embedded_texts
 from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
-    Chunk,
     Extraction,
     FileProblem,
     FileResult,
@@ -229,7 +229,7 @@ class IngestRun:
             raise ExtractionError(
                 "no_text", "The file holds no text.", stage="chunk", hint="Nothing to index."
             )
-        texts = self._embedded_texts(extraction.title, chunks)
+        texts = embedded_texts(self._encoder, self._budget, extraction.title, chunks)
         hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         return NewDocument(
             path=file.path,
@@ -243,20 +243,6 @@ class IngestRun:
             vectors=self._vectors(texts, hashes),
             warnings=extraction.warnings,
         )
-
-    def _embedded_texts(self, title: str, chunks: Sequence[Chunk]) -> list[str]:
-        """Put prompt, title, headings and column names in front, within the model's length."""
-        places = dict.fromkeys((part.heading, part.table_header) for part in chunks)
-        prefixes = [(place, prefix(title, *place)) for place in places]
-        offsets = self._encoder.offsets([text for _, text in prefixes])
-        fitted = {
-            place: text[: spans[self._budget.prefix, 0]] + "\n"
-            if len(spans) > self._budget.prefix
-            else text
-            for (place, text), spans in zip(prefixes, offsets, strict=True)
-        }
-        prompt = self._encoder.spec.document_prompt
-        return [prompt + fitted[part.heading, part.table_header] + part.text for part in chunks]
 
     def _vectors(self, texts: Sequence[str], hashes: Sequence[str]) -> Vectors:
         """Return a vector for each text, computing only those that the catalog lacks."""
