@@ -215,6 +215,11 @@ def test_messages_of_a_mailbox_stand_below_their_subjects(
     assert names == ["The report", "The report/n.txt"] * 2
 
 
+def test_a_mailbox_without_marks_is_one_message(small: ExtractorPool, tmp_path: Path) -> None:
+    found = read(small, tmp_path, "a.mbox", message())
+    assert [member.name for member in found.members] == ["The report"]
+
+
 def test_parts_in_parts_without_end_are_refused_by_name(
     small: ExtractorPool, tmp_path: Path
 ) -> None:
@@ -223,6 +228,8 @@ def test_parts_in_parts_without_end_are_refused_by_name(
         for number in range(3_000)
     )
     assert refused(small, tmp_path, "a.eml", deep.encode()).code == "too_nested"
+    content = zipped({"a.eml": deep.encode(), "b.txt": b"words"})
+    assert [one.name for one in read(small, tmp_path, "a.zip", content).members] == ["b.txt"]
 
 
 def words(texts: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -35,6 +35,7 @@ _BROKEN = (
     EOFError,
     OSError,
     ValueError,
+    NotImplementedError,
 )
 
 
@@ -140,7 +141,7 @@ def _zip_members(content: bytes, allowance: Allowance) -> Iterator[Packed]:
             try:
                 with archive.open(info) as file:
                     yield _packed(name, file, allowance.limits.max_file_bytes, allowance)
-            except (*_BROKEN, NotImplementedError, RuntimeError) as error:
+            except (*_BROKEN, RuntimeError) as error:
                 yield Packed(label(name), problem=refusal("corrupt", str(error)[:200]))
 
 

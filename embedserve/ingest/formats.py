@@ -7,6 +7,7 @@ import html
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -113,7 +114,10 @@ def odp_slides(content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             document = ElementTree.fromstring(archive.read("content.xml"))
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, NotImplementedError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError),
+        *(ElementTree.ParseError, NotImplementedError),
+    ) as error:
         raise ExtractionError(
             "corrupt", f"It is not a readable presentation: {error}.", stage="extract"
         ) from error
@@ -125,8 +129,11 @@ def odp_slides(content: bytes) -> list[str]:
 
 
 def mbox_messages(content: bytes) -> Iterator[bytes]:
-    """Yield the messages of a mailbox file, as `.eml` content."""
+    """Yield the messages of a mailbox file, as `.eml` content; all of it where none is marked."""
     starts = list(_MESSAGE.finditer(content))
+    if not starts:
+        yield content
+        return
     ends = [match.start() for match in starts[1:]] + [len(content)]
     for match, end in zip(starts, ends, strict=True):
         yield content[match.end() : end]
@@ -170,7 +177,14 @@ def is_encrypted(content: bytes) -> bool:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 return b"encryption-data" in archive.read("META-INF/manifest.xml")
-        except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError):
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            KeyError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+        ):
             return False
     return False
 

@@ -136,10 +136,13 @@ class Reading:
         for member in members:
             try:
                 inside += self._member(member, allowance)
-            except OverAllowanceError:
+            except (OverAllowanceError, MemoryError):
                 raise
             except ExtractionError as error:
                 problems.append((member.name, error))
+            except Exception as error:  # a member is a file: what breaks its reader costs it alone
+                message = f"{type(error).__name__}: {str(error)[:200]}"
+                problems.append((member.name, refusal("corrupt", message)))
         return inside, problems
 
     def _member(self, member: Packed, allowance: Allowance) -> list[NamedRead]:
