@@ -197,9 +197,17 @@ def test_a_piece_of_a_long_method_names_what_it_lies_in() -> None:
     chunks = cut(
         f"class Big:\n    def long(self):\n{lines}\n    def next(self):\n        pass\n", "code"
     )
+    methods = "    def one(self):\n        pass\n\n" * 60
+    starts = [one.heading for one in cut("class Big:\n" + methods, "code")[1:]]
+    assert set(starts) == {("class Big",)}
     assert chunks[0].heading == ()
     assert chunks[1].heading == ("class Big", "def long(self)")
     assert chunks[-1].heading[0] == "class Big"
+
+
+def test_calls_and_imports_are_no_definitions() -> None:
+    code = "from a import (\n    b,\n)\n\nb.start()\nstop()\nmain(1)\nif (x) {\n}\nreturn f(x)\n"
+    assert definitions(code) == []
 
 
 def test_a_function_that_fits_is_not_cut() -> None:

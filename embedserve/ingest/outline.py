@@ -19,10 +19,10 @@ _KEYWORD = re.compile(
     r"|CREATE\s+\w+|create\s+\w+)\b(?=[\s(<*{])"
 )
 _ARROW = re.compile(r"(?:export\s+)?(?:const|let|var)\s+\w+\s*=\s*(?:async\s*)?\(?[^;]*=>\s*[{(]")
-_SHELL = re.compile(r"[\w:.-]+\s*\(\)\s*\{?")
 _NOT_DEFINED = re.compile(
     r"(?:if|else|elif|for|while|switch|match|return|catch|do|new|throw|try|with|case|yield|await"
-    r"|print|assert|raise|del|not|and|or|in|using|lock|unless|until|when)\b"
+    r"|from|import|use|include|require|package|echo|print|printf|assert|raise|del"
+    r"|not|and|or|in|using|lock|unless|until|when)\b"
 )
 _ABOVE = ("@", "#", "//", "/*", "*", "--", "[", '"""', "%", ";")
 _CLOSERS = ("}", ")", "]", "{", "end", "else", "#if", "#else", "#endif")
@@ -34,7 +34,7 @@ class Definition:
 
     start: int
     line: int
-    """Where its own line starts."""
+    """Where its own first word starts."""
     end: int
     title: str
 
@@ -67,7 +67,8 @@ def definitions(text: str) -> list[Definition]:
                 found.append(_closed(stack.pop(), min(end_of_code, place)))
         if _is_definition(bare, indent):
             first = above if above >= 0 and above_indent == indent else start
-            stack.append(_Open(first, start, indent, _title(bare)))
+            own = start + len(line) - len(bare)
+            stack.append(_Open(first, own, indent, _title(bare)))
             above = -1
         elif bare.startswith(_ABOVE):
             above, above_indent = (start, indent) if above < 0 else (above, above_indent)
@@ -92,8 +93,6 @@ def _is_definition(bare: str, indent: int) -> bool:
         return True
     if _NOT_DEFINED.match(bare) or bare.endswith((";", ",")) or not bare[0].isalpha():
         return False
-    if _SHELL.fullmatch(bare):
-        return True
     # Deeper ones have to open a block, or every call would be taken for one.
     is_block = bare.endswith("{")
     return (is_block or indent == 0) and len(bare) < 300 and bool(_is_signature(bare, is_block))
@@ -116,4 +115,4 @@ def _closed(one: _Open, end: int) -> Definition:
 
 
 def _title(bare: str) -> str:
-    return bare.rstrip("{: \t")[:MAX_TITLE_CHARS]
+    return bare.rstrip("{(: \t")[:MAX_TITLE_CHARS]
