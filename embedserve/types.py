@@ -168,11 +168,10 @@ class Chunk:
     end: int
     page: int | None = None
     heading: tuple[str, ...] = ()
-    """Headings above the chunk, or definitions around it, outermost first."""
+    """Headings above the chunk, or definitions around it, outermost first; last, the column names
+    (`| name | value |`) of the table whose rows the chunk begins with."""
     line: int = 0
     """On which the chunk starts, 1-based; it ends `text.count("\\n")` lines further down."""
-    table_header: str = ""
-    """Column names of the table whose rows the chunk begins with, where they lie before it."""
 
 
 class TokenOffsets(Protocol):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedserve.ingest.blocks import markdown_sections
-from embedserve.ingest.chunk import MAX_PREFIX_CHARS, chunk, prefix
+from embedserve.ingest.chunk import MAX_COLUMNS_CHARS, MAX_PREFIX_CHARS, chunk, prefix
 from embedserve.ingest.layouts import LAYOUTS
 from embedserve.types import Chunk, PageSpan
 
@@ -211,6 +211,9 @@ def test_prefix_names_each_thing_once() -> None:
 def test_prefix_is_bounded_and_ends_with_the_nearest_heading(
     title: str, heading: list[str]
 ) -> None:
-    found = prefix(title, heading)
+    names = [name.lstrip("|") for name in heading]
+    found = prefix(title, names)
     assert len(found) <= MAX_PREFIX_CHARS + 2
     assert "\n" not in found[:-2]
+    columns = prefix(title, [*names, "| a\n | " + "b" * 400]).removeprefix(found)
+    assert columns == "| a | " + "b" * (MAX_COLUMNS_CHARS - 6) + "\n"

@@ -34,13 +34,11 @@ def test_a_row_that_fits_is_never_cut(words: int) -> None:
 
 def test_chunks_of_a_table_carry_its_column_names() -> None:
     first, *rest = cut("# Prices\n\n" + table(40, 5))
-    assert first.table_header == ""
-    assert {one.table_header for one in rest} == {"| name | value |"}
-    assert (
-        prefix("Book", ("Prices",), rest[0].table_header) == "Book > Prices\n\n| name | value |\n"
-    )
+    assert first.heading == ("Prices",)
+    assert {one.heading for one in rest} == {("Prices", "| name | value |")}
+    assert prefix("Book", rest[0].heading) == "Book > Prices\n\n| name | value |\n"
     lines = "".join(f"| line {number} |\n" for number in range(60))
-    assert {one.table_header for one in cut(lines)} == {""}  # a line block, without names
+    assert {one.heading for one in cut(lines)} == {()}  # a line block, without names
 
 
 def test_a_row_too_long_is_cut_between_cells() -> None:

@@ -19,7 +19,9 @@ from embedserve.ingest.sections import sections
 from embedserve.types import Chunk, MemberSpan, PageSpan, TokenOffsets
 
 MAX_PREFIX_CHARS = 200
-MAX_HEADER_CHARS = 300
+MAX_COLUMNS_CHARS = 300
+COLUMN_MARK = "| "
+"""How the column names of a table begin, as the last of a heading."""
 # Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
 _NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
@@ -45,18 +47,20 @@ def chunk(
     return chunks
 
 
-def prefix(title: str, heading: Sequence[str], table_header: str = "") -> str:
+def prefix(title: str, heading: Sequence[str]) -> str:
     """Return the lines that go before a chunk when it is embedded, or nothing.
 
     Say where the chunk stands: title, then headings, none twice, at most `MAX_PREFIX_CHARS`;
-    what does not fit is left out from the middle, for the ends tell most. Rows of a table get
-    its column names too.
+    what does not fit is left out from the middle, for the ends tell most. Column names of a
+    table, which end the heading of its rows, get a line of their own.
 
     >>> prefix("Guide", ("Guide", "Install", "On Linux"))
     'Guide > Install > On Linux\\n\\n'
     """
+    *above, last = ("", *heading)
+    columns = " ".join(last.split())[:MAX_COLUMNS_CHARS] if last.startswith(COLUMN_MARK) else ""
     names: dict[str, str] = {}
-    for name in (title, *heading):
+    for name in (title, *above, "" if columns else last):
         plain = " ".join(name.split())[: MAX_PREFIX_CHARS // 2 - 4]
         if plain:
             names.setdefault(plain.casefold(), plain)
@@ -64,7 +68,7 @@ def prefix(title: str, heading: Sequence[str], table_header: str = "") -> str:
     while len(" > ".join(parts)) > MAX_PREFIX_CHARS:
         del parts[len(parts) // 2 if len(parts) > 2 else 0]
     place = " > ".join(parts) + "\n\n" if parts else ""
-    return place + (f"{table_header[:MAX_HEADER_CHARS]}\n" if table_header else "")
+    return place + (f"{columns}\n" if columns else "")
 
 
 # -- where a chunk stands ---------------------------------------------------------------------
@@ -87,10 +91,8 @@ class _Places:
         text, (start, end) = self._text, span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
-        heading = (*part.heading, *self._definitions(span, part))
-        header = self._table_header(start, part)
-        page = self._page(start)
-        return Chunk(ordinal, text[start:end], start, end, page, heading, self._line, header)
+        heading = (*part.heading, *self._definitions(span, part), *self._columns(start, part))
+        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, self._line)
 
     def _page(self, start: int) -> int | None:
         place = bisect_right(self._page_starts, start) - 1
@@ -107,12 +109,13 @@ class _Places:
         self._open = [one for one in self._open if one.end >= span.end]
         return [one.title for one in self._open]
 
-    def _table_header(self, start: int, part: Section) -> str:
+    def _columns(self, start: int, part: Section) -> list[str]:
         place = bisect_right(part.tables, start, key=lambda span: span.start) - 1
         if place < 0 or not part.tables[place].start < start < part.tables[place].end:
-            return ""
+            return []
         top = part.tables[place].start
-        return self._text[top : self._text.index("\n", top)].strip()
+        names = " ".join(self._text[top : self._text.index("\n", top)].split())
+        return [names[:MAX_COLUMNS_CHARS]]
 
 
 # -- finishing --------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Files pass through scan -> plan -> extract -> chunk -> embed -> one catalog tran
 few files at a time. A file that fails is a row with its reason; the others go on.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,7 +22,7 @@ from embedserve.errors import (
 from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.scan import ScanRules, plan, scan
-from embedserve.services.embedded_texts import embedded_texts
+from embedserve.services.embedded_text import embedded_texts, text_hash
 from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
@@ -230,7 +229,7 @@ class IngestRun:
                 "no_text", "The file holds no text.", stage="chunk", hint="Nothing to index."
             )
         texts = embedded_texts(self._encoder, self._budget, extraction.title, chunks)
-        hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        hashes = [text_hash(text) for text in texts]
         return NewDocument(
             path=file.path,
             size_bytes=extraction.size_bytes,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedserve.engine.encoder import Encoder
 from embedserve.ingest.chunk import chunk
-from embedserve.services.embedded_texts import embedded_texts
+from embedserve.services.embedded_text import embedded_texts
 from embedserve.services.token_budget import TokenBudget
 
 

@@ -1,0 +1,38 @@
+"""What is embedded for a chunk: prompt, title and headings, then its text."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from embedserve.engine.encoder import Encoder
+from embedserve.ingest.chunk import prefix
+from embedserve.services.token_budget import TokenBudget
+
+
+class Passage(Protocol):
+    """What is needed of a chunk."""
+
+    @property
+    def text(self) -> str: ...  # noqa: D102  the attribute of that name
+
+    @property
+    def heading(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+def embedded_texts(
+    encoder: Encoder, budget: TokenBudget, title: str, chunks: Sequence[Passage]
+) -> list[str]:
+    """Put prompt, title and headings in front of each chunk, within the model's length."""
+    prefixes = list({part.heading: prefix(title, part.heading) for part in chunks}.items())
+    offsets = encoder.offsets([text for _, text in prefixes])
+    fitted = {
+        heading: text[: spans[budget.prefix, 0]] + "\n" if len(spans) > budget.prefix else text
+        for (heading, text), spans in zip(prefixes, offsets, strict=True)
+    }
+    prompt = encoder.spec.document_prompt
+    return [prompt + fitted[part.heading] + part.text for part in chunks]
+
+
+def text_hash(text: str) -> str:
+    """Return what the catalog keeps a text's vector under."""
+    return hashlib.sha256(text.encode()).hexdigest()
