@@ -46,8 +46,8 @@ _PDF_IMAGE = re.compile(rb"/Subtype\s*/Image\b")
 _OTHER_FORMAT = re.compile("wrong magic number|Invalid DOC magic|Invalid OLE")
 _SHORT_FILE = re.compile(r"FAT has (\d{1,6}) entries, but file has only")
 _SECTOR_BYTES, _MAX_PADDING = 512, 1024 * 1024
-# Share of a file's time that recognition may use: what was read by then is kept.
-OCR_TIME_SHARE = 0.8
+# Share of a file's time after which no page is begun: a slow one still ends in the rest.
+OCR_TIME_SHARE = 0.6
 # Documents inside of each other that are taken from what the library returns.
 MAX_EMBEDDED_DEPTH = 3
 
