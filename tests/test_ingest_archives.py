@@ -171,6 +171,22 @@ def test_an_archive_that_gives_nothing_says_why(
     assert refused(small, tmp_path, name, content).code == code
 
 
+def test_what_came_before_the_damage_is_kept(small: ExtractorPool, tmp_path: Path) -> None:
+    whole = tarred({"a.txt": b"first words", "b.txt": b"second " * 3_000})
+    found = read(small, tmp_path, "a.tar", whole[:5_000])
+    assert [member.name for member in found.members] == ["a.txt"]
+    assert "`the rest` was left out (corrupt)" in found.warnings[-1]
+
+
+def test_damaged_archives_inside_do_not_count_as_depth(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    files = {f"{number}.zip": b"PK, but no archive" for number in range(3)}
+    files["z.zip"] = zipped({"deep.txt": b"deep words"})
+    found = read(small, tmp_path, "a.zip", zipped(files))
+    assert [member.name for member in found.members] == ["z.zip/deep.txt"]
+
+
 def test_a_damaged_member_is_left_out_and_named(small: ExtractorPool, tmp_path: Path) -> None:
     content = bytearray(zipped({"a.txt": b"first words", "b.txt": b"second words"}))
     content[35 + 8] ^= 0xFF  # in the packed bytes of the first

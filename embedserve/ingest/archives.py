@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO
@@ -66,6 +67,15 @@ class Allowance:
     def __post_init__(self) -> None:
         by_ratio = max(RATIO_FREE_BYTES, self.packed_bytes * self.limits.archive_ratio)
         self.most_bytes = min(self.limits.archive_bytes, by_ratio)
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """Count one more archive around what is read inside."""
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
 
     def count_member(self) -> None:
         """Note one more member; raise ExtractionError when there are too many."""

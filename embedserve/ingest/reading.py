@@ -28,6 +28,7 @@ from embedserve.ingest.rtf import read_rtf
 
 # Members of an archive that are named when they cannot be read.
 MAX_NAMED_MEMBERS = 8
+_REST = "the rest"
 _OCR_HINT = "Run OCR over it first, or set EMBEDSERVE_OCR_LANGUAGES."
 
 
@@ -51,7 +52,7 @@ class Reading:
             kind = _kind_of_nameless(content)
         read = self._by_kind(content, name, kind, allowance)
         if not _has_text(read):
-            raise _silence(content, kind)
+            raise _silence(content, kind, is_recognised=bool(self.limits.ocr_languages))
         return read
 
     def _by_kind(self, content: bytes, name: str, kind: FileKind, allowance: Allowance) -> Read:
@@ -102,9 +103,8 @@ class Reading:
                 f"It lies {allowance.depth} archives deep.",
                 "Unpack it beside it, or raise EMBEDSERVE_ARCHIVE_DEPTH.",
             )
-        allowance.depth += 1
-        inside, problems = self._members(archives.unpacked(content, name, allowance), allowance)
-        allowance.depth -= 1
+        with allowance.deeper():
+            inside, problems = self._members(archives.unpacked(content, name, allowance), allowance)
         if not inside:
             raise _nothing_inside(problems)
         return Read([], "markdown", warnings=_left_out(problems), inside=inside)
@@ -113,9 +113,8 @@ class Reading:
         read = replace(library.read_library(content, kind), inside=[], warnings=())
         if allowance.depth >= self.limits.archive_depth:
             return replace(read, warnings=("What is attached lies too deep to be read.",))
-        allowance.depth += 1
-        inside, problems = self._members(attachments(content, allowance), allowance)
-        allowance.depth -= 1
+        with allowance.deeper():
+            inside, problems = self._members(attachments(content, allowance), allowance)
         return replace(read, warnings=_left_out(problems), inside=inside)
 
     def _mbox(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
@@ -133,16 +132,21 @@ class Reading:
     ) -> tuple[list[NamedRead], list[tuple[str, ExtractionError]]]:
         inside: list[NamedRead] = []
         problems: list[tuple[str, ExtractionError]] = []
-        for member in members:
-            try:
-                inside += self._member(member, allowance)
-            except (OverAllowanceError, MemoryError):
-                raise
-            except ExtractionError as error:
-                problems.append((member.name, error))
-            except Exception as error:  # a member is a file: what breaks its reader costs it alone
-                message = f"{type(error).__name__}: {str(error)[:200]}"
-                problems.append((member.name, refusal("corrupt", message)))
+        try:
+            for member in members:
+                try:
+                    inside += self._member(member, allowance)
+                except (OverAllowanceError, MemoryError):
+                    raise
+                except ExtractionError as error:
+                    problems.append((member.name, error))
+                except Exception as error:  # a member is a file: what breaks its reader is its own
+                    message = f"{type(error).__name__}: {str(error)[:200]}"
+                    problems.append((member.name, refusal("corrupt", message)))
+        except OverAllowanceError:
+            raise
+        except ExtractionError as error:  # damaged from here on; what came before is kept
+            problems.append((_REST, error))
         return inside, problems
 
     def _member(self, member: Packed, allowance: Allowance) -> list[NamedRead]:
@@ -200,15 +204,19 @@ def _has_text(read: Read) -> bool:
     return any(any(map(str.isalnum, page.text)) for page in read.pages)
 
 
-def _silence(content: bytes, kind: FileKind) -> ExtractionError:
+def _silence(content: bytes, kind: FileKind, *, is_recognised: bool) -> ExtractionError:
     if formats.is_encrypted(content):
         return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
     if kind.mime == "application/pdf" and library.has_pictures(content):
+        if is_recognised:
+            return refusal("scanned", "Its pages are pictures in which OCR found no words.")
         return refusal("scanned", "Its pages are pictures without a text layer.", _OCR_HINT)
     return refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
 
 
 def _nothing_inside(problems: list[tuple[str, ExtractionError]]) -> ExtractionError:
+    if [name for name, _ in problems] == [_REST]:
+        return problems[0][1]
     codes = Counter(error.code for _, error in problems)
     if not codes:
         return refusal("no_text", "The archive holds no files.")
