@@ -140,6 +140,21 @@ class Settings(BaseSettings):
     """Bytes of one document; larger ones are reported as `too_large`."""
     max_text_chars: int = Field(default=50_000_000, ge=1)
     """Characters that one document may give; more is reported as `text_too_large`."""
+    max_nesting: int = Field(default=200, ge=10)
+    """Elements inside of each other in HTML and XML; deeper ones are reported as `too_nested`."""
+    archive_members: int = Field(default=10_000, ge=1)
+    """Files that one archive may hold, those of archives inside it included."""
+    archive_bytes: int = Field(default=512 * MIB, ge=1)
+    """Bytes that one archive may unpack to."""
+    archive_ratio: int = Field(default=200, ge=1)
+    """Times its own size that an archive over 4 MiB unpacked may unpack to."""
+    archive_depth: int = Field(default=3, ge=1)
+    """Archives inside of each other that are opened."""
+    ocr_languages: str = Field(default="", pattern=r"^([A-Za-z_]+(\+[A-Za-z_]+)*)?$")
+    """Languages that pages and pictures without text are read in by OCR, in Tesseract's names,
+    such as `eng+deu`; empty: no OCR."""
+    tessdata: Path | None = None
+    """Folder of Tesseract's languages (`eng.traineddata`); by default where systems keep it."""
     chroma_url: str | None = None
     """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
     chroma_timeout_s: float = Field(default=30, gt=0)

@@ -147,16 +147,30 @@ class PageSpan:
 
 
 @dataclass(frozen=True)
+class MemberSpan:
+    """Where a member of an archive, or a message of a mailbox, lies in the extracted text."""
+
+    name: str
+    kind: str
+    """As in `Extraction`."""
+    start: int
+    """Of the line `# name` above its text."""
+    end: int
+
+
+@dataclass(frozen=True)
 class Extraction:
     """The text of one file, as read from exactly the bytes that `sha256` names."""
 
     text: str
     kind: str
-    """`markdown`, `code` or `text`: how the text is to be cut."""
+    """How the text is to be cut: a row of `ingest.layouts.LAYOUTS`."""
     title: str
     sha256: str
     size_bytes: int
     pages: tuple[PageSpan, ...] = ()
+    members: tuple[MemberSpan, ...] = ()
+    """In order; none for what is one document."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed on the way, in words for the user."""
 
@@ -171,7 +185,10 @@ class Chunk:
     end: int
     page: int | None = None
     heading: tuple[str, ...] = ()
-    """Headings above the chunk, outermost first."""
+    """Headings above the chunk, or definitions around it, outermost first; last, the column names
+    (`| name | value |`) of the table whose rows the chunk begins with."""
+    line: int = 0
+    """On which the chunk starts, 1-based; it ends `text.count("\\n")` lines further down."""
 
 
 class TokenOffsets(Protocol):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
 from embedserve.services.workshop import Workshop
 from tests.candidate_tasks import MakeTask, tasks_of
 from tests.live import LiveServer, environment

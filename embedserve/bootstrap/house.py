@@ -19,7 +19,9 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import read_definitions
 from embedserve.services.health import HealthService
@@ -171,6 +173,13 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             memory_bytes=settings.extract_memory_bytes,
             max_file_bytes=settings.max_file_bytes,
             max_text_chars=settings.max_text_chars,
+            max_nesting=settings.max_nesting,
+            archive_members=settings.archive_members,
+            archive_bytes=settings.archive_bytes,
+            archive_ratio=settings.archive_ratio,
+            archive_depth=settings.archive_depth,
+            ocr_languages=settings.ocr_languages,
+            tessdata=language_folder(settings.ocr_languages, settings.tessdata),
         ),
     )
     stack.callback(extractors.close)

@@ -6,12 +6,15 @@ Enough of the grammar to cut well; not a parser. One pass over the lines, linear
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+
+from embedserve.ingest.outline import Definition
 
 MAX_HEADING_CHARS = 200
 
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
+_RULE = re.compile(r"[ \t]*\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*")
 _ANCHOR = re.compile(r"\s*\{[#.][^{}]{0,200}\}$")
 
 
@@ -32,10 +35,18 @@ class Section:
     heading: tuple[str, ...] = ()
     whole: tuple[Span, ...] = ()
     """Fences and tables: not to be cut when they fit."""
+    tables: tuple[Span, ...] = ()
+    """Those of `whole` that begin with a row of column names."""
+    outline: tuple[Definition, ...] = ()
+    """The definitions of source code."""
+    kind: str = "markdown"
+    """A row of `layouts.LAYOUTS`."""
 
 
 @dataclass(frozen=True)
-class _Heading:
+class Heading:
+    """A title with its lines, and how deep it is."""
+
     start: int
     end: int
     level: int
@@ -47,7 +58,7 @@ class _Reading:
     """Where the pass stands."""
 
     text: str
-    headings: list[_Heading] = field(default_factory=list)
+    headings: list[Heading] = field(default_factory=list)
     whole: deque[Span] = field(default_factory=deque)
     fence: str = ""
     fence_start: int = 0
@@ -69,7 +80,7 @@ def markdown_sections(text: str) -> list[Section]:
         reading.whole.append(Span(reading.fence_start, len(text)))
     elif reading.table_start >= 0:
         reading.whole.append(Span(reading.table_start, len(text)))
-    return _sections(text, reading)
+    return under_headings(text, reading.headings, reading.whole)
 
 
 def front_matter(text: str) -> str:
@@ -135,7 +146,7 @@ def _open_fence(reading: _Reading, span: Span, line: str) -> None:
     reading.paragraph.clear()
 
 
-def _heading(reading: _Reading, span: Span, line: str) -> _Heading | None:
+def _heading(reading: _Reading, span: Span, line: str) -> Heading | None:
     text = reading.text
     if span.end - span.start > 1000 or text.startswith(("    ", "\t"), span.start):
         return None
@@ -146,24 +157,24 @@ def _heading(reading: _Reading, span: Span, line: str) -> _Heading | None:
             return None
         title = title.strip()
         bare = title.rstrip("#")
-        return _Heading(span.start, span.end, level, bare if bare[-1:] in ("", " ") else title)
+        return Heading(span.start, span.end, level, bare if bare[-1:] in ("", " ") else title)
     # A one-line paragraph with a line of = or - under it; longer paragraphs are seldom meant so.
     if len(line) >= 2 and line[0] in "=-" and not line.strip(line[0]):
         above = reading.paragraph
         if len(above) == 1 and above[0].end == span.start:
             title = text[above[0].start : above[0].end].strip()
             if len(title) <= MAX_HEADING_CHARS and title[0] not in "-*+>=":
-                return _Heading(above[0].start, span.end, 1 if line[0] == "=" else 2, title)
+                return Heading(above[0].start, span.end, 1 if line[0] == "=" else 2, title)
     return None
 
 
-def _sections(text: str, reading: _Reading) -> list[Section]:
+def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> list[Section]:
+    """Return the sections between headings, each with the path to its own and its blocks."""
     sections: list[Section] = []
-    stack: list[_Heading] = []
-    headings = reading.headings
+    stack: list[Heading] = []
     first = headings[0].start if headings else len(text)
     if text[:first].strip():
-        sections.append(Section(0, 0, first, (), _within(reading.whole, 0, first)))
+        sections.append(_section(text, Section(0, 0, first), whole))
     open_start: int | None = None
     for number, heading in enumerate(headings):
         while stack and stack[-1].level >= heading.level:
@@ -177,9 +188,23 @@ def _sections(text: str, reading: _Reading) -> list[Section]:
             continue
         open_start = None
         path = tuple(title for title in (_plain(above.title) for above in stack) if title)
-        whole = _within(reading.whole, start, end)
-        sections.append(Section(start, min(heading.end, end), end, path, whole))
+        section = Section(start, min(heading.end, end), end, path)
+        sections.append(_section(text, section, whole))
     return sections
+
+
+def _section(text: str, bare: Section, whole: deque[Span]) -> Section:
+    kept = _within(whole, bare.start, bare.end)
+    tables = tuple(span for span in kept if _has_column_names(text, span))
+    return replace(bare, whole=kept, tables=tables)
+
+
+def _has_column_names(text: str, table: Span) -> bool:
+    second = text.find("\n", table.start, table.end) + 1
+    if not second or text[table.start : second].lstrip()[:1] != "|":
+        return False
+    end = text.find("\n", second, table.end)
+    return _RULE.fullmatch(text, second, end if end >= 0 else table.end) is not None
 
 
 def _within(spans: deque[Span], start: int, end: int) -> tuple[Span, ...]:

@@ -11,18 +11,19 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from embedserve.errors import ExtractionError
+from embedserve.ingest.limits import ExtractLimits, ReadLimits
 from embedserve.ingest.worker_process import (
     ReplyTooLongError,
     WorkerGoneError,
     WorkerProcess,
     name_of_signal,
 )
-from embedserve.types import Extraction, PageSpan
+from embedserve.types import Extraction, MemberSpan, PageSpan
 
 # Parsers leak; a fresh process now and then costs a third of a second.
 FILES_PER_WORKER = 200
@@ -30,16 +31,7 @@ FILES_PER_WORKER = 200
 REPLY_EXTRA_BYTES = 16 * 1024 * 1024
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
-
-
-@dataclass(frozen=True)
-class ExtractLimits:
-    """What one file may cost."""
-
-    timeout_s: float = 60.0
-    memory_bytes: int = 2048 * 1024 * 1024
-    max_file_bytes: int = 100 * 1024 * 1024
-    max_text_chars: int = 50_000_000
+_WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
 
 
 class ExtractorPool:
@@ -75,6 +67,7 @@ class ExtractorPool:
             sha256=reply["sha256"],
             size_bytes=reply["size_bytes"],
             pages=pages,
+            members=tuple(MemberSpan(*member) for member in reply["members"]),
             warnings=tuple(reply["warnings"]),
         )
 
@@ -101,9 +94,8 @@ class ExtractorPool:
         limits = self._limits
         request = {
             "name": path.name,
-            "max_bytes": limits.max_file_bytes,
-            "max_text_chars": limits.max_text_chars,
-            "cpu_s": limits.timeout_s * (os.cpu_count() or 1),
+            "limits": {name: getattr(limits, name) for name in _WATCHED_BY_WORKER},
+            "timeout_s": limits.timeout_s,
         }
         most = limits.max_text_chars * BYTES_PER_CHAR + REPLY_EXTRA_BYTES
         with self._borrowed() as worker:
@@ -140,7 +132,9 @@ class ExtractorPool:
 
     def _start(self) -> WorkerProcess:
         try:
-            worker = self._starter.submit(WorkerProcess, self._limits.memory_bytes).result()
+            limits = self._limits
+            started = self._starter.submit(WorkerProcess, limits.memory_bytes, limits.tessdata)
+            worker = started.result()
         except RuntimeError as error:
             raise _failure("shutting_down", Path("-")) from error
         except (OSError, WorkerGoneError) as error:
@@ -216,17 +210,20 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "shutting_down": ("The server is stopping.", "Run the job again."),
 }
+_AT_OPENING = {
+    *("not_found", "not_a_file", "permission_denied", "outside_root", "empty_file", "too_large")
+}
 _RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down"}
 
 
 def _failure(code: str, path: Path, reply: dict[str, Any] | None = None) -> ExtractionError:
     reply = reply or {}
     words, hint = _WORDS.get(code, ("", ""))
-    is_opening = code in ("not_found", "not_a_file", "permission_denied", "outside_root")
+    is_opening = "code" not in reply and code in _AT_OPENING
     return ExtractionError(
         code,
         f"Cannot read `{path}`: {reply.get('message') or words}",
-        stage="open" if is_opening or code in ("empty_file", "too_large") else "extract",
+        stage="open" if is_opening else "extract",
         hint=reply.get("hint") or hint,
         is_retryable=code in _RETRYABLE,
     )

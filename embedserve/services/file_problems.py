@@ -3,7 +3,7 @@
 from embedserve.errors import EmbedserveError, ExtractionError
 from embedserve.types import FileProblem, Outcome
 
-SKIPPED_CODES = frozenset({"empty_file", "no_text", "unsupported"})
+SKIPPED_CODES = frozenset({"empty_file", "no_text", "scanned", "encrypted", "unsupported"})
 
 
 def outcome_of(problem: FileProblem) -> Outcome:

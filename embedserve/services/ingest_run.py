@@ -222,6 +222,7 @@ class IngestRun:
             extraction.pages,
             self._encoder.offsets,
             max_tokens=self._budget.chunk,
+            members=extraction.members,
         )
         if not chunks:
             raise ExtractionError(

@@ -1,0 +1,255 @@
+"""Archives and mail: one document each, members below their names; bombs; damage."""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from email.message import EmailMessage
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedserve.errors import ExtractionError
+from embedserve.ingest.chunk import chunk
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
+from embedserve.types import Extraction
+
+MIB = 1024 * 1024
+FILES = {
+    "guide.md": b"# Guide\n\nHow to begin.",
+    "src/main.py": b"def main():\n    # no title\n    return 1",
+    "empty.txt": b"",
+    "picture.gif": b"GIF89a",
+    ".hidden": b"not read",
+    "__MACOSX/guide.md": b"not read",
+}
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[ExtractorPool]:
+    """Limits that small archives reach."""
+    limits = ExtractLimits(archive_members=20, archive_bytes=6 * MIB, archive_depth=2)
+    pool = ExtractorPool(1, limits)
+    yield pool
+    pool.close()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo("link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return made.getvalue()
+
+
+def read(pool: ExtractorPool, folder: Path, name: str, content: bytes) -> Extraction:
+    path = folder / name
+    path.write_bytes(content)
+    return pool.extract(path, folder)
+
+
+def refused(pool: ExtractorPool, folder: Path, name: str, content: bytes) -> ExtractionError:
+    with pytest.raises(ExtractionError) as caught:
+        read(pool, folder, name, content)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.zip", zipped(FILES)),
+        ("a.tar", tarred(FILES)),
+        ("a.tar.gz", gzip.compress(tarred(FILES))),
+        ("a.tgz", gzip.compress(tarred(FILES))),
+        ("a.tar.bz2", bz2.compress(tarred(FILES))),
+        ("a.tar.xz", lzma.compress(tarred(FILES))),
+        ("backup.2024", gzip.compress(tarred(FILES))),
+    ],
+)
+def test_members_stand_below_their_names(
+    small: ExtractorPool, tmp_path: Path, name: str, content: bytes
+) -> None:
+    found = read(small, tmp_path, name, content)
+    assert [(member.name, member.kind) for member in found.members] == [
+        ("guide.md", "markdown"),
+        ("src/main.py", "code"),
+    ]
+    guide, code = (found.text[member.start : member.end] for member in found.members)
+    assert guide == "# guide.md\n\n# Guide\n\nHow to begin."
+    assert code == "# src/main.py\n\n" + FILES["src/main.py"].decode()
+    assert "not read" not in found.text
+    assert [warning.partition(" ")[0] for warning in found.warnings] == [
+        "`empty.txt`",
+        "`picture.gif`",
+    ]
+    assert found.title == name.rpartition(".")[0]
+
+
+def test_one_compressed_file_is_read_by_the_name_inside(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    found = read(small, tmp_path, "notes.md.gz", gzip.compress(b"# Head\n\nWords."))
+    assert [(member.name, member.kind) for member in found.members] == [("notes.md", "markdown")]
+
+
+def test_archives_in_archives_are_opened_to_a_depth(small: ExtractorPool, tmp_path: Path) -> None:
+    inner = zipped({"deep.txt": b"deep words"})
+    found = read(small, tmp_path, "a.zip", zipped({"in.zip": inner}))
+    assert found.members[0].name == "in.zip/deep.txt"
+    twice = zipped({"one.txt": b"words", "out.zip": zipped({"in.zip": inner})})
+    found = read(small, tmp_path, "b.zip", twice)
+    assert [member.name for member in found.members] == ["one.txt"]
+    assert "too_nested" in found.warnings[0]
+
+
+def test_names_lead_nowhere(small: ExtractorPool, tmp_path: Path) -> None:
+    files = {"../../etc/passwd": b"words", "/abs\n# Title": b"more"}
+    found = read(small, tmp_path, "a.zip", zipped(files))
+    assert [member.name for member in found.members] == ["etc/passwd", "abs # Title"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "setting"),
+    [
+        ("ratio.zip", zipped({"a.txt": b" " * (5 * MIB)}), "ARCHIVE_RATIO"),
+        ("ratio.gz", gzip.compress(b" " * (5 * MIB)), "ARCHIVE_RATIO"),
+        (
+            "bytes.tar",
+            tarred({f"{number}.txt": b"x " * MIB for number in range(4)}),
+            "ARCHIVE_BYTES",
+        ),
+        ("many.zip", zipped({f"{number}.txt": b"word" for number in range(21)}), "ARCHIVE_MEMBERS"),
+        (
+            "nested.zip",
+            zipped({"in.zip": zipped({f"{number}.txt": b"w" for number in range(21)})}),
+            "ARCHIVE_MEMBERS",
+        ),
+    ],
+)
+def test_a_bomb_costs_itself(
+    small: ExtractorPool, tmp_path: Path, name: str, content: bytes, setting: str
+) -> None:
+    error = refused(small, tmp_path, name, content)
+    assert (error.code, error.stage, error.is_retryable) == ("too_large", "extract", False)
+    assert f"EMBEDSERVE_{setting}" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("cut.zip", zipped(FILES)[:100], "corrupt"),
+        ("cut.tar.gz", gzip.compress(tarred(FILES))[:200], "corrupt"),
+        ("no.zip", b"words, and no archive", "corrupt"),
+        ("void.zip", zipped({}), "no_text"),
+        ("void.tar", tarred({}), "no_text"),
+        ("pictures.zip", zipped({"a.gif": b"GIF89a", "b.gif": b"GIF89a"}), "unsupported"),
+    ],
+)
+def test_an_archive_that_gives_nothing_says_why(
+    small: ExtractorPool, tmp_path: Path, name: str, content: bytes, code: str
+) -> None:
+    assert refused(small, tmp_path, name, content).code == code
+
+
+def test_what_came_before_the_damage_is_kept(small: ExtractorPool, tmp_path: Path) -> None:
+    whole = tarred({"a.txt": b"first words", "b.txt": b"second " * 3_000})
+    found = read(small, tmp_path, "a.tar", whole[:5_000])
+    assert [member.name for member in found.members] == ["a.txt"]
+    assert "`the rest` was left out (corrupt)" in found.warnings[-1]
+
+
+def test_damaged_archives_inside_do_not_count_as_depth(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    files = {f"{number}.zip": b"PK, but no archive" for number in range(3)}
+    files["z.zip"] = zipped({"deep.txt": b"deep words"})
+    found = read(small, tmp_path, "a.zip", zipped(files))
+    assert [member.name for member in found.members] == ["z.zip/deep.txt"]
+
+
+def test_a_damaged_member_is_left_out_and_named(small: ExtractorPool, tmp_path: Path) -> None:
+    content = bytearray(zipped({"a.txt": b"first words", "b.txt": b"second words"}))
+    content[35 + 8] ^= 0xFF  # in the packed bytes of the first
+    found = read(small, tmp_path, "a.zip", bytes(content))
+    assert [member.name for member in found.members] == ["b.txt"]
+    assert found.warnings[0].startswith("`a.txt` was left out (corrupt)")
+
+
+# -- mail -------------------------------------------------------------------------------------
+
+
+def message(**attached: bytes) -> bytes:
+    made = EmailMessage()
+    made["Subject"] = "The report"
+    made.set_content("Words of the message.")
+    for name, content in attached.items():
+        name = name.replace("_", ".")
+        made.add_attachment(content, maintype="application", subtype="x", filename=name)
+    return made.as_bytes()
+
+
+def test_what_is_attached_to_a_message_is_read_below_it(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    content = message(note_md=b"# Head\n\nAttached.", in_zip=zipped({"a.txt": b"deep"}), x_gif=b"G")
+    found = read(small, tmp_path, "a.eml", content)
+    assert [member.name for member in found.members] == ["note.md", "in.zip/a.txt"]
+    own = found.text[: found.members[0].start]
+    assert "Words of the message." in own
+    assert found.title == "The report"
+    assert found.warnings[0].startswith("`x.gif` was left out (unsupported)")
+    chunks = chunk(found.text, found.kind, (), words, members=found.members)
+    assert [one.heading for one in chunks] == [(), ("note.md", "Head"), ("in.zip/a.txt",)]
+
+
+def test_messages_of_a_mailbox_stand_below_their_subjects(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    box = b"".join(b"From a@b Mon\n" + message(n_txt=b"more") + b"\n" for _ in range(2))
+    found = read(small, tmp_path, "a.mbox", box)
+    names = [member.name for member in found.members]
+    assert names == ["The report", "The report/n.txt"] * 2
+
+
+def test_a_mailbox_without_marks_is_one_message(small: ExtractorPool, tmp_path: Path) -> None:
+    found = read(small, tmp_path, "a.mbox", message())
+    assert [member.name for member in found.members] == ["The report"]
+
+
+def test_parts_in_parts_without_end_are_refused_by_name(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    deep = "".join(
+        f'Content-Type: multipart/mixed; boundary="{number}"\n\n--{number}\n'
+        for number in range(3_000)
+    )
+    assert refused(small, tmp_path, "a.eml", deep.encode()).code == "too_nested"
+    content = zipped({"a.eml": deep.encode(), "b.txt": b"words"})
+    assert [one.name for one in read(small, tmp_path, "a.zip", content).members] == ["b.txt"]
+
+
+def words(texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    return [
+        np.array([match.span() for match in re.finditer(r"\S+", text)], dtype=np.int64)
+        for text in texts
+    ]
