@@ -80,7 +80,7 @@ def doctor(  # noqa: PLR0913  # each parameter is an option of the command
     names = Names(
         model or settings.default_model,
         _address(url, settings),
-        key=key or _own_key(url, settings),
+        key=key or own_key(url, settings),
         reranker=reranker or "",
     )
     with _caller() as http:
@@ -117,7 +117,7 @@ def _address(url: str | None, settings: Settings) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def _own_key(url: str | None, settings: Settings) -> str:
+def own_key(url: str | None, settings: Settings) -> str:
     """Return the key of the settings for the home's own server; no other address is told it."""
     return settings.api_key.get_secret_value() if settings.api_key and url is None else ""
 
