@@ -108,6 +108,10 @@ class ConflictError(EmbedserveError):
     """The request contradicts what is stored already."""
 
 
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
+"""Ollama's words, its two blanks included: clients compare them."""
+
+
 class OverloadedError(EmbedserveError):
     """The queue is full; nothing of the request was done.
 

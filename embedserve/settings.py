@@ -5,7 +5,7 @@ variable is an error, so a typo never goes unnoticed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -190,9 +190,8 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _need_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if origin not in ("*", "null") and "://" not in origin:
-                raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
+        if origin := first_without_scheme(value):
+            raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
         return value
 
     @field_validator("upstream")
@@ -211,6 +210,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else None
+
+
+def first_without_scheme(origins: Iterable[str]) -> str | None:
+    """Return the first origin of pages that is none: it lacks `https://` or another scheme."""
+    bare = (one for one in origins if one not in ("*", "null") and "://" not in one)
+    return next(bare, None)
 
 
 def read_settings(

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from embedserve.api.body import parse_object
 from embedserve.errors import InputTooLongError, NotFiniteError, TooLargeError
 from embedserve.services.embedding import Embeddings, EmbeddingService, EmbedRequest
 from embedserve.services.per_item import embed_items
@@ -238,3 +239,21 @@ def test_tei_info_describes_the_default_model(server: LiveServer) -> None:
     assert (found["max_input_length"], found["auto_truncate"]) == (256, False)
     assert found["max_client_batch_size"] == 10_000
     assert found["max_concurrent_requests"] > 1
+
+
+def test_a_long_body_that_needs_a_second_reading_does_not_hold_up_others() -> None:
+    order = []
+
+    async def read() -> None:
+        body = b'{"input": "%s\\ud83d"}' % (b"a" * (1 << 20))
+        value = await parse_object(body)
+        order.append(value["input"][-1])
+
+    async def other() -> None:
+        order.append("other")
+
+    async def both() -> None:
+        await asyncio.gather(read(), other())
+
+    asyncio.run(both())
+    assert order == ["other", "\ufffd"]

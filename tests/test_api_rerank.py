@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from embedserve.engine.cache import VectorCache
 from embedserve.engine.scheduler import Scheduler
 from embedserve.services.embedding import EmbeddingService, EmbedLimits
 from embedserve.services.encoders import Encoders
+from embedserve.services.machine import Machine
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.reranking import RerankingService
@@ -66,9 +67,10 @@ def caller(
         EmbeddingService(encoders, cache, LIMITS, threads=1),
         RerankingService(encoders, cache, LIMITS, threads=1),
     )
-    services = engine_services(inference, cast(ModelLibrary, None), Metrics())
+    library = ModelLibrary(models, encoders, Machine("cpu", 1))
+    services = engine_services(inference, library, Metrics())
     yield Caller(services)
-    for part in (services.embedding, services.reranking, encoders, scheduler):
+    for part in (library, services.embedding, services.reranking, encoders, scheduler):
         part.close()
 
 
@@ -192,7 +194,8 @@ def test_errors_come_in_the_shape_of_the_dialect(caller: Caller) -> None:
         **dict.fromkeys(ROUTES, 400),
         "/rerank": 422,
     }
-    long = {**TEI, "texts": ["mill " * 100], "truncate": False}
+    long = {**TEI, "texts": ["mill " * 100]}  # TEI cuts nothing unless it is told to
+    assert caller.post("/rerank", {**long, "truncate": True}).status_code == 200
     assert caller.post("/rerank", long).status_code == 413
     many = caller.post("/v1/rerank", {**BODY, "documents": ["a"] * 21})
     assert (many.status_code, "at most 20" in many.json()["detail"]) == (413, True)
@@ -225,3 +228,11 @@ def test_routes_are_described(caller: Caller) -> None:
             in described["requestBody"]["content"]["application/json"]["schema"]["properties"]
         )
         assert "200" in described["responses"]
+
+
+def test_a_reranker_is_loaded_and_let_go_by_empty_requests(caller: Caller) -> None:
+    for keep_alive, reason in ((60, "load"), (0, "unload")):
+        reply = caller.post("/api/generate", {"model": "judge", "keep_alive": keep_alive})
+        assert (reply.status_code, reply.json()["done_reason"]) == (200, reason)
+        running = caller.get("/api/ps").json()["models"]
+        assert ("judge:latest" in [one["name"] for one in running]) is (reason == "load")

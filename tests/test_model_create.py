@@ -75,10 +75,13 @@ def test_prompts_go_in_front_of_texts_that_are_said_to_be_queries(app: TestClien
 
 
 def test_length_is_the_parents_at_most_and_that_is_said(app: TestClient) -> None:
-    said = create(app, "long", num_ctx=8192, temperature=0.1).json()
+    parameters = {"num_ctx": 8192, "temperature": 0.1}
+    body = {"model": "long", "from": NAME, "parameters": parameters, "stream": False}
+    said = app.post("/api/create", json={**body, "system": "Be brief.", "license": []}).json()
     assert said["status"] == "success"
     assert "`temperature`" in said["warnings"][0]
     assert said["warnings"][1] == "num_ctx stays at 256, the length of `all-minilm:latest`"
+    assert said["warnings"][2] == "left out, as this model does not chat: `system`"
     create(app, "short", num_ctx=64)
     cut = app.post("/api/embed", json={"model": "short", "input": "word " * 100})
     assert cut.headers["X-Truncated-Inputs"] == "0"

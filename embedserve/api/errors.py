@@ -12,7 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from embedserve import errors
+from embedserve.api import schema_parts
 from embedserve.api import tei_errors as tei
+from embedserve.api.schema_parts import Schema
 from embedserve.errors import EmbedserveError
 
 logger = logging.getLogger(__name__)
@@ -45,13 +47,15 @@ OPENAI_CODES: dict[type[EmbedserveError], str] = {
 
 
 @dataclass(frozen=True)
-class _Shape:
+class ErrorShape:
     """How the clients of a dialect want to be told of errors."""
 
     body: Callable[[int, str, EmbedserveError | None], dict[str, Any]]
     """Of the status, the message, and the error where it is a deliberate one."""
     status: Callable[[int, EmbedserveError | None], int]
     """What is of some status elsewhere."""
+    schema: Schema
+    """What the OpenAPI document says of such a body."""
     media_type: str = "application/json"
 
 
@@ -72,23 +76,34 @@ def _openai_body(status: int, message: str, error: EmbedserveError | None) -> di
     return {"error": told}
 
 
-NATIVE = _Shape(
+NATIVE = ErrorShape(
     lambda status, message, error: {"error": message},
     lambda status, error: status,
+    schema_parts.NATIVE_ERROR,
     "application/json; charset=utf-8",
 )
-OPENAI = _Shape(_openai_body, _told_to_wait)
-TEI = _Shape(lambda status, message, error: tei.body_of(status, message), tei.status_of)
+OPENAI = ErrorShape(_openai_body, _told_to_wait, schema_parts.OPENAI_ERROR)
+TEI = ErrorShape(
+    lambda status, message, error: tei.body_of(status, message),
+    tei.status_of,
+    schema_parts.TEI_ERROR,
+)
 
-SHAPES: Mapping[str, _Shape] = {
+SHAPES: Mapping[str, ErrorShape] = {
     "/embed": TEI,
     "/info": TEI,
     "/rerank": TEI,
     # Cohere's clients read `message`, Jina's `detail`; both call this one.
-    "/v1/rerank": _Shape(
-        lambda status, message, error: {"message": message, "detail": message}, _told_to_wait
+    "/v1/rerank": ErrorShape(
+        lambda status, message, error: {"message": message, "detail": message},
+        _told_to_wait,
+        schema_parts.COHERE_ERROR,
     ),
-    "/v2/rerank": _Shape(lambda status, message, error: {"message": message}, _told_to_wait),
+    "/v2/rerank": ErrorShape(
+        lambda status, message, error: {"message": message},
+        _told_to_wait,
+        schema_parts.COHERE_ERROR,
+    ),
 }
 """By path; others are OpenAI's under `/v1/`, and ours."""
 
@@ -118,7 +133,7 @@ def error_response(
     error: EmbedserveError | None = None,
 ) -> Response:
     """Return an error as the dialect of `path` writes it."""
-    shape = _shape_of(path)
+    shape = shape_of(path)
     status = shape.status(status, error)
     body = orjson.dumps(shape.body(status, message, error))
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
@@ -133,7 +148,8 @@ def respond(path: str, error: EmbedserveError) -> Response:
     return error_response(path, status, error.message, retry_after_s=retry_after_s, error=error)
 
 
-def _shape_of(path: str) -> _Shape:
+def shape_of(path: str) -> ErrorShape:
+    """Return how errors of a path are written."""
     return SHAPES.get(path) or (OPENAI if path.startswith("/v1/") else NATIVE)
 
 

@@ -2,26 +2,19 @@
 
 from typing import Any
 
+from embedserve import errors
+from embedserve.api.errors import shape_of, status_of
 from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.rerank_schemas import RERANK_SCHEMAS
 from embedserve.api.route_schemas import ROUTE_SCHEMAS
 from embedserve.api.schema_parts import (
-    COHERE_ERROR,
     NATIVE_ERROR,
-    OPENAI_ERROR,
     STATUSES,
-    TEI_ERROR,
-    Schema,
     given,
     refused,
 )
 from embedserve.api.scopes import OPEN, scope_of
 
-# Of paths that are told apart from OpenAI's under `/v1/`, and from ours.
-_ERRORS = {
-    **dict.fromkeys(("/embed", "/info", "/rerank"), TEI_ERROR),
-    **dict.fromkeys(("/v1/rerank", "/v2/rerank"), COHERE_ERROR),
-}
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
@@ -53,17 +46,12 @@ def _operation(told: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
     """Add what is answered before a route is reached: keys, foreign pages, too many requests."""
-    error = _error_of(path)
+    shape, busy = shape_of(path), errors.OverloadedError(errors.BUSY)
     guarded = {}
     for method, told in methods.items():
         statuses = "" if scope_of(method.upper(), path) == OPEN else "401"
         if method != "get":
-            statuses += " 503" if error is NATIVE_ERROR else " 429"
-        responses = {**refused(statuses, error), **told["responses"]}
+            statuses += f" {shape.status(status_of(busy), busy)}"
+        responses = {**refused(statuses, shape.schema), **told["responses"]}
         guarded[method] = {**told, "responses": dict(sorted(responses.items()))}
     return guarded
-
-
-def _error_of(path: str) -> Schema:
-    fallback = OPENAI_ERROR if path.startswith("/v1/") else NATIVE_ERROR
-    return _ERRORS.get(path, fallback)

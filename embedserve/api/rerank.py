@@ -114,7 +114,7 @@ def _read(
         query=query,
         documents=[_text(listed, at, one, rank_fields) for at, one in enumerate(documents)],
         model=fields.text("model"),
-        truncate=fields.flag("truncate", default=True),
+        truncate=fields.flag("truncate", default=listed != "texts"),
         max_document_tokens=_positive(fields, "max_tokens_per_doc"),
         keep_alive_s=seconds_of(fields.raw("keep_alive")),
         timeout_s=timeout_s,

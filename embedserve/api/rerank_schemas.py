@@ -42,6 +42,11 @@ _BODY = {
 _TEXTS = {
     "texts": STRINGS | {"minItems": 1, "description": "Instead of `documents`."},
     "return_text": FLAG,
+    "truncate": FLAG
+    | {
+        "description": "false: what does not fit beside the query is an error. "
+        "true unless it is said otherwise, with `texts` false."
+    },
 }
 _RESULTS = {
     "type": "array",

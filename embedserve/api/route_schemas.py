@@ -18,6 +18,7 @@ from embedserve.api.schema_parts import (
     TEXTS,
     TIME,
     WHOLE,
+    ZIP,
     Schema,
     given,
     refused,
@@ -93,6 +94,8 @@ def _stepwise(description: str) -> Schema:
     }
 
 
+_BYTES = {"type": "string", "format": "binary"}
+_LAST_LINE = "What is being done; the last line is the result, or an error."
 _LOADED = "The model was loaded, or let go."
 _PULL_FIELDS = {
     **_NAMED,
@@ -264,6 +267,22 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
     },
+    "/indexes/{name}/export": {
+        "get": _told(given("The archive.", _BYTES, ZIP), "404 409"),
+    },
+    "/indexes/import": {
+        "post": {
+            "responses": {
+                "201": given("The index was added.", OBJECT),
+                **refused("400 404 409 413 500"),
+            }
+        }
+    },
+    "/indexes/{name}/check": {
+        "post": _told(given(_LAST_LINE, TEXT, LINES), "400 404 413"),
+    },
+    "/indexes/{name}/rebuild": {"post": _told(given(_LAST_LINE, TEXT, LINES), "404")},
+    "/vacuum": {"post": _told(given(_LAST_LINE, TEXT, LINES))},
     "/jobs": {"get": _told(given("The jobs.", shape({"jobs": {"type": "array"}})), "400")},
     "/jobs/{job_id}": {"get": _told(given("The job.", OBJECT), "400 404")},
     "/jobs/{job_id}/cancel": {"post": _told(given("The job.", OBJECT), "404 409")},

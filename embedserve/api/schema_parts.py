@@ -41,6 +41,7 @@ TIMEOUT: Schema = {
 JSON = "application/json"
 PLAIN = "text/plain"
 LINES = "application/x-ndjson"
+ZIP = "application/zip"
 
 NATIVE_ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 OPENAI_ERROR: Schema = {

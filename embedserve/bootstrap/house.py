@@ -128,40 +128,40 @@ def _services(
         IndexTools(worker, roots, default_model=settings.default_model),
     )
     indexes.apply(definitions)
-    tools = IngestTools(
-        _extractors(settings, stack),
-        worker,
-        roots,
-        jobs=settings.ingest_jobs,
-        # More files than extractors: the engine stays busy while the next ones are read.
-        files_at_once=settings.extract_workers + 2,
-    )
     inference = open_inference(settings, engine, stack)
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
-        ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
+        ingestion=IngestionService(
+            catalog, indexes, engine.encoders, _ingest_tools(settings, worker, roots, stack)
+        ),
         search=SearchService(
-            catalog,
-            indexes,
-            vector_index,
-            worker,
-            engine.encoders,
+            *(catalog, indexes, vector_index, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
         ),
         checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
-            catalog,
-            indexes,
-            engine.encoders,
-            worker,
+            *(catalog, indexes, engine.encoders, worker),
             spool=(settings.home, settings.max_archive_bytes),
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
+    )
+
+
+def _ingest_tools(
+    settings: Settings, worker: IndexWorker, roots: AllowedRoots, stack: ExitStack
+) -> IngestTools:
+    return IngestTools(
+        _extractors(settings, stack),
+        worker,
+        roots,
+        jobs=settings.ingest_jobs,
+        # More files than extractors: the engine stays busy while the next ones are read.
+        files_at_once=settings.extract_workers + 2,
     )
 
 

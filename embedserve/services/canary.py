@@ -49,10 +49,12 @@ def check_canary(
     got = _vector(encoder, manifest.canary.text, timeout_s)
     cosine = closeness(got, stored)
     if not cosine >= CANARY_COSINE:  # also catches NaN
+        name = installed.name.display
+        anew = f", and create `{name}` anew" if manifest.parent else ""
         raise ModelError(
-            f"Model `{installed.name.display}` gives another vector than when it was installed "
-            f"(cosine {cosine:.5f} to its canary). It is not served. Run "
-            f"`embedserve pull {installed.name.display} --force` on this machine."
+            f"Model `{name}` gives another vector than when it was installed (cosine {cosine:.5f} "
+            "to its canary). It is not served. Run "
+            f"`embedserve pull {manifest.parent or name} --force` on this machine{anew}."
         )
     is_exact = got.tobytes() == stored.tobytes()
     cpu, version = cpu_class(), describe(encoder.spec.engine).version

@@ -66,6 +66,7 @@ class Encoders:
         self._residents = Residents(residency or Residency())
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
+        self._only_names: dict[ModelKind, str] = {}
         self._lock = Lock()
 
     def get(self, name: str, kind: ModelKind = "embedding") -> Encoder:
@@ -111,9 +112,17 @@ class Encoders:
 
         Raises InvalidRequestError when there is none, and when there are several.
         """
+        # Each request that names no model asks; manifests are read once after each refresh.
+        with self._lock:
+            seen, known = self._refreshes, self._only_names.get(kind)
+        if known:
+            return known
         models = {model.manifest.artefact: model.name.display for model in self._installed(kind)}
         names = sorted(models.values())
         if len(names) == 1:
+            with self._lock:
+                if seen == self._refreshes:
+                    self._only_names[kind] = names[0]
             return names[0]
         if not names:
             raise InvalidRequestError(
@@ -166,6 +175,7 @@ class Encoders:
         """
         with self._lock:
             self._refreshes += 1
+            self._only_names.clear()
             installed = {model.manifest.artefact for model in list_installed(self._models_folder)}
             self._residents.kept_artefact = self._artefact(self._default_model)
             found = {

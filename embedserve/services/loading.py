@@ -41,8 +41,8 @@ class ModelLoader:
 
     async def only_name(self) -> str:
         """Return the name of the only installed model of the kind; see `Encoders.only_name`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._encoders.only_name, self._kind)
+        # Not by the threads that load, which may all be busy for long.
+        return await asyncio.to_thread(self._encoders.only_name, self._kind)
 
     def close(self) -> None:
         """Load nothing more."""
