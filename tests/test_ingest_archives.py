@@ -6,6 +6,7 @@ import io
 import lzma
 import re
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
@@ -16,9 +17,13 @@ import pytest
 from numpy.typing import NDArray
 
 from embedserve.errors import ExtractionError
+from embedserve.ingest.archives import Packed
 from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
-from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.limits import ExtractLimits, ReadLimits
+from embedserve.ingest.members import read_members
+from embedserve.ingest.readers import NamedRead, Page, Read
+from embedserve.ingest.reading import Reading
 from embedserve.types import Extraction
 
 MIB = 1024 * 1024
@@ -195,6 +200,46 @@ def test_a_damaged_member_is_left_out_and_named(small: ExtractorPool, tmp_path: 
     assert found.warnings[0].startswith("`a.txt` was left out (corrupt)")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_packed_in_another_way_costs_itself(
+    small: ExtractorPool, tmp_path: Path, method: int
+) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.txt", b" " * (64 * MIB), compress_type=method)
+        archive.writestr("b.txt", b"second words")
+    found = read(small, tmp_path, "a.zip", made.getvalue())
+    assert [member.name for member in found.members] == ["b.txt"]
+    assert found.warnings[0].startswith("`a.txt` was left out (unsupported)")
+
+
+def test_what_was_read_in_time_is_kept_and_the_rest_is_said() -> None:
+    deadline = time.monotonic() + 0.3
+
+    def read_slowly(member: Packed) -> NamedRead:
+        if member.name == "2":
+            time.sleep(max(0.0, deadline - time.monotonic()) + 0.01)
+        return NamedRead(member.name, Read([Page(None, "words")], "text"))
+
+    found = read_members((Packed(str(number), b"x") for number in range(9)), read_slowly, deadline)
+    assert [one.name for one in found.inside] == ["0", "1", "2"]
+    assert found.warnings()[0].startswith("`the rest` was left out (timed_out)")
+
+
+def test_no_member_is_begun_when_the_time_is_used_up() -> None:
+    with pytest.raises(ExtractionError) as caught:
+        Reading(ReadLimits(), time.monotonic() - 1).read(zipped({"a.txt": b"words"}), "a.zip")
+    assert caught.value.code == "timed_out"
+
+
+def test_warnings_of_members_are_said_below_their_names(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    inner = zipped({"a.txt": b"words", "x.gif": b"GIF89a"})
+    found = read(small, tmp_path, "a.zip", zipped({"in.zip": inner}))
+    assert found.warnings[0].startswith("`in.zip`: `x.gif` was left out (unsupported)")
+
+
 # -- mail -------------------------------------------------------------------------------------
 
 
@@ -236,15 +281,46 @@ def test_a_mailbox_without_marks_is_one_message(small: ExtractorPool, tmp_path: 
     assert [member.name for member in found.members] == ["The report"]
 
 
+DEEP = "".join(
+    f'Content-Type: multipart/mixed; boundary="{number}"\n\n--{number}\n' for number in range(3_000)
+).encode()
+
+
+def test_a_damaged_message_costs_itself(small: ExtractorPool, tmp_path: Path) -> None:
+    messages = [message(), DEEP, message(n_txt=b"more")]
+    box = b"".join(b"From a@b Mon\n" + one + b"\n" for one in messages)
+    found = read(small, tmp_path, "a.mbox", box)
+    names = [member.name for member in found.members]
+    assert names == ["The report", "The report", "The report/n.txt"]
+    assert found.warnings[0].startswith("`Message 2` was left out (too_nested)")
+
+
+def test_what_is_attached_without_a_name_is_read_or_named(
+    small: ExtractorPool, tmp_path: Path
+) -> None:
+    forwarded = EmailMessage()
+    forwarded["Subject"] = "The first report"
+    forwarded.set_content("Words that were forwarded.")
+    forwarded.add_attachment(b"deep words", maintype="text", subtype="x", filename="deep.txt")
+    made = EmailMessage()
+    made.set_content("Own words.")
+    made.add_attachment(forwarded)
+    made.add_attachment("more words")
+    made.add_attachment(b"\x00\x01", maintype="application", subtype="x")
+    found = read(small, tmp_path, "a.eml", made.as_bytes())
+    assert [member.name for member in found.members] == ["deep.txt", "part 6 (text/plain)"]
+    own = found.text[: found.members[0].start]
+    assert own.count("Own words.") == own.count("Words that were forwarded.") == 1
+    assert [warning.partition(" was left out")[0] for warning in found.warnings] == [
+        "`part 7 (application/x)`"
+    ]
+
+
 def test_parts_in_parts_without_end_are_refused_by_name(
     small: ExtractorPool, tmp_path: Path
 ) -> None:
-    deep = "".join(
-        f'Content-Type: multipart/mixed; boundary="{number}"\n\n--{number}\n'
-        for number in range(3_000)
-    )
-    assert refused(small, tmp_path, "a.eml", deep.encode()).code == "too_nested"
-    content = zipped({"a.eml": deep.encode(), "b.txt": b"words"})
+    assert refused(small, tmp_path, "a.eml", DEEP).code == "too_nested"
+    content = zipped({"a.eml": DEEP, "b.txt": b"words"})
     assert [one.name for one in read(small, tmp_path, "a.zip", content).members] == ["b.txt"]
 
 
