@@ -24,6 +24,7 @@ from embedserve.ingest.limits import ExtractLimits
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import read_definitions
+from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
@@ -128,8 +129,10 @@ def _services(
         IndexTools(worker, roots, default_model=settings.default_model),
     )
     indexes.apply(definitions)
+    extractors = _extractors(settings, stack)
+    retry_after_change(catalog, extractors.identity)
     tools = IngestTools(
-        _extractors(settings, stack),
+        extractors,
         worker,
         roots,
         jobs=settings.ingest_jobs,

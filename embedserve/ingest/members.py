@@ -13,7 +13,7 @@ from embedserve.errors import ExtractionError
 from embedserve.ingest.archives import OverAllowanceError, Packed
 from embedserve.ingest.readers import NamedRead, Read, refusal
 
-# Members that are named when they cannot be read, and warnings of those that can.
+# Members that are named when they cannot be read.
 MAX_NAMED_MEMBERS = 8
 _REST = "the rest"
 
@@ -43,7 +43,7 @@ class Members:
         said = [f"`{name}` was left out ({error.code}): {error.message}" for name, error in named]
         if more := self.problems[MAX_NAMED_MEMBERS:]:
             said.append(f"{len(more)} more members were left out.")
-        return (*said, *self.notes[:MAX_NAMED_MEMBERS])
+        return (*said, *self.notes)
 
     def nothing(self) -> ExtractionError:
         """Make the error for a file of which no member gave text."""
