@@ -1,24 +1,23 @@
-"""Archives and mail: one document each, members below their names; bombs; damage."""
+"""Archives: one document each, members below their names; bombs; damage."""
 
 import bz2
 import gzip
 import io
 import lzma
-import re
 import tarfile
+import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from email.message import EmailMessage
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest.chunk import chunk
+from embedserve.ingest.archives import Packed
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.members import read_members
+from embedserve.ingest.readers import NamedRead, Page, Read
 from embedserve.types import Extraction
 
 MIB = 1024 * 1024
@@ -195,61 +194,53 @@ def test_a_damaged_member_is_left_out_and_named(small: ExtractorPool, tmp_path: 
     assert found.warnings[0].startswith("`a.txt` was left out (corrupt)")
 
 
-# -- mail -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_packed_in_another_way_costs_itself(
+    small: ExtractorPool, tmp_path: Path, method: int
+) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.txt", b" " * (64 * MIB), compress_type=method)
+        archive.writestr("b.txt", b"second words")
+    found = read(small, tmp_path, "a.zip", made.getvalue())
+    assert [member.name for member in found.members] == ["b.txt"]
+    assert found.warnings[0].startswith("`a.txt` was left out (unsupported)")
 
 
-def message(**attached: bytes) -> bytes:
-    made = EmailMessage()
-    made["Subject"] = "The report"
-    made.set_content("Words of the message.")
-    for name, content in attached.items():
-        name = name.replace("_", ".")
-        made.add_attachment(content, maintype="application", subtype="x", filename=name)
-    return made.as_bytes()
+def test_what_was_read_in_time_is_kept_and_the_rest_is_said() -> None:
+    deadline = time.monotonic() + 0.3
+
+    def read_slowly(member: Packed) -> NamedRead:
+        if member.name == "2":
+            time.sleep(max(0.0, deadline - time.monotonic()) + 0.01)
+        return NamedRead(member.name, Read([Page(None, "words")], "text"))
+
+    found = read_members((Packed(str(number), b"x") for number in range(9)), read_slowly, deadline)
+    assert [one.name for one in found.inside] == ["0", "1", "2"]
+    assert found.warnings()[0].startswith("`the rest` was left out (timed_out)")
 
 
-def test_what_is_attached_to_a_message_is_read_below_it(
+def test_an_archive_ends_in_time_with_what_it_has_by_then(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for number in range(60):
+            archive.writestr(f"{number}.xml", "<a>" + "<b>x</b>" * 60_000 + "</a>")
+    pool = ExtractorPool(1, ExtractLimits(timeout_s=2))
+    found = read(pool, tmp_path, "a.zip", made.getvalue())
+    pool.close()
+    assert 0 < len(found.members) < 60
+    assert found.warnings[0].startswith("`the rest` was left out (timed_out)")
+
+
+def test_warnings_of_members_are_said_below_their_names(
     small: ExtractorPool, tmp_path: Path
 ) -> None:
-    content = message(note_md=b"# Head\n\nAttached.", in_zip=zipped({"a.txt": b"deep"}), x_gif=b"G")
-    found = read(small, tmp_path, "a.eml", content)
-    assert [member.name for member in found.members] == ["note.md", "in.zip/a.txt"]
-    own = found.text[: found.members[0].start]
-    assert "Words of the message." in own
-    assert found.title == "The report"
-    assert found.warnings[0].startswith("`x.gif` was left out (unsupported)")
-    chunks = chunk(found.text, found.kind, (), words, members=found.members)
-    assert [one.heading for one in chunks] == [(), ("note.md", "Head"), ("in.zip/a.txt",)]
-
-
-def test_messages_of_a_mailbox_stand_below_their_subjects(
-    small: ExtractorPool, tmp_path: Path
-) -> None:
-    box = b"".join(b"From a@b Mon\n" + message(n_txt=b"more") + b"\n" for _ in range(2))
-    found = read(small, tmp_path, "a.mbox", box)
-    names = [member.name for member in found.members]
-    assert names == ["The report", "The report/n.txt"] * 2
-
-
-def test_a_mailbox_without_marks_is_one_message(small: ExtractorPool, tmp_path: Path) -> None:
-    found = read(small, tmp_path, "a.mbox", message())
-    assert [member.name for member in found.members] == ["The report"]
-
-
-def test_parts_in_parts_without_end_are_refused_by_name(
-    small: ExtractorPool, tmp_path: Path
-) -> None:
-    deep = "".join(
-        f'Content-Type: multipart/mixed; boundary="{number}"\n\n--{number}\n'
-        for number in range(3_000)
-    )
-    assert refused(small, tmp_path, "a.eml", deep.encode()).code == "too_nested"
-    content = zipped({"a.eml": deep.encode(), "b.txt": b"words"})
-    assert [one.name for one in read(small, tmp_path, "a.zip", content).members] == ["b.txt"]
-
-
-def words(texts: Sequence[str]) -> list[NDArray[np.int64]]:
-    return [
-        np.array([match.span() for match in re.finditer(r"\S+", text)], dtype=np.int64)
-        for text in texts
-    ]
+    inner = zipped({"a.txt": b"words", "x.gif": b"GIF89a"})
+    found = read(small, tmp_path, "a.zip", zipped({"in.zip": inner}))
+    assert found.warnings[0].startswith("`in.zip`: `x.gif` was left out (unsupported)")
+    found = read(small, tmp_path, "b.zip", zipped({f"{number}.zip": inner for number in range(6)}))
+    assert len(found.warnings) == 6
+    gifs = {f"{number}.gif": b"GIF89a" for number in range(7)}
+    inner = zipped({"a.txt": b"words", **gifs})
+    found = read(small, tmp_path, "c.zip", zipped({"in.zip": inner, **gifs}))
+    assert found.warnings[-1] == "5 more warnings were left out."

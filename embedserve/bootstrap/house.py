@@ -24,6 +24,7 @@ from embedserve.ingest.limits import ExtractLimits
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import read_definitions
+from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
@@ -128,6 +129,8 @@ def _services(
         IndexTools(worker, roots, default_model=settings.default_model),
     )
     indexes.apply(definitions)
+    extractors = _extractors(settings, stack)
+    retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
     return Services(
         embedding=inference.embedding,
@@ -135,7 +138,7 @@ def _services(
         models=engine.models,
         indexes=indexes,
         ingestion=IngestionService(
-            catalog, indexes, engine.encoders, _ingest_tools(settings, worker, roots, stack)
+            catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, roots)
         ),
         search=SearchService(
             *(catalog, indexes, vector_index, worker, engine.encoders),
@@ -153,10 +156,10 @@ def _services(
 
 
 def _ingest_tools(
-    settings: Settings, worker: IndexWorker, roots: AllowedRoots, stack: ExitStack
+    settings: Settings, extractors: ExtractorPool, worker: IndexWorker, roots: AllowedRoots
 ) -> IngestTools:
     return IngestTools(
-        _extractors(settings, stack),
+        extractors,
         worker,
         roots,
         jobs=settings.ingest_jobs,

@@ -26,6 +26,8 @@ MAX_NAME_CHARS = 200
 # A small file may well shrink to less than a two hundredth; bombs begin above.
 RATIO_FREE_BYTES = 4 * MIB
 _STEP_BYTES = MIB
+# Of the others the standard library unpacks a whole piece at a time, however much it becomes.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _BROKEN = (
@@ -148,11 +150,19 @@ def _zip_members(content: bytes, allowance: Allowance) -> Iterator[Packed]:
                 problem = refusal("encrypted", "It is encrypted.", "Pack it without a password.")
                 yield Packed(label(name), problem=problem)
                 continue
+            if info.compress_type not in _BOUNDED:
+                yield Packed(label(name), problem=_not_opened(info.compress_type))
+                continue
             try:
                 with archive.open(info) as file:
                     yield _packed(name, file, allowance.limits.max_file_bytes, allowance)
             except (*_BROKEN, RuntimeError) as error:
                 yield Packed(label(name), problem=refusal("corrupt", str(error)[:200]))
+
+
+def _not_opened(compress_type: int) -> ExtractionError:
+    message = f"It is packed by method {compress_type}, which is not opened; pack it with Deflate."
+    return refusal("unsupported", message)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

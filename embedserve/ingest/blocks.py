@@ -5,24 +5,22 @@ Enough of the grammar to cut well; not a parser. One pass over the lines, linear
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from embedserve.ingest.outline import Definition
+from embedserve.ingest.spans import Span, line_spans
 
 MAX_HEADING_CHARS = 200
+# Names of a path that are kept: more say little, and a hostile file would repeat a thousand of
+# them for each of its chunks.
+OUTER_NAMES, INNER_NAMES = 2, 4
 
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
+_ROW = re.compile(r"[ \t]*\|")
 _RULE = re.compile(r"[ \t]*\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*")
-_ANCHOR = re.compile(r"\s*\{[#.][^{}]{0,200}\}$")
-
-
-class Span(NamedTuple):
-    """Character offsets, end exclusive."""
-
-    start: int
-    end: int
+# Only from the first of several spaces on: from each of them it would look at all the rest.
+_ANCHOR = re.compile(r"(?<!\s)\s*\{[#.][^{}]{0,200}\}$")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def markdown_sections(text: str) -> list[Section]:
     """
     reading = _Reading(text)
     start = _front_matter_end(text)
-    for line in _lines(text, start):
+    for line in line_spans(text, start):
         _read_line(reading, line)
     if reading.fence:  # never closed: it runs to the end
         reading.whole.append(Span(reading.fence_start, len(text)))
@@ -96,13 +94,6 @@ def _front_matter_end(text: str) -> int:
     block = text[4:close] if close > 0 else ""
     # A rule above a paragraph looks the same, but has no `key:` on its first line.
     return close + 5 if re.match(r"[\w-]+:", block) else 0
-
-
-def _lines(text: str, start: int) -> Iterator[Span]:
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield Span(start, end)
-        start = end
 
 
 def _read_line(reading: _Reading, span: Span) -> None:
@@ -171,7 +162,7 @@ def _heading(reading: _Reading, span: Span, line: str) -> Heading | None:
 def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> list[Section]:
     """Return the sections between headings, each with the path to its own and its blocks."""
     sections: list[Section] = []
-    stack: list[Heading] = []
+    stack: list[_Above] = []
     first = headings[0].start if headings else len(text)
     if text[:first].strip():
         sections.append(_section(text, Section(0, 0, first), whole))
@@ -179,7 +170,7 @@ def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> li
     for number, heading in enumerate(headings):
         while stack and stack[-1].level >= heading.level:
             stack.pop()
-        stack.append(heading)
+        stack.append(_Above(heading.level, _plain(heading.title)))
         end = headings[number + 1].start if number + 1 < len(headings) else len(text)
         start = heading.start if open_start is None else open_start
         is_empty = not text[heading.end : end].strip()
@@ -187,10 +178,23 @@ def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> li
             open_start = start
             continue
         open_start = None
-        path = tuple(title for title in (_plain(above.title) for above in stack) if title)
+        path = short_path([above.title for above in stack if above.title])
         section = Section(start, min(heading.end, end), end, path)
         sections.append(_section(text, section, whole))
     return sections
+
+
+@dataclass(frozen=True)
+class _Above:
+    level: int
+    title: str
+
+
+def short_path(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the outermost and innermost of the names that lead to a place."""
+    if len(names) <= OUTER_NAMES + INNER_NAMES:
+        return tuple(names)
+    return (*names[:OUTER_NAMES], *names[-INNER_NAMES:])
 
 
 def _section(text: str, bare: Section, whole: deque[Span]) -> Section:
@@ -201,7 +205,7 @@ def _section(text: str, bare: Section, whole: deque[Span]) -> Section:
 
 def _has_column_names(text: str, table: Span) -> bool:
     second = text.find("\n", table.start, table.end) + 1
-    if not second or text[table.start : second].lstrip()[:1] != "|":
+    if not second or not _ROW.match(text, table.start):
         return False
     end = text.find("\n", second, table.end)
     return _RULE.fullmatch(text, second, end if end >= 0 else table.end) is not None

@@ -11,15 +11,18 @@ they are, so the sum holds; the few chunks that begin or end inside a word are m
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from embedserve.ingest.blocks import Section, Span
+from embedserve.ingest.blocks import Section, short_path
 from embedserve.ingest.cuts import part_spans
 from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
 from embedserve.ingest.sections import sections
+from embedserve.ingest.spans import Span
 from embedserve.types import Chunk, MemberSpan, PageSpan, TokenOffsets
 
 MAX_PREFIX_CHARS = 200
 MAX_COLUMNS_CHARS = 300
+# Where they are looked for; the cells may be padded with spaces.
+MAX_ROW_CHARS = 4_000
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
 # Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
@@ -35,7 +38,10 @@ def chunk(
     max_tokens: int = 128,
     members: Sequence[MemberSpan] = (),
 ) -> list[Chunk]:
-    """Cut `text` (of `Extraction.kind`) into chunks of at most `max_tokens` tokens each."""
+    """Cut `text` (of `Extraction.kind`) into chunks of at most `max_tokens` tokens each.
+
+    `offsets` is asked about every 131,072 characters; what it raises ends the work.
+    """
     places = _Places(text, pages)
     chunks: list[Chunk] = []
     for batch in batches(parts(text, sections(text, kind, members))):
@@ -85,13 +91,15 @@ class _Places:
         self._outline: tuple[Definition, ...] = ()
         self._next = 0
         self._open: list[Definition] = []
+        self._table, self._names = -1, ""
 
     def chunk(self, ordinal: int, span: Span, part: Section) -> Chunk:
         """Return the chunk with all that is known of its place."""
         text, (start, end) = self._text, span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
-        heading = (*part.heading, *self._definitions(span, part), *self._columns(start, part))
+        path = short_path([*part.heading, *self._definitions(span, part)])
+        heading = (*path, *self._columns(start, part))
         return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, self._line)
 
     def _page(self, start: int) -> int | None:
@@ -114,8 +122,10 @@ class _Places:
         if place < 0 or not part.tables[place].start < start < part.tables[place].end:
             return []
         top = part.tables[place].start
-        names = " ".join(self._text[top : self._text.index("\n", top)].split())
-        return [names[:MAX_COLUMNS_CHARS]]
+        if top != self._table:
+            row = self._text[top : top + MAX_ROW_CHARS].partition("\n")[0]
+            self._table, self._names = top, " ".join(row.split())[:MAX_COLUMNS_CHARS]
+        return [self._names]
 
 
 # -- finishing --------------------------------------------------------------------------------

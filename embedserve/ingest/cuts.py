@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.ingest.blocks import Section, Span
+from embedserve.ingest.blocks import Section
+from embedserve.ingest.spans import Span
 
 # A boundary that would leave the chunk emptier than this share is passed over for a weaker one.
 MIN_FILL = 0.25
@@ -20,7 +21,6 @@ MIN_FILL = 0.25
 LONG_TOKEN_CHARS, LONG_TOKEN_STEP = 32, 16
 
 _BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
-_TOP_LEVEL = re.compile(r"\n[ \t]*\n\s*^(?=[^\s)\]}])", re.MULTILINE)
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]*_]*\s+(?=[^\sa-z])|[。！？]\s*")  # noqa: RUF001
 _ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t])")
 _LINE = re.compile(r"\n+")
@@ -38,6 +38,8 @@ class _Measured:
 
     text: str
     body: int
+    content: int
+    """Where the first word behind the headings stands."""
     starts: Positions
     ends: Positions
     max_tokens: int
@@ -53,9 +55,12 @@ def part_spans(
     tokens = _split_long(tokens)
     spans: Iterable[Span] = [Span(0, part.end - part.start)]
     if len(tokens) > max_tokens:
+        body = part.body - part.start
+        below = text[part.body : part.end]
         measured = _Measured(
             text[part.start : part.end],
-            part.body - part.start,
+            body,
+            body + len(below) - len(below.lstrip()),
             tokens[:, 0],
             np.maximum.accumulate(tokens[:, 1]),
             max_tokens,
@@ -151,9 +156,14 @@ def _code_levels(
         if (not kept or span.start >= kept[-1].end) and _fits(part, span):
             kept.append(span)
     starts = np.array(sorted({span.start for span in definitions}), dtype=np.int64)
-    top = _ends(_TOP_LEVEL, part.text)
-    levels = [top, starts, _ends(_BLANK_LINE, part.text), lines, words]
+    blanks = _ends(_BLANK_LINE, part.text)
+    top = [place for place in blanks.tolist() if _is_top_level(part.text, place)]
+    levels = [np.array(top, dtype=np.int64), starts, blanks, lines, words]
     return [_outside(level, kept) for level in levels]
+
+
+def _is_top_level(text: str, place: int) -> bool:
+    return text[place - 1] == "\n" and text[place : place + 1] not in ("", ")", "]", "}")
 
 
 def _rows(text: str, lines: Positions, table: Span | None = None) -> Iterator[Span]:
@@ -165,8 +175,7 @@ def _rows(text: str, lines: Positions, table: Span | None = None) -> Iterator[Sp
 
 def _fits(part: _Measured, span: Span) -> bool:
     # Right below its heading a block has to share the budget with it.
-    is_first = not part.text[part.body : span.start].strip() and span.start >= part.body
-    start = 0 if is_first else span.start
+    start = 0 if part.body <= span.start <= part.content else span.start
     return part.tokens_between(start, span.end) <= part.max_tokens
 
 

@@ -3,6 +3,7 @@
 The parent opens each file and hands over the descriptor, so that a worker needs no file system.
 """
 
+import json
 import os
 import queue
 import signal
@@ -11,10 +12,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embedserve import __version__
 from embedserve.errors import ExtractionError
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
 from embedserve.ingest.worker_process import (
@@ -70,6 +73,12 @@ class ExtractorPool:
             members=tuple(MemberSpan(*member) for member in reply["members"]),
             warnings=tuple(reply["warnings"]),
         )
+
+    @property
+    def identity(self) -> str:
+        """What decides which files can be read: this release, its library, and the limits."""
+        versions = {"embedserve": __version__, "kreuzberg": version("kreuzberg")}
+        return json.dumps(versions | asdict(self._limits), sort_keys=True)
 
     def protections(self) -> tuple[str, ...]:
         """Name the parts of the jail that hold on this machine; see `jail`."""

@@ -98,8 +98,15 @@ def _extract(content: bytes, request: _Request) -> dict[str, Any]:
         "size_bytes": len(content),
         "pages": document.pages,
         "members": document.members,
-        "warnings": list(dict.fromkeys(read.warnings))[:MAX_WARNINGS],
+        "warnings": _few(list(dict.fromkeys(read.warnings))),
     }
+
+
+def _few(warnings: list[str]) -> list[str]:
+    if len(warnings) <= MAX_WARNINGS:
+        return warnings
+    kept = warnings[: MAX_WARNINGS - 1]
+    return [*kept, f"{len(warnings) - len(kept)} more warnings were left out."]
 
 
 if __name__ == "__main__":

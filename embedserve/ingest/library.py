@@ -48,6 +48,9 @@ _SHORT_FILE = re.compile(r"FAT has (\d{1,6}) entries, but file has only")
 _SECTOR_BYTES, _MAX_PADDING = 512, 1024 * 1024
 # Share of a file's time after which no page is begun: a slow one still ends in the rest.
 OCR_TIME_SHARE = 0.6
+_NOT_READ = "Attached and not read"
+OF_ATTACHMENTS = (_NOT_READ, "Failed to extract '")
+"""How the warnings of `read_library` begin that are about what is attached to a message."""
 # Documents inside of each other that are taken from what the library returns.
 MAX_EMBEDDED_DEPTH = 3
 
@@ -89,7 +92,7 @@ def read_library(content: bytes, kind: FileKind) -> Read:
     read = {one.name for one in inside}
     attached = [str(name) for name in result.metadata.get("attachments") or () if name not in read]
     if attached and not is_pdf:
-        warnings = (*warnings, f"Attached and not read: {', '.join(attached)[:500]}.")
+        warnings = (*warnings, f"{_NOT_READ}: {', '.join(attached)[:500]}.")
     return Read(pages, kind.kind, title, warnings, inside)
 
 

@@ -10,17 +10,26 @@ from embedserve.ingest.archives import Allowance, Packed, label
 
 
 def attachments(content: bytes, allowance: Allowance) -> Iterator[Packed]:
-    """Yield the attached files of a message; raise ExtractionError over the limits of archives."""
+    """Yield the attached files of a message; raise ExtractionError over the limits of archives.
+
+    The words of a message that is attached stand in the text of the library; what is attached to
+    it in turn comes with the rest.
+    """
     message = BytesParser(policy=email.policy.default).parsebytes(content)
-    for part in message.walk():
+    for number, part in enumerate(message.walk()):
         name = part.get_filename()
-        if not name or part.is_multipart() or _is_shown_picture(part):
+        if part.is_multipart() or _is_shown_picture(part) or (not name and _is_body(part)):
             continue
         allowance.count_member()
         attached = part.get_payload(decode=True)
         if isinstance(attached, bytes):
             allowance.count_bytes(len(attached))
-            yield Packed(label(name), attached)
+            yield Packed(label(name or f"part {number} ({part.get_content_type()})"), attached)
+
+
+def _is_body(part: Message | EmailMessage) -> bool:
+    is_attached = part.get_content_disposition() == "attachment"
+    return part.get_content_maintype() == "text" and not is_attached
 
 
 def _is_shown_picture(part: Message | EmailMessage) -> bool:

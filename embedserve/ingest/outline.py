@@ -5,8 +5,9 @@ text. Linear in the text.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from embedserve.ingest.spans import line_spans
 
 MAX_TITLE_CHARS = 120
 MAX_LINE_CHARS = 1000
@@ -18,7 +19,10 @@ _KEYWORD = re.compile(
     r"|namespace|protocol|extension|object|record|proc|macro_rules!|defmodule|defp?|type|contract"
     r"|CREATE\s+\w+|create\s+\w+)\b(?=[\s(<*{])"
 )
-_ARROW = re.compile(r"(?:export\s+)?(?:const|let|var)\s+\w+\s*=\s*(?:async\s*)?\(?[^;]*=>\s*[{(]")
+# Nothing is given back by `*+`: in a line of spaces each of them would be tried.
+_ARROW = re.compile(
+    r"(?:export\s+)?(?:const|let|var)\s+\w+\s*=\s*+(?:async\s*+)?+\(?+[^;]*=>\s*+[{(]"
+)
 _NOT_DEFINED = re.compile(
     r"(?:if|else|elif|for|while|switch|match|return|catch|do|new|throw|try|with|case|yield|await"
     r"|from|import|use|include|require|package|echo|print|printf|assert|raise|del"
@@ -54,7 +58,7 @@ def definitions(text: str) -> list[Definition]:
     above = -1  # where the comments and decorators that precede this line begin
     above_indent = 0
     end_of_code = 0
-    for start, end in _lines(text):
+    for start, end in line_spans(text):
         line = text[start : min(end, start + MAX_LINE_CHARS)].rstrip()
         bare = line.lstrip()
         if not bare:
@@ -78,14 +82,6 @@ def definitions(text: str) -> list[Definition]:
     while stack:
         found.append(_closed(stack.pop(), end_of_code))
     return sorted(found, key=lambda one: (one.line, -one.end))
-
-
-def _lines(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield start, end
-        start = end
 
 
 def _is_definition(bare: str, indent: int) -> bool:

@@ -4,7 +4,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from embedserve.ingest.blocks import Section, Span
+from embedserve.ingest.blocks import Section
+from embedserve.ingest.spans import Span
 
 MAX_PART_CHARS = 32_768
 """What is tokenized in one piece; bounds memory, and keeps a text without spaces linear."""
@@ -39,13 +40,20 @@ def _part_end(text: str, start: int, whole: Sequence[Span]) -> int:
 def _clip(section: Section, start: int, end: int) -> Section:
     if (start, end) == (section.start, section.end):
         return section
-    first = bisect_right(section.whole, start, key=lambda span: span.end)
-    last = bisect_right(section.whole, end - 1, key=lambda span: span.start)
     whole = tuple(
-        Span(max(span.start, start), min(span.end, end)) for span in section.whole[first:last]
+        Span(max(span.start, start), min(span.end, end))
+        for span in _touching(section.whole, start, end)
     )
+    # Not clipped: their column names stand where they begin, be it in another part.
+    tables = _touching(section.tables, start, end)
     body = min(max(section.body, start), end)
-    return replace(section, start=start, body=body, end=end, whole=whole)
+    return replace(section, start=start, body=body, end=end, whole=whole, tables=tables)
+
+
+def _touching(spans: tuple[Span, ...], start: int, end: int) -> tuple[Span, ...]:
+    first = bisect_right(spans, start, key=lambda span: span.end)
+    last = bisect_right(spans, end - 1, key=lambda span: span.start)
+    return spans[first:last]
 
 
 def batches(parts: Iterable[Section]) -> Iterator[list[Section]]:

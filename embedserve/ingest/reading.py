@@ -4,16 +4,17 @@ Runs in the worker only.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from embedserve.errors import ExtractionError
 from embedserve.ingest import archives, decode, formats, library
-from embedserve.ingest.archives import Allowance, OverAllowanceError, Packed
+from embedserve.ingest.archives import Allowance, Packed
 from embedserve.ingest.kinds import FileKind, kind_of, unsupported_hint
 from embedserve.ingest.limits import ReadLimits
 from embedserve.ingest.mail import attachments
+from embedserve.ingest.members import Members, has_text, read_members
 from embedserve.ingest.readers import (
     ENCRYPTED_HINT,
     NamedRead,
@@ -26,9 +27,6 @@ from embedserve.ingest.readers import (
 )
 from embedserve.ingest.rtf import read_rtf
 
-# Members of an archive that are named when they cannot be read.
-MAX_NAMED_MEMBERS = 8
-_REST = "the rest"
 _OCR_HINT = "Run OCR over it first, or set EMBEDSERVE_OCR_LANGUAGES."
 
 
@@ -51,7 +49,7 @@ class Reading:
                 raise refusal("unsupported", "Its format is not read.", hint)
             kind = _kind_of_nameless(content)
         read = self._by_kind(content, name, kind, allowance)
-        if not _has_text(read):
+        if not has_text(read):
             raise _silence(content, kind, is_recognised=bool(self.limits.ocr_languages))
         return read
 
@@ -103,59 +101,48 @@ class Reading:
                 f"It lies {allowance.depth} archives deep.",
                 "Unpack it beside it, or raise EMBEDSERVE_ARCHIVE_DEPTH.",
             )
-        with allowance.deeper():
-            inside, problems = self._members(archives.unpacked(content, name, allowance), allowance)
-        if not inside:
-            raise _nothing_inside(problems)
-        return Read([], "markdown", warnings=_left_out(problems), inside=inside)
+        members = self._members(archives.unpacked(content, name, allowance), allowance)
+        if not members.inside:
+            raise members.nothing()
+        return Read([], "markdown", warnings=members.warnings(), inside=members.inside)
 
     def _mail(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
-        read = replace(library.read_library(content, kind), inside=[], warnings=())
+        read = library.read_library(content, kind)
+        # What is attached is read here, whatever the library made of it.
+        warnings = [one for one in read.warnings if not one.startswith(library.OF_ATTACHMENTS)]
         if allowance.depth >= self.limits.archive_depth:
-            return replace(read, warnings=("What is attached lies too deep to be read.",))
-        with allowance.deeper():
-            inside, problems = self._members(attachments(content, allowance), allowance)
-        return replace(read, warnings=_left_out(problems), inside=inside)
+            warnings.append("What is attached lies too deep to be read.")
+            return replace(read, inside=[], warnings=tuple(warnings))
+        members = self._members(attachments(content, allowance), allowance)
+        if members.rest and members.rest.error.code == "too_nested":
+            raise members.rest.error  # the library takes such a message for one long text
+        read = replace(read, inside=members.inside, warnings=(*warnings, *members.warnings()))
+        if not has_text(read) and (members.problems or members.rest):
+            raise members.nothing()
+        return read
 
     def _mbox(self, content: bytes, kind: FileKind, allowance: Allowance) -> Read:
-        inside: list[NamedRead] = []
-        warnings: list[str] = []
-        for number, message in enumerate(formats.mbox_messages(content), start=1):
-            read = self._mail(message, kind, allowance)
-            warnings += read.warnings
-            if _has_text(read):
-                inside += _named(archives.label(read.title or f"Message {number}"), read)
-        return Read([], kind.kind, warnings=tuple(warnings), inside=inside)
+        messages = (
+            Packed(f"Message {number}", message)
+            for number, message in enumerate(formats.mbox_messages(content), start=1)
+        )
+        members = read_members(messages, partial(self._message, kind, allowance), self.deadline)
+        if not members.inside:
+            raise members.nothing()
+        return Read([], kind.kind, warnings=members.warnings(), inside=members.inside)
 
-    def _members(
-        self, members: Iterator[Packed], allowance: Allowance
-    ) -> tuple[list[NamedRead], list[tuple[str, ExtractionError]]]:
-        inside: list[NamedRead] = []
-        problems: list[tuple[str, ExtractionError]] = []
-        try:
-            for member in members:
-                try:
-                    inside += self._member(member, allowance)
-                except (OverAllowanceError, MemoryError):
-                    raise
-                except ExtractionError as error:
-                    problems.append((member.name, error))
-                except Exception as error:  # a member is a file: what breaks its reader is its own
-                    message = f"{type(error).__name__}: {str(error)[:200]}"
-                    problems.append((member.name, refusal("corrupt", message)))
-        except OverAllowanceError:
-            raise
-        except ExtractionError as error:  # damaged from here on; what came before is kept
-            problems.append((_REST, error))
-        return inside, problems
+    def _message(self, kind: FileKind, allowance: Allowance, member: Packed) -> NamedRead:
+        read = self._mail(member.content, kind, allowance)
+        if not has_text(read):
+            raise _silence(member.content, kind, is_recognised=False)
+        return NamedRead(archives.label(read.title or member.name), read)
 
-    def _member(self, member: Packed, allowance: Allowance) -> list[NamedRead]:
-        if member.problem is not None:
-            raise member.problem
-        if not member.content:
-            raise refusal("empty_file", "It has 0 bytes.")
-        read = self._read(member.content, member.name, allowance)
-        return _named(member.name, read)
+    def _members(self, members: Iterator[Packed], allowance: Allowance) -> Members:
+        with allowance.deeper():
+            return read_members(members, partial(self._member, allowance), self.deadline)
+
+    def _member(self, allowance: Allowance, member: Packed) -> NamedRead:
+        return NamedRead(member.name, self._read(member.content, member.name, allowance))
 
 
 def deadline_of(timeout_s: float) -> float:
@@ -187,21 +174,8 @@ def _read_html(content: bytes, kind: FileKind, max_nesting: int) -> Read:
     return Read(read.pages, read.kind, page.title, decoded.warnings if decoded else ())
 
 
-def _named(name: str, read: Read) -> list[NamedRead]:
-    """Return a member and those inside it, side by side, each by its path."""
-    own = [NamedRead(name, replace(read, inside=[]))] if read.pages else []
-    return own + [NamedRead(f"{name}/{one.name}", one.read) for one in read.inside]
-
-
 def _blank(pages: list[Page]) -> int:
     return sum(not page.text.strip() for page in pages)
-
-
-def _has_text(read: Read) -> bool:
-    if read.inside:
-        return True
-    # Rules and bullets alone are no text.
-    return any(any(map(str.isalnum, page.text)) for page in read.pages)
 
 
 def _silence(content: bytes, kind: FileKind, *, is_recognised: bool) -> ExtractionError:
@@ -212,23 +186,3 @@ def _silence(content: bytes, kind: FileKind, *, is_recognised: bool) -> Extracti
             return refusal("scanned", "Its pages are pictures in which OCR found no words.")
         return refusal("scanned", "Its pages are pictures without a text layer.", _OCR_HINT)
     return refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
-
-
-def _nothing_inside(problems: list[tuple[str, ExtractionError]]) -> ExtractionError:
-    if [name for name, _ in problems] == [_REST]:
-        return problems[0][1]
-    codes = Counter(error.code for _, error in problems)
-    if not codes:
-        return refusal("no_text", "The archive holds no files.")
-    code = next(iter(codes)) if len(codes) == 1 else "no_text"
-    hint = problems[0][1].hint if len(codes) == 1 else ""
-    return refusal(code, "No member can be read. " + " ".join(_left_out(problems)), hint)
-
-
-def _left_out(problems: list[tuple[str, ExtractionError]]) -> tuple[str, ...]:
-    named = [
-        f"`{name}` was left out ({error.code}): {error.message}"
-        for name, error in problems[:MAX_NAMED_MEMBERS]
-    ]
-    more = len(problems) - len(named)
-    return (*named, f"{more} more members were left out.") if more else tuple(named)

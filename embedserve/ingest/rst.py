@@ -7,7 +7,8 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from embedserve.ingest.blocks import MAX_HEADING_CHARS, Heading, Section, Span, under_headings
+from embedserve.ingest.blocks import MAX_HEADING_CHARS, Heading, Section, under_headings
+from embedserve.ingest.spans import Span, line_spans
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}$")
 _MAX_LINE = 1000
@@ -15,16 +16,8 @@ _MAX_LINE = 1000
 
 def rst_sections(text: str) -> list[Section]:
     """Split reStructuredText at its titles; literal blocks and tables are kept whole."""
-    lines = list(_lines(text))
+    lines = list(line_spans(text))
     return under_headings(text, list(_headings(text, lines)), deque(_blocks(text, lines)))
-
-
-def _lines(text: str) -> Iterator[Span]:
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield Span(start, end)
-        start = end
 
 
 def _line(text: str, span: Span) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from embedserve.ingest.blocks import Section, Span
+from embedserve.ingest.blocks import Section
 from embedserve.ingest.layouts import LAYOUTS
 from embedserve.ingest.outline import Definition
+from embedserve.ingest.spans import Span
 from embedserve.types import MemberSpan
 
 

@@ -7,7 +7,7 @@ the vector index in the transaction that makes it.
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -110,6 +110,20 @@ class Documents:
                 "DELETE FROM documents WHERE index_id = ? AND path = ?", (index.id, path)
             )
             write_file_result(connection, job_id, FileResult(path, "deleted"))
+
+    def retry_problems(self, stages: Collection[str]) -> int:
+        """Let the next job of each index read again what failed for good in one of these stages.
+
+        Returns how many files that are.
+        """
+        marks = ", ".join("?" * len(stages))
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE documents SET problem_is_retryable = 1"
+                f" WHERE problem_is_retryable = 0 AND problem_stage IN ({marks})",
+                tuple(stages),
+            )
+            return changed.rowcount
 
     def touch(self, index: Index, path: str, *, mtime_ns: int, size_bytes: int) -> None:
         """Note new file times for bytes that are still the same."""
