@@ -136,7 +136,9 @@ def test_pairs_are_cut_as_sentence_transformers_cuts_them(
         length = len(reference.encode(query, add_special_tokens=False).ids)
         if length > room // 2:
             continue  # there the longest goes first, and a query is not cut here
-        [pair] = ours.tokenize_pairs(query, [text], MAX_TOKENS, max_text_tokens=None)
+        [pair] = ours.tokenize_pairs(
+            ours.tokenize_query(query, MAX_TOKENS), [text], MAX_TOKENS, max_text_tokens=None
+        )
         expected = reference.encode(query, text)
         assert pair.ids.tolist() == expected.ids
         assert pair.is_truncated == bool(expected.overflowing)
@@ -152,8 +154,9 @@ def test_a_long_query_stays_whole_and_one_that_fills_the_model_is_refused(
     tokenizer.no_truncation()
     words = [word for word in WORDS if len(tokenizer.encode(word).ids) == 3]
     query = " ".join((words * 60)[: MAX_TOKENS - 4])
-    [pair] = ModelTokenizer(path).tokenize_pairs(
-        query, ["mill mill"], MAX_TOKENS, max_text_tokens=None
+    ours = ModelTokenizer(path)
+    [pair] = ours.tokenize_pairs(
+        ours.tokenize_query(query, MAX_TOKENS), ["mill mill"], MAX_TOKENS, max_text_tokens=None
     )
     assert pair.ids[: MAX_TOKENS - 3].tolist() == tokenizer.encode(query).ids[:-1]
     assert (len(pair.ids), pair.is_truncated) == (MAX_TOKENS, True)
