@@ -210,6 +210,8 @@ def test_limits_are_those_of_embedding(encoders: Encoders) -> None:
     service = RerankingService(encoders, VectorCache(0), limits(max_text_bytes=600), threads=1)
     with pytest.raises(TooLargeError, match="Text 1 has more than 600 bytes"):
         logits(service, "bert:onnxruntime", QUERY, ["a", "b" * 601])
+    with pytest.raises(TooLargeError, match=r"The query has more than 600 bytes.*MAX_TEXT_BYTES"):
+        logits(service, "bert:onnxruntime", "b" * 601, ["a"])
     with pytest.raises(DeadlineError, match=r"within 1e-09 s"):
         asyncio.run(service.rank(RerankRequest(QUERY, ["a"], "bert:onnxruntime", timeout_s=1e-9)))
     service.close()
