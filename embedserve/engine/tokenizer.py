@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ _READ_MORE = 4
 MOST_CHARS = 1_000_000
 
 _MOST_IDS = 2**32
+# Numbers that are made an array in one go, some milliseconds.
+_PIECE = 20_000
 
 # Where a text may be cut without another token behind the cut: no tokenizer joins words across it,
 # and a run of spaces stays whole.
@@ -145,7 +147,7 @@ class ModelTokenizer:
         # Of the two the fast one knows no offsets. Both let other threads run, unlike `encode`.
         batch = self._tokenizer.encode_batch if with_offsets else self._tokenizer.encode_batch_fast
         [found] = batch([text], add_special_tokens=with_special)
-        ids = np.array(found.ids, dtype=np.int32)
+        ids = _array(found.ids, np.int32)
         return TokenSpans(ids, _spans(found, np.int32) if with_offsets else None)
 
     def write(self, ids: Sequence[int], *, without_special: bool) -> str:
@@ -214,7 +216,13 @@ def _joined(start: Sequence[int], body: _Body, end: Sequence[int]) -> TokenizedT
 
 def _spans(encoding: Encoding, dtype: type[T]) -> NDArray[T]:
     """Return where each token lies: (tokens, 2) characters from and to."""
-    return np.array(encoding.offsets, dtype=dtype).reshape(-1, 2)
+    return _array(encoding.offsets, dtype).reshape(-1, 2)
+
+
+def _array(values: list[Any], dtype: type[T]) -> NDArray[T]:
+    """Return an array of numbers or pairs, made piece by piece: other threads run in between."""
+    pieces = range(0, max(len(values), 1), _PIECE)
+    return np.concatenate([np.array(values[first : first + _PIECE], dtype) for first in pieces])
 
 
 def _special_tokens(sample: Encoding, *, texts: int) -> list[list[int]]:

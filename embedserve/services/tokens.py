@@ -10,8 +10,6 @@ from embedserve.services.loading import ModelLoader
 from embedserve.services.rows import refuse_too_many
 from embedserve.services.tokenizing import TEXT_CHARS, TokenizerPool
 
-# What one request is answered with at most: some 50 MB while it is under way.
-MOST_READ_CHARS = 4 * MOST_CHARS
 MOST_WRITTEN_IDS = 1_000_000
 # What an id costs to look up and decode, in characters that are tokenized.
 _ID_CHARS = 4
@@ -85,18 +83,11 @@ class TokenService:
 
 
 def _refuse_too_long(texts: Sequence[str]) -> None:
-    wrong = [i for i, text in enumerate(texts) if len(text) > MOST_CHARS]
-    if wrong:
-        raise TooLargeError(
-            f"Text {wrong[0]} has more than {MOST_CHARS} characters, the most that is read of "
-            "any text. Send it in parts.",
-            positions=wrong,
-        )
     chars = sum(map(len, texts))
-    if chars > MOST_READ_CHARS:
+    if chars > MOST_CHARS:
         raise TooLargeError(
-            f"The texts have {chars} characters; at most {MOST_READ_CHARS} are tokenized for one "
-            f"request. {_IN_PARTS}"
+            f"The texts have {chars} characters; at most {MOST_CHARS} characters are tokenized for "
+            f"one request. {_IN_PARTS}"
         )
 
 
