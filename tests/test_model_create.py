@@ -95,6 +95,7 @@ def test_length_is_the_parents_at_most_and_that_is_said(app: TestClient) -> None
         ({"parameters": {"num_ctx": "64"}}, 400, "`num_ctx` must be a whole number from 64 on"),
         ({"parameters": {"num_ctx": 63}}, 400, "`num_ctx` must be a whole number from 64 on"),
         ({"parameters": {"query_prompt": 1}}, 400, "`query_prompt` must be a string"),
+        ({"parameters": {"query_prompt": "a" * 2001}}, 400, "has 2001 characters; 2000 are"),
         ({"parameters": {"input_type": "poem"}}, 400, "must be `query` or `document`"),
         ({"parameters": []}, 400, "`parameters` must be an object"),
         ({"files": {"a": "b"}}, 400, "`files` is not possible here"),

@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,14 @@ import pytest
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import DeadlineError, ModelNotFoundError, OverloadedError, TooLargeError
+from embedserve.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    TooLargeError,
+)
+from embedserve.services.admission import forecast
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
 from embedserve.services.encoders import Encoders
 from embedserve.services.tokenizing import ON_LOOP_CHARS, TURN_CHARS
@@ -223,6 +231,25 @@ def test_short_request_is_tokenized_at_once_whatever_waits() -> None:
     # The cache may know it, and to look costs less than to refuse.
     asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", ["word " * 50])))
     assert len(encoder.futures) == 1
+
+
+def test_prompt_counts_as_the_text_that_it_goes_in_front_of() -> None:
+    encoder = PatientEncoder()
+    prompted = replace(encoder.spec, query_prompt="q" * 300, max_tokens=1000)
+    encoder.spec = prompted
+    asked = EmbedRequest("one", ["a", "b"], input_type="query")
+    asyncio.run(service(OneEncoder(encoder)).embed(asked))
+    [(thread, _)] = encoder.tokenized
+    assert thread.startswith("tokenize")
+    assert {tokens for _, tokens, _ in encoder.places} == {2 * forecast(["q" * 301], 1000)}
+
+
+def test_dimensions_that_must_fit_and_do_not_are_refused_before_anything_is_done() -> None:
+    encoder = PatientEncoder()
+    asked = EmbedRequest("one", ["a"], dimensions=3, is_exact_size=True)
+    with pytest.raises(InvalidRequestError, match="This model gives 2"):
+        asyncio.run(service(OneEncoder(encoder)).embed(asked))
+    assert encoder.tokenized == []
 
 
 def test_what_was_let_into_its_lane_is_not_refused_later() -> None:

@@ -136,7 +136,9 @@ def test_pairs_are_cut_as_sentence_transformers_cuts_them(
         length = len(reference.encode(query, add_special_tokens=False).ids)
         if length > room // 2:
             continue  # there the longest goes first, and a query is not cut here
-        [pair] = ours.tokenize_pairs(query, [text], MAX_TOKENS, max_text_tokens=None)
+        [pair] = ours.tokenize_pairs(
+            ours.tokenize_query(query, MAX_TOKENS), [text], MAX_TOKENS, max_text_tokens=None
+        )
         expected = reference.encode(query, text)
         assert pair.ids.tolist() == expected.ids
         assert pair.is_truncated == bool(expected.overflowing)
@@ -152,8 +154,9 @@ def test_a_long_query_stays_whole_and_one_that_fills_the_model_is_refused(
     tokenizer.no_truncation()
     words = [word for word in WORDS if len(tokenizer.encode(word).ids) == 3]
     query = " ".join((words * 60)[: MAX_TOKENS - 4])
-    [pair] = ModelTokenizer(path).tokenize_pairs(
-        query, ["mill mill"], MAX_TOKENS, max_text_tokens=None
+    ours = ModelTokenizer(path)
+    [pair] = ours.tokenize_pairs(
+        ours.tokenize_query(query, MAX_TOKENS), ["mill mill"], MAX_TOKENS, max_text_tokens=None
     )
     assert pair.ids[: MAX_TOKENS - 3].tolist() == tokenizer.encode(query).ids[:-1]
     assert (len(pair.ids), pair.is_truncated) == (MAX_TOKENS, True)
@@ -207,6 +210,8 @@ def test_limits_are_those_of_embedding(encoders: Encoders) -> None:
     service = RerankingService(encoders, VectorCache(0), limits(max_text_bytes=600), threads=1)
     with pytest.raises(TooLargeError, match="Text 1 has more than 600 bytes"):
         logits(service, "bert:onnxruntime", QUERY, ["a", "b" * 601])
+    with pytest.raises(TooLargeError, match=r"The query has more than 600 bytes.*MAX_TEXT_BYTES"):
+        logits(service, "bert:onnxruntime", "b" * 601, ["a"])
     with pytest.raises(DeadlineError, match=r"within 1e-09 s"):
         asyncio.run(service.rank(RerankRequest(QUERY, ["a"], "bert:onnxruntime", timeout_s=1e-9)))
     service.close()

@@ -62,6 +62,7 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     "/v1/embeddings": openai.embeddings,
     "/embed": tei.embed,
     **rerank.ROUTES,
+    **tokens.ROUTES,
 }
 
 
@@ -97,7 +98,6 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         ollama,
         ollama_models,
         ollama_load,
-        tokens,
         openai,
         tei,
         indexes,

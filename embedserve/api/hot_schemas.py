@@ -50,6 +50,8 @@ _EXTRAS = {
         "description": "`item`: a text that fails gives null and an error of its own.",
     },
 }
+_IDS = {"type": "array", "items": WHOLE}
+_LISTS = {"type": "array", "items": _IDS}
 _VECTOR = {"anyOf": [NUMBERS, TEXT, {"type": "null"}]}
 _HEADERS = {
     "X-Truncated-Inputs": {
@@ -66,14 +68,23 @@ _TEI = "404 413 422 424 429 503"
 def describe_hot(
     summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
 ) -> Schema:
-    """Return what stands under the path of a hot route; `errors` are statuses and their shape."""
+    """Return what stands under the path of a hot route; `errors` are statuses and their shape.
+
+    Its answer has the headers about texts that were cut.
+    """
+    return _post(summary, tag, body, answer | {"headers": _HEADERS}, errors)
+
+
+def _post(
+    summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
+) -> Schema:
     return {
         "post": {
             "tags": [tag],
             "summary": summary,
             "parameters": [TIMEOUT],
             "requestBody": body,
-            "responses": {"200": answer | {"headers": _HEADERS}, **refused(*errors)},
+            "responses": {"200": answer, **refused(*errors)},
         }
     }
 
@@ -179,5 +190,40 @@ HOT_SCHEMAS = {
         ),
         _vectors({"type": "array", "items": NUMBERS}),
         (_TEI, TEI_ERROR),
+    ),
+    "/api/tokenize": _post(
+        "Return the token ids of texts",
+        "tokens",
+        sent(
+            {"model": MODEL, "input": TEXTS, "add_special_tokens": FLAG, "offsets": FLAG},
+            ["model"],
+        ),
+        given(
+            "The ids.",
+            shape(
+                {
+                    "model": TEXT,
+                    "tokens": _LISTS,
+                    "count": WHOLE,
+                    "offsets": {"type": "array", "items": _LISTS},
+                },
+                ["model", "tokens", "count"],
+            ),
+        ),
+        (_OLLAMA, NATIVE_ERROR),
+    ),
+    "/api/detokenize": _post(
+        "Return the texts of token ids",
+        "tokens",
+        sent(
+            {
+                "model": MODEL,
+                "tokens": {"anyOf": [_IDS, _LISTS]},
+                "skip_special_tokens": FLAG,
+            },
+            ["model", "tokens"],
+        ),
+        given("The texts.", shape({"model": TEXT, "texts": STRINGS})),
+        (_OLLAMA, NATIVE_ERROR),
     ),
 }

@@ -15,7 +15,6 @@ from embedserve.api.schema_parts import (
     STRINGS,
     TEI_ERROR,
     TEXT,
-    TEXTS,
     TIME,
     WHOLE,
     ZIP,
@@ -26,7 +25,6 @@ from embedserve.api.schema_parts import (
     shape,
 )
 
-_NUMBERS = {"type": "array", "items": WHOLE}
 _DETAILS = shape(
     {
         "parent_model": TEXT,
@@ -178,40 +176,6 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
             },
             ["model"],
             given(_LOADED, shape({**_DONE, "message": OBJECT})),
-            "400 404 413 500 503",
-        )
-    },
-    "/api/tokenize": {
-        "post": _asked(
-            {"model": MODEL, "input": TEXTS, "add_special_tokens": FLAG, "offsets": FLAG},
-            ["model"],
-            given(
-                "The ids.",
-                shape(
-                    {
-                        "model": TEXT,
-                        "tokens": {"type": "array", "items": _NUMBERS},
-                        "count": WHOLE,
-                        "offsets": {
-                            "type": "array",
-                            "items": {"type": "array", "items": _NUMBERS},
-                        },
-                    },
-                    ["model", "tokens", "count"],
-                ),
-            ),
-            "400 404 413 500 503",
-        )
-    },
-    "/api/detokenize": {
-        "post": _asked(
-            {
-                "model": MODEL,
-                "tokens": {"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}]},
-                "skip_special_tokens": FLAG,
-            },
-            ["model", "tokens"],
-            given("The texts.", shape({"model": TEXT, "texts": STRINGS})),
             "400 404 413 500 503",
         )
     },

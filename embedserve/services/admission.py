@@ -55,9 +55,10 @@ class Admission:
         return ("small", "bulk")
 
 
-def forecast(texts: Sequence[str], max_tokens: int) -> int:
-    """Return about how many tokens texts will have, each cut to `max_tokens`."""
-    return sum(min(_forecast(text), max_tokens) for text in texts)
+def forecast(texts: Sequence[str], max_tokens: int, *, prompt: str = "") -> int:
+    """Return about how many tokens texts will have behind `prompt`, each cut to `max_tokens`."""
+    before = _forecast(prompt) - _SPECIAL_TOKENS
+    return sum(min(before + _forecast(text), max_tokens) for text in texts)
 
 
 def forecast_pairs(

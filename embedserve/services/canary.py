@@ -77,8 +77,10 @@ def closeness(got: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
 
 
 def _vector(encoder: Encoder, text: str, timeout_s: float | None) -> NDArray[np.float32]:
-    is_pair = encoder.spec.kind == "reranker"
-    tokenized = encoder.tokenize_pairs(text, [text]) if is_pair else encoder.tokenize([text])
+    if encoder.spec.kind == "reranker":
+        tokenized = encoder.tokenize_pairs(encoder.tokenize_query(text), [text])
+    else:
+        tokenized = encoder.tokenize([text])
     when_full: WhenFull = "wait" if timeout_s is None else "refuse"
     future = encoder.submit(tokenized, lane="small", when_full=when_full, timeout_s=timeout_s)
     try:

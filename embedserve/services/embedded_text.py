@@ -6,6 +6,7 @@ from typing import Protocol
 
 from embedserve.engine.encoder import Encoder
 from embedserve.ingest.chunk import prefix
+from embedserve.services.reading import prompt_of
 from embedserve.services.token_budget import TokenBudget
 
 
@@ -29,7 +30,7 @@ def embedded_texts(
         heading: text[: spans[budget.prefix, 0]] + "\n" if len(spans) > budget.prefix else text
         for (heading, text), spans in zip(prefixes, offsets, strict=True)
     }
-    prompt = encoder.spec.document_prompt
+    prompt = prompt_of(encoder.spec, "document")
     return [prompt + fitted[part.heading] + part.text for part in chunks]
 
 

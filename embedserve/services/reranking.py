@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,17 +10,16 @@ from numpy.typing import NDArray
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import InputTooLongError, TooLargeError
+from embedserve.errors import InputTooLongError
 from embedserve.services.admission import Admission, forecast_pairs
 from embedserve.services.deadline import deadline
 from embedserve.services.embedding import EmbedLimits
 from embedserve.services.encoders import Encoders
 from embedserve.services.loading import ModelLoader
+from embedserve.services.rows import RowSource, Work, refuse_too_many
 from embedserve.services.tokenizing import TokenizerPool, is_quick
 from embedserve.services.vectors import VectorSource
-from embedserve.types import Lane
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,13 @@ class RerankingService:
         admission: Admission | None = None,
     ) -> None:
         """Tokenize on so many threads; who else fills the same queue shares the `admission`."""
-        self._encoders = encoders
-        self._admission = admission or Admission(small_request_tokens=limits.small_request_tokens)
+        self._source = RowSource(
+            encoders,
+            VectorSource(cache),
+            admission or Admission(small_request_tokens=limits.small_request_tokens),
+            limits.small_request_tokens,
+        )
         self._models = ModelLoader(encoders, "reranker")
-        self._source = VectorSource(cache)
         self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
         self._limits = limits
 
@@ -94,12 +95,12 @@ class RerankingService:
         InputTooLongError, TooLargeError, OverloadedError, ModelError, and DeadlineError when its
         time is over.
         """
-        if len(request.documents) > self._limits.max_texts:
-            raise TooLargeError(
-                f"{len(request.documents)} documents in one request; at most "
-                f"{self._limits.max_texts} are allowed (EMBEDSERVE_MAX_REQUEST_TEXTS). Rank the "
-                "most promising ones only, or send them in several requests."
-            )
+        refuse_too_many(
+            request.documents,
+            self._limits.max_texts,
+            what="documents",
+            instead="Rank the most promising ones only, or send them in several requests.",
+        )
         async with deadline(request.timeout_s, self._limits.timeout_s) as deadline_s:
             return await self._rank(request, deadline_s)
 
@@ -108,52 +109,41 @@ class RerankingService:
         model = request.model.strip() or await self._models.only_name()
         encoder = await self._models.encoder(model)
         loaded = time.perf_counter_ns()
-        encoder.touch()  # what the cache answers is use too
-        try:
-            read = partial(
-                encoder.tokenize_pairs,
-                request.query,
-                max_text_tokens=request.max_document_tokens,
-            )
-            with self._place(encoder, request) as let_into:
-                pairs = await self._tokenizers.tokenize(
-                    read, request.documents, shared_chars=len(request.query)
-                )
-            truncated = _truncated(request, pairs)
-            tokens = sum(len(pair.ids) for pair in pairs)
-            lane: Lane = "small" if tokens <= self._limits.small_request_tokens else "bulk"
-            # What found a place before it was tokenized is not refused after all that.
-            when_full: WhenFull = "queue" if lane == let_into else "refuse"
-            rows = await self._source.vectors(
-                encoder, pairs, lane=lane, deadline_s=deadline_s, when_full=when_full
-            )
-        finally:
-            if request.keep_alive_s is not None:
-                self._encoders.keep(encoder, request.keep_alive_s)
-        logits = rows[:, 0]
+        work = self._work(encoder, request)
+        found = await self._source.rows(encoder, work, deadline_s=deadline_s)
+        logits = found.vectors[:, 0]
         return Ranking(
             model=model,
             logits=logits,
             order=tuple(np.argsort(-logits, kind="stable").tolist()),
-            tokens=tokens,
-            truncated=truncated,
+            tokens=found.tokens,
+            truncated=found.truncated,
             load_ns=loaded - started,
             total_ns=time.perf_counter_ns() - started,
         )
 
-    def _place(
-        self, encoder: Encoder, request: RerankRequest
-    ) -> AbstractContextManager[Lane | None]:
-        """Ask for a place before pairs are tokenized, where that takes longer than to ask."""
-        if is_quick(request.documents, shared_chars=len(request.query)):
-            return nullcontext()
-        tokens = forecast_pairs(
+    def _work(self, encoder: Encoder, request: RerankRequest) -> Work:
+        is_soon = is_quick(request.documents, other_chars=len(request.query))
+        count = partial(
+            forecast_pairs,
             request.query,
             request.documents,
             encoder.spec.max_tokens,
             max_text_tokens=request.max_document_tokens,
         )
-        return self._admission.place(encoder, tokens)
+        return Work(
+            partial(self._tokenize, encoder, request),
+            None if is_soon else count,
+            refuse_cut=None if request.truncate else _too_long,
+            keep_alive_s=request.keep_alive_s,
+        )
+
+    async def _tokenize(self, encoder: Encoder, request: RerankRequest) -> list[TokenizedText]:
+        query = await self._tokenizers.tokenize_query(encoder.tokenize_query, request.query)
+        read = partial(encoder.tokenize_pairs, query, max_text_tokens=request.max_document_tokens)
+        return await self._tokenizers.tokenize(
+            read, request.documents, other_chars=len(request.query)
+        )
 
     def close(self) -> None:
         """Load and tokenize nothing more."""
@@ -161,12 +151,9 @@ class RerankingService:
         self._models.close()
 
 
-def _truncated(request: RerankRequest, pairs: Sequence[TokenizedText]) -> tuple[int, ...]:
-    truncated = tuple(i for i, pair in enumerate(pairs) if pair.is_truncated)
-    if truncated and not request.truncate:
-        raise InputTooLongError(
-            f"Document {truncated[0]} is longer than what fits beside the query (or than "
-            "`max_tokens_per_doc`), and `truncate` is false. Shorten it, or let it be cut.",
-            positions=truncated,
-        )
-    return truncated
+def _too_long(positions: tuple[int, ...]) -> InputTooLongError:
+    return InputTooLongError(
+        f"Document {positions[0]} is longer than what fits beside the query (or than "
+        "`max_tokens_per_doc`), and `truncate` is false. Shorten it, or let it be cut.",
+        positions=positions,
+    )

@@ -17,6 +17,7 @@ from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
+from embedserve.services.reading import prompt_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
@@ -91,7 +92,7 @@ class SearchService:
         started = time.perf_counter()
         encoder = self._encoders.get(index.model)
         warnings = self._indexes.check_vectors(index, encoder)
-        [tokenized] = encoder.tokenize([encoder.spec.query_prompt + text])
+        [tokenized] = encoder.tokenize([prompt_of(encoder.spec, "query") + text])
         vector = _embedded(encoder, tokenized, deadline_s)
         embedded = time.perf_counter()
         if tokenized.is_truncated:

@@ -62,8 +62,11 @@ def observe(
     tokens = ModelTokenizer(Path(tokenizer))
     if kind == "reranker":
         given = [
-            tokens.tokenize_pairs(query, [text], max_tokens, max_text_tokens=None)[0]
+            pair
             for query, text in calibration.calibration_pairs()
+            for pair in tokens.tokenize_pairs(
+                tokens.tokenize_query(query, max_tokens), [text], max_tokens, max_text_tokens=None
+            )
         ]
     else:
         given = [tokens.tokenize(text, max_tokens) for text in calibration.calibration_texts()]
