@@ -156,9 +156,9 @@ def members(content: bytes) -> Members:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def packed(parts: Members) -> bytes:
+def packed(parts: Members, how: int = zipfile.ZIP_DEFLATED) -> bytes:
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", how) as archive:
         for name, part in parts.items():
             archive.writestr(name, part)
     return target.getvalue()
@@ -281,6 +281,27 @@ def test_sizes_are_limited(exported: tuple[Path, bytes], other: Catalog, tmp_pat
     for nothing in (b"", b"PK", exported[1][:-30], exported[1][:2000]):
         with pytest.raises(InvalidRequestError, match="cannot be read"):
             take(archives, nothing)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_without_a_bound_is_never_begun(
+    exported: tuple[Path, bytes], other: Catalog, tmp_path: Path, how: int
+) -> None:
+    content = packed({**members(exported[1]), "chunks.jsonl": bytes(LIMIT * 8)}, how)
+    for size in (content, understated(content, LIMIT * 8)):
+        tracemalloc.start()
+        with pytest.raises(InvalidRequestError, match="compressed in a way"):
+            take(service(other, tmp_path), size)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < LIMIT
+
+
+def understated(content: bytes, size: int) -> bytes:
+    """Give an archive whose directory says of what unpacks to `size` bytes that it is small."""
+    said = size.to_bytes(4, "little")
+    assert content.count(said) == 2
+    return content.replace(said, (99).to_bytes(4, "little"))
 
 
 def test_another_build_of_the_model_says_what_to_pull(

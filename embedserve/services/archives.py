@@ -217,7 +217,7 @@ def _definition(archived: ArchivedIndex) -> IndexDefinition:
     """Return the definition; its sources are asked for again whenever a job runs."""
     try:
         value = json.loads(archived.definition)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The archive's definition is not JSON.") from error
     return parse_definition(value, origin="The archive's definition")
 
@@ -228,7 +228,7 @@ def _checked_origin(archived: ArchivedIndex) -> str | None:
     try:
         origin = Origin.read(archived.origin)
         is_whole = origin.vector.shape == (archived.dimensions,)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidRequestError("The archive's origin cannot be read.") from error
     if not is_whole:
         raise InvalidRequestError("The archive's origin has a vector of another length.")

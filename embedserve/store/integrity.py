@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
+from embedserve.store.rows import BYTES_PER_FLOAT, are_sound, id_list, to_blob
 from embedserve.types import Index
 
 PAGE = 2000  # vectors in memory at once
 SHOWN = 20  # of what SQLite finds wrong
-UNIT_SLACK = 1e-3
-"""How far a vector's length may be from one: engines round to bfloat16 at worst."""
 
 # Every live chunk with its vector, or none.
 CHUNK_VECTORS = """
@@ -131,9 +129,6 @@ def _unsound(rows: Sequence[tuple[int, bytes | None]], dimensions: int) -> NDArr
     size = dimensions * BYTES_PER_FLOAT
     bad = [id_ for id_, blob in rows if blob is None or len(blob) != size]
     whole = [(id_, blob) for id_, blob in rows if blob is not None and len(blob) == size]
-    flat = np.frombuffer(b"".join(blob for _, blob in whole), dtype="<f4")
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(flat.reshape(len(whole), dimensions), axis=1)
-        is_unit = np.abs(lengths - 1) <= UNIT_SLACK  # False for NaN
-    bad += [id_ for (id_, _), is_sound in zip(whole, is_unit, strict=True) if not is_sound]
+    is_sound = are_sound([blob for _, blob in whole], dimensions)
+    bad += [id_ for (id_, _), sound in zip(whole, is_sound, strict=True) if not sound]
     return np.array(sorted(bad), dtype=np.int64)

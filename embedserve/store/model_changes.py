@@ -56,15 +56,18 @@ class ModelChanges:
         self._database = database
 
     def ask(self, index: Index, change: ModelChange) -> None:
-        """Note what the index is to become, and queue the job that does it if none waits."""
+        """Note what the index is to become, and queue the job that does it if none waits.
+
+        One that runs may be past its last look at what is asked for. If it is not, the next finds
+        nothing left to do.
+        """
         with self._database.write() as connection:
             former = _get(connection, index.id)
             if former is None or former.artefact != change.artefact:
                 connection.execute(FORGET, (index.id,))
             connection.execute(SAVE, tuple(vars(change).values()))
             is_queued = connection.execute(
-                "SELECT 1 FROM jobs WHERE index_name = ? AND kind = 'reembed'"
-                " AND status IN ('queued', 'running')",
+                "SELECT 1 FROM jobs WHERE index_name = ? AND kind = 'reembed' AND status = 'queued'",
                 (index.name,),
             ).fetchone()
             if not is_queued:
