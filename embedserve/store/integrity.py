@@ -1,7 +1,7 @@
 """Whether the catalog's file and an index's vectors are what they should be."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ LEFT JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
 WHERE c.index_id = ? AND c.id > ? ORDER BY c.id LIMIT ?
 """
 
-EMBEDDED_CHUNKS = """
-SELECT c.id, c.text_hash, c.text, c.heading, d.title FROM chunks c
+EMBEDDED_COLUMNS = "c.id, c.text_hash, c.text, c.heading, d.title, d.path"
+EMBEDDED_CHUNKS = f"""
+SELECT {EMBEDDED_COLUMNS} FROM chunks c
 JOIN documents d ON d.id = c.document_id
 WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id
 """
@@ -47,6 +48,8 @@ class EmbeddedChunk:
     text: str
     heading: tuple[str, ...]
     title: str
+    path: str
+    """Of its document."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,22 @@ class Integrity:
             rows = connection.execute(EMBEDDED_CHUNKS, (index_id, id_list(ids)))
             return [embedded_chunk(row) for row in rows]
 
-    def replace_vector(self, index: Index, text_hash: str, vector: NDArray[np.float32]) -> None:
-        """Store a vector again, and ask for it to be carried to the vector index."""
+    def replace_vectors(self, index: Index, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Store vectors again by their text hash, and ask for them to be carried to the index.
+
+        Reads every chunk's hash once while nobody else writes: give it some dozens at a time.
+        """
         with self._database.write() as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
                 " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector",
-                (index.artefact, text_hash, to_blob(vector)),
+                ((index.artefact, key, to_blob(vector)) for key, vector in vectors.items()),
             )
             connection.execute(
                 "INSERT INTO changes (index_id, chunk_id, op) SELECT c.index_id, c.id, 'upsert'"
                 " FROM chunks c JOIN indexes i ON i.id = c.index_id"
-                " WHERE i.artefact = ? AND c.text_hash = ?",
-                (index.artefact, text_hash),
+                " WHERE i.artefact = ? AND c.text_hash IN (SELECT value FROM json_each(?))",
+                (index.artefact, json.dumps(list(vectors))),
             )
 
     def count_unused_vectors(self) -> int:
@@ -120,9 +126,9 @@ class Integrity:
 
 
 def embedded_chunk(row: tuple[Any, ...]) -> EmbeddedChunk:
-    """Read id, text_hash, text, heading and title."""
-    id_, text_hash, text, heading, title = row
-    return EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title)
+    """Read EMBEDDED_COLUMNS."""
+    id_, text_hash, text, heading, title, path = row
+    return EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title, path)
 
 
 def _unsound(rows: Sequence[tuple[int, bytes | None]], dimensions: int) -> NDArray[np.int64]:
