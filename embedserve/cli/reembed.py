@@ -39,7 +39,7 @@ def reembed(
     if index["change"] is not None:
         raise EmbedserveError(
             f"Index `{name}` was given another definition meanwhile, and still changes. Follow its "
-            f"jobs: `embedserve jobs list --index {name}`."
+            "jobs: `embedserve jobs list`."
         )
     done = f"{job['chunks_embedded']} chunks embedded" if job else "nothing to do"
     print_result(index, f"index {name} with model {index['model']}: {done}", as_json=as_json)
