@@ -30,7 +30,8 @@ from embedserve.services.archive_format import (
     npy_header,
 )
 from embedserve.store.rows import BYTES_PER_FLOAT, are_sound
-from embedserve.store.transfer import Record, StoredVector
+from embedserve.store.staging import Record
+from embedserve.store.transfer import StoredVector
 
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What can be unpacked in pieces of a given size; for others zipfile unpacks as much as comes, and

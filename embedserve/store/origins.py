@@ -52,11 +52,11 @@ def origin_of(connection: sqlite3.Connection, artefact: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def set_origin(connection: sqlite3.Connection, artefact: str, origin: str) -> None:
+def set_origin(connection: sqlite3.Connection, artefact: str, origin: str | None) -> None:
     """Forget an artefact's vectors, which must not be in use, and begin with another origin."""
     connection.execute("DELETE FROM vectors WHERE artefact = ?", (artefact,))
-    connection.execute(
-        "INSERT INTO origins (artefact, origin) VALUES (?, ?)"
-        " ON CONFLICT (artefact) DO UPDATE SET origin = excluded.origin",
-        (artefact, origin),
-    )
+    connection.execute("DELETE FROM origins WHERE artefact = ?", (artefact,))
+    if origin is not None:
+        connection.execute(
+            "INSERT INTO origins (artefact, origin) VALUES (?, ?)", (artefact, origin)
+        )
