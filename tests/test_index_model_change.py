@@ -65,7 +65,7 @@ def test_another_model_takes_over_once_every_chunk_has_its_vector(catalog: Catal
             assert np.array_equal(vector, models.large.vector(text)[0])
         assert len(vector_index.rows[present.key]) == 300
         wait_until(lambda: list(vector_index.rows) == [present.key], within_s=10)
-        assert catalog.upkeep.delete_unused_vectors() == 300, "those of the former model"
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 300, "those of the former model"
         for model, embedded in (("small", 300), ("large", 0)):
             house.put(model)
             house.wait_for_jobs()
