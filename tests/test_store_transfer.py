@@ -59,7 +59,7 @@ def test_others_write_while_vectors_are_read(catalog: Catalog, tmp_path: Path) -
 def test_an_index_whose_vectors_are_deleted_meanwhile_is_not_added(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    calls = []
+    calls: list[None] = []
 
     def late() -> None:
         calls.append(None)

@@ -149,7 +149,7 @@ class IndexCheck:
             index = self._indexes.find(name)
             found = _Findings(index, file_problems, np.empty(0, dtype=np.int64))
             yield from self._look_at(index, found)
-            if _is_same(found.index, self._indexes.find(name)):
+            if _is_same(index, self._indexes.find(name)):
                 found.faults = list(_faults(found))
                 return found
 
