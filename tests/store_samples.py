@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,13 @@ def document(path: str, texts: list[str], *, sha256: str = "0" * 64) -> NewDocum
         for ordinal, text in enumerate(texts)
     )
     return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, tuple(hashes), vectors)
+
+
+def embedded(path: str, texts: list[str], *, before: str) -> NewDocument:
+    """Make a version whose texts are embedded with something `before` them, as models do."""
+    version = document(path, texts)
+    made = document(path, [f"{before}Title > Top > Ünter\n\n{text}" for text in texts])
+    return replace(version, text_hashes=made.text_hashes, vectors=made.vectors)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import tarfile
 from pathlib import Path
 from threading import Event, Thread
 
@@ -64,3 +66,25 @@ def test_what_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CatalogError):
         back_up(home, tmp_path / "backup.tar.gz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "taken"]
+
+
+def test_a_backup_is_for_its_owner_alone(tmp_path: Path) -> None:
+    home, definitions = tmp_path / "home", tmp_path / "indexes"
+    with catalog_with_index(home):
+        pass
+    definitions.mkdir()
+    (definitions / "notes.toml").write_text("")
+    former = os.umask(0)
+    try:
+        back_up(home, tmp_path / "backup", definitions=definitions)
+        back_up(home, tmp_path / "backup.tar", definitions=definitions)
+    finally:
+        os.umask(former)
+    made = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "backup").rglob("*")}
+    folders = {tmp_path / "backup" / "definitions": 0o700}
+    assert len(made) == 4
+    assert made == {path: folders.get(path, 0o600) for path in made}
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
+    with tarfile.open(tmp_path / "backup.tar") as archive:
+        assert {entry.mode for entry in archive} == {0o600}

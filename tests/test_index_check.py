@@ -103,3 +103,19 @@ def test_a_vector_index_that_is_down_is_said(house: House) -> None:
     )
     with pytest.raises(IndexNotFoundError):
         checks.run("none", repairs=False)
+
+
+def test_an_index_that_takes_another_model_meanwhile_is_looked_at_again(house: House) -> None:
+    checks = IndexCheck(
+        house.catalog, house.vector_index, house.indexes, house.worker, cast(Any, house.models)
+    )
+    steps = checks.run("notes", repairs=True)
+    assert next(steps) == Progress("reading the catalog's file")
+    assert next(steps) == Progress("reading vectors", 40)
+    house.put("small")
+    house.wait_for_jobs()
+    *rest, report = steps
+    assert Progress("reading vectors", 40) in rest, "once more"
+    assert isinstance(report, CheckReport)
+    assert (report.faults, report.repaired, report.sampled) == ((), (), 40)
+    assert house.index().model == "small"

@@ -36,14 +36,22 @@ def reembed(
                     f"Job {job['id']} {job['status']}. {job['error'] or ''}".strip()
                 )
         index = client.get("indexes", name)
+    if index["change"] is not None:
+        raise EmbedserveError(
+            f"Index `{name}` was given another definition meanwhile, and still changes. Follow its "
+            "jobs: `embedserve jobs list`."
+        )
     done = f"{job['chunks_embedded']} chunks embedded" if job else "nothing to do"
     print_result(index, f"index {name} with model {index['model']}: {done}", as_json=as_json)
 
 
 def _job_of(client: Client, index: Json) -> Json | None:
-    """Return the job that changes the index, if there is anything to change."""
+    """Return the newest job that changes the index, if there is anything to change.
+
+    The last of several does what was asked for last, or ends when another has done it.
+    """
     if index["change"] is None:
         return None
     jobs = client.get("jobs", index=index["name"], limit=100)["jobs"]
-    found: Json = next(job for job in jobs if job["kind"] == "reembed")
+    found: Json | None = next((job for job in jobs if job["kind"] == "reembed"), None)
     return found

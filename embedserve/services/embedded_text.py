@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 from embedserve.engine.encoder import Encoder
@@ -32,6 +33,21 @@ def embedded_texts(
     }
     prompt = prompt_of(encoder.spec, "document")
     return [prompt + fitted[part.heading] + part.text for part in chunks]
+
+
+class TitledPassage(Passage, Protocol):
+    """A chunk that says what document it is of."""
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+
+def texts_of(encoder: Encoder, budget: TokenBudget, chunks: Sequence[TitledPassage]) -> list[str]:
+    """Return what is embedded for chunks of any documents, in their order."""
+    texts: list[str] = []
+    for title, group in groupby(chunks, key=lambda chunk: chunk.title):
+        texts += embedded_texts(encoder, budget, title, list(group))
+    return texts
 
 
 def text_hash(text: str) -> str:

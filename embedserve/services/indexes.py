@@ -125,7 +125,8 @@ class IndexService:
     def put(self, name: str, definition: IndexDefinition) -> bool:
         """Create the index or replace its definition; tell whether it was created.
 
-        Another model takes effect when a job has embedded all chunks with it. Raises
+        Another model takes effect when a job has embedded all chunks with it, at once where there
+        are none and no job may bring some. Raises
         InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the allowed
         roots, ModelNotFoundError, and ConflictError for another chunking of what is stored.
         """
@@ -139,14 +140,14 @@ class IndexService:
         encoder = self._encoders.get(model)
         chunk_budget(encoder, definition)  # refuses chunks that the model cannot take
         existing = self._existing(name)
-        is_other = existing is not None and existing.artefact != encoder.spec.artefact
-        if existing and is_other and not self._change_model(existing, definition, encoder):
-            existing = None
-        if existing and not is_other:
+        if existing is None:
+            is_done = self._create(name, definition, model, encoder)
+        elif existing.artefact == encoder.spec.artefact:
             self._refuse_other_chunks(existing, definition)
-            self._catalog.model_changes.withdraw(existing.id)
-            self._catalog.indexes.set_definition(name, definition.model_dump_json())
-        elif not existing and not self._create(name, definition, model, encoder):
+            is_done = self._catalog.model_changes.stay(existing, definition.model_dump_json())
+        else:
+            is_done = self._change_model(existing, definition, encoder)
+        if not is_done:
             return self.put(name, definition)  # another request was quicker: change its index
         self._waiting.pop(name, None)
         self._problems.pop(name, None)
@@ -202,10 +203,10 @@ class IndexService:
             return None
 
     def _change_model(self, existing: Index, definition: IndexDefinition, encoder: Encoder) -> bool:
-        """Take another model: at once when there are no chunks yet, else by a job; tell which."""
-        if not self._catalog.indexes.counts(existing.id).chunks:
-            self.delete(existing.name)
-            return False
+        """Take another model: at once when there are no chunks yet, else by a job.
+
+        False when the index is gone.
+        """
         self._refuse_other_chunks(existing, definition)
         self._origins.begin(encoder)
         model = definition.model or self._tools.default_model
@@ -213,7 +214,11 @@ class IndexService:
         change = ModelChange(
             existing.id, definition.model_dump_json(), model, spec.artefact, spec.dimensions
         )
-        self._catalog.model_changes.ask(existing, change)
+        if self._catalog.model_changes.become_at_once(existing, change):
+            self._tools.index_worker.wake()
+            return True
+        if not self._catalog.model_changes.ask(existing, change):
+            return False
         logger.info("index %s: it is embedded anew with %s", existing.name, model)
         self.on_job()
         return True

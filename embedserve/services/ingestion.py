@@ -202,13 +202,16 @@ class IngestionService:
         return "succeeded_with_errors" if failed else "succeeded"
 
     def _reembed(self, job: Job, index: Index) -> None:
+        def is_interrupted() -> bool:
+            return self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
+
         def stop_if_interrupted() -> None:
-            if self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id):
+            if is_interrupted():
                 raise JobInterruptedError
 
         worker = self._tools.index_worker
         Reembedding(self._catalog, self._encoders, worker, stop_if_interrupted).run(job, index)
-        worker.wait_until_applied(index.id, APPLY_TIMEOUT_S)
+        worker.wait_until_applied(index.id, APPLY_TIMEOUT_S, is_interrupted=is_interrupted)
 
     def _targets(self, job: Job, definition: IndexDefinition) -> list[Target]:
         """Return what a job walks: its own path under its source's rules, or every source.

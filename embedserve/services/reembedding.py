@@ -4,22 +4,32 @@ Nothing is read from the documents again: the chunks stay as they were cut. The 
 until all new ones are there.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import groupby
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import TypeVar
 
 import numpy as np
 
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import ConflictError
 from embedserve.services.definitions import IndexDefinition
-from embedserve.services.embedded_text import embedded_texts, text_hash
+from embedserve.services.embedded_text import text_hash, texts_of
 from embedserve.services.encoders import Encoders
-from embedserve.services.index_worker import IndexWorker
+from embedserve.services.index_worker import INTERRUPT_POLL_S, IndexWorker
+from embedserve.services.origins import VectorOrigins
 from embedserve.services.token_budget import TokenBudget, chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.model_changes import ModelChange
-from embedserve.types import Index, Job
+from embedserve.types import FileResult, Index, Job, Vectors
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PAGE = 256  # chunks whose texts and vectors are in memory at once
 TRIES = 5
@@ -38,7 +48,9 @@ class Reembedding:
     def run(self, job: Job, index: Index) -> None:
         """Embed every chunk anew and switch; do nothing when it was withdrawn.
 
-        Raises ConflictError when the model is not the one that was asked for any more.
+        Texts that the model cuts are noted with their file in the job. Raises ConflictError when
+        the model is not the one that was asked for any more, or gives other vectors here than
+        those that are kept of it.
         """
         for _ in range(TRIES):
             self.stop_if_interrupted()
@@ -63,31 +75,76 @@ class Reembedding:
                 f"`{change.model}` was pulled in another form since index `{index.name}` was to "
                 "take it. Put the index's definition again."
             )
+        changed = replace(index, model=change.model, artefact=change.artefact)
+        for warning in VectorOrigins(self.catalog, self.encoders).check(changed, encoder):
+            logger.warning("%s", warning)
         return encoder
 
     def _embed_all(
         self, job: Job, change: ModelChange, encoder: Encoder, budget: TokenBudget
     ) -> bool:
         """Embed what has no new vector; False when something else is asked for by now."""
-        while chunks := self.catalog.model_changes.waiting(change.index_id, limit=PAGE):
+        changes, after_id = self.catalog.model_changes, 0
+        while chunks := changes.waiting(change.index_id, after_id, limit=PAGE):
             self.stop_if_interrupted()
-            texts: list[str] = []
-            for title, group in groupby(chunks, key=lambda chunk: chunk.title):
-                texts += embedded_texts(encoder, budget, title, list(group))
-            by_hash = {text_hash(text): text for text in texts}
-            rows = self.catalog.model_changes.known(change, list(by_hash))
-            missing = [key for key in by_hash if key not in rows]
-            computed = encoder.encode([by_hash[key] for key in missing])
-            rows |= dict(zip(missing, computed, strict=True))
+            after_id = chunks[-1].id
+            texts = texts_of(encoder, budget, chunks)
             hashes = [text_hash(text) for text in texts]
+            tokenized = dict(zip(hashes, encoder.tokenize(texts), strict=True))
+            rows = changes.known(change, hashes)
+            missing = [key for key in tokenized if key not in rows]
+            rows |= dict(zip(missing, self._vectors(encoder, tokenized, missing), strict=True))
+            cut = {
+                chunk.path
+                for chunk, key in zip(chunks, hashes, strict=True)
+                if tokenized[key].is_truncated
+            }
+            noted = [_cut(path, change.model, encoder) for path in sorted(cut)]
             vectors = np.stack([rows[key] for key in hashes])
-            if not self.catalog.model_changes.keep(change, chunks, hashes, vectors):
+            if not changes.keep(change, chunks, hashes, vectors, noted=noted, job_id=job.id):
                 return False
             self.catalog.jobs.add_chunks_embedded(job.id, len(missing))
         return True
 
+    def _vectors(
+        self, encoder: Encoder, tokenized: Mapping[str, TokenizedText], wanted: Sequence[str]
+    ) -> Vectors:
+        if not wanted:
+            return np.empty((0, encoder.spec.dimensions), np.float32)
+        texts = [tokenized[key] for key in wanted]
+        return self._wait(encoder.submit(texts, lane="bulk", when_full="wait"))
+
     def _switch(self, index: Index, change: ModelChange) -> bool:
         # In the thread that writes the vector index, where no batch of former vectors is in hand.
-        return self.index_worker.ask(
-            lambda: self.catalog.model_changes.carry_out(index, change)
-        ).result()
+        is_given_up = Event()
+
+        def carry_out() -> bool:
+            return not is_given_up.is_set() and self.catalog.model_changes.carry_out(index, change)
+
+        try:
+            return self._wait(self.index_worker.ask(carry_out))
+        except BaseException:
+            is_given_up.set()
+            raise
+
+    def _wait(self, future: Future[T]) -> T:
+        """Return what comes, or stop with the job."""
+        while True:
+            try:
+                return future.result(INTERRUPT_POLL_S)
+            except NotYetError:
+                if future.done():  # it ended with such an error itself
+                    raise
+                self.stop_if_interrupted()
+
+
+def _cut(path: str, model: str, encoder: Encoder) -> FileResult:
+    return FileResult(
+        path,
+        "updated",
+        warnings=(
+            f"Chunks of it have more tokens, with what stands before them, than `{model}` takes "
+            f"({encoder.spec.max_tokens}): their end is not in their vectors. To have them cut for "
+            "this model, delete the index and ingest its documents again.",
+        ),
+    )

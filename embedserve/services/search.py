@@ -26,6 +26,9 @@ from embedserve.types import Index, ScoredId, StoredChunk, Vectors
 logger = logging.getLogger(__name__)
 
 MAX_K = 1000
+MANY_WAITING = 1000
+"""Chunks that wait for the vector index and are compared one by one beside it, however few others
+there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
 EXACTLY = "every vector was compared exactly instead."
 
 
@@ -120,6 +123,9 @@ class SearchService:
                 warnings.append(f"The vector index is being loaded or repaired; {EXACTLY}")
             return self._exactly(index, vector, k), True
         waiting = self._catalog.changes.pending_ids(index.id)
+        if self._is_mostly_waiting(index, len(waiting)):
+            warnings.append(f"Most of the index is still on its way to the vector index; {EXACTLY}")
+            return self._exactly(index, vector, k), True
         try:
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             count = k + min(len(waiting), MAX_K)
@@ -140,6 +146,9 @@ class SearchService:
         if not len(waiting):
             self._index_worker.suspect(index.key)
         return self._exactly(index, vector, k), True
+
+    def _is_mostly_waiting(self, index: Index, waiting: int) -> bool:
+        return waiting > MANY_WAITING and waiting > self._catalog.chunks.count(index.id) // 2
 
     def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:
         return self._live(index, self._exact.search(index, vector, count=k))

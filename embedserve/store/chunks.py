@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embedserve.store.database import Database
 from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.store.vector_rows import known_vectors
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
 MAX_ID = 2**63 - 1
@@ -80,17 +81,10 @@ class Chunks:
         A damaged vector counts as unknown, so that its text is embedded again.
         """
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT text_hash, vector FROM vectors"
-                " WHERE artefact = :artefact AND text_hash IN (SELECT value FROM json_each(:texts))"
-                " AND length(vector) ="
-                " (SELECT 4 * dimensions FROM indexes WHERE artefact = :artefact LIMIT 1)",
-                {"artefact": artefact, "texts": json.dumps(list(text_hashes))},
-            )
-            return {
-                row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32, copy=False)
-                for row in rows
-            }
+            row = connection.execute(
+                "SELECT dimensions FROM indexes WHERE artefact = ? LIMIT 1", (artefact,)
+            ).fetchone()
+            return known_vectors(connection, artefact, row[0], text_hashes) if row else {}
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:

@@ -15,6 +15,7 @@ from embedserve.errors import IndexNotFoundError
 from embedserve.store.database import Database, now
 from embedserve.store.jobs import write_file_result
 from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem, to_blob
+from embedserve.store.vector_rows import save_vectors
 from embedserve.types import FileResult, Index, KnownFile, NewDocument, Outcome
 
 SAVE_DOCUMENT = f"""
@@ -171,13 +172,7 @@ def _remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> 
 
 def _insert_vectors(connection: sqlite3.Connection, index: Index, document: NewDocument) -> None:
     pairs = zip(document.text_hashes, document.vectors, strict=True)
-    connection.executemany(
-        "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
-        # The same text has the same vector, unless what is stored was damaged.
-        " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector"
-        " WHERE length(vector) != length(excluded.vector)",
-        ((index.artefact, text_hash, to_blob(vector)) for text_hash, vector in pairs),
-    )
+    save_vectors(connection, index.artefact, ((key, to_blob(vector)) for key, vector in pairs))
 
 
 def _insert_chunks(
