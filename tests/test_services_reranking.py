@@ -270,6 +270,7 @@ def test_without_a_name_the_only_reranker_answers(
     ranking = asyncio.run(service.rank(RerankRequest(QUERY, ["a"])))
     assert ranking.model == "judge:latest"
     install_tiny(tmp_path, exported["xlm-roberta-reranker"], "jury")
+    encoders.refresh()  # as after every pull
     with pytest.raises(
         InvalidRequestError, match=r"installed: `judge:latest`, `jury:latest`. Name"
     ):
