@@ -226,8 +226,10 @@ class NewDocument:
     chunks: tuple[Chunk, ...]
     text_hashes: tuple[str, ...]
     """sha256 of what was embedded for each chunk (prefix and chunk text)."""
+    new_hashes: tuple[str, ...]
+    """Those of them whose vectors come along; the catalog has the others already."""
     vectors: Vectors
-    """(len(chunks), dimensions) float32."""
+    """(len(new_hashes), dimensions) float32."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed while it was read."""
 
@@ -281,6 +283,15 @@ class FileResult:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a file, or a part of one, added to the sums of its job."""
+
+    bytes_read: int = 0
+    chunks_embedded: int = 0
+    tokens_embedded: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One row of the catalog's `jobs` table, with its counts."""
 
@@ -296,6 +307,14 @@ class Job:
     """Files to look at; unknown until the scan is done."""
     chunks_embedded: int = 0
     """Chunks whose vector had to be computed."""
+    tokens_embedded: int = 0
+    chunks: int = 0
+    """Of the files that the job has brought in."""
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    """Of the files that have to be read, those that are done included; unknown before the scan."""
+    retry_of: str | None = None
+    """The job whose failed files this one is about."""
     counts: dict[str, int] = field(default_factory=dict)
     """Files by outcome."""
 

@@ -30,7 +30,8 @@ def document(path: str, texts: list[str], *, sha256: str = "0" * 64) -> NewDocum
         Chunk(ordinal, text, ordinal, ordinal + len(text), page=1, heading=("Top", "Ünter"))
         for ordinal, text in enumerate(texts)
     )
-    return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, tuple(hashes), vectors)
+    kept = tuple(hashes)
+    return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, kept, kept, vectors)
 
 
 @contextmanager

@@ -37,6 +37,8 @@ from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
+WAITING_FILES = 14
+"""Files of a job whose texts the engine has while others are read."""
 CLEAN_STOP = "clean_stop"
 """Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
 
@@ -131,8 +133,8 @@ def _services(
         worker,
         roots,
         jobs=settings.ingest_jobs,
-        # More files than extractors: the engine stays busy while the next ones are read.
-        files_at_once=settings.extract_workers + 2,
+        # Many more than extractors: most wait for the engine, which is fastest with many texts.
+        files_at_once=settings.extract_workers + WAITING_FILES,
     )
     return Services(
         embedding=open_embedding(settings, engine, stack),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.store.rows import BYTES_PER_FLOAT, chunk_vectors, id_list
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
 MAX_ID = 2**63 - 1
@@ -72,25 +72,19 @@ class Chunks:
             ).fetchall()
         return chunk_vectors(rows, index)
 
-    def known_vectors(
-        self, artefact: str, text_hashes: Collection[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Map text hash to its (dimensions,) vector, for texts that were embedded before.
+    def known_hashes(self, index: Index, text_hashes: Collection[str]) -> set[str]:
+        """Return which of these texts have their vector, for they were embedded before.
 
         A damaged vector counts as unknown, so that its text is embedded again.
         """
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT text_hash, vector FROM vectors"
-                " WHERE artefact = :artefact AND text_hash IN (SELECT value FROM json_each(:texts))"
-                " AND length(vector) ="
-                " (SELECT 4 * dimensions FROM indexes WHERE artefact = :artefact LIMIT 1)",
-                {"artefact": artefact, "texts": json.dumps(list(text_hashes))},
+                "SELECT text_hash FROM vectors"
+                " WHERE artefact = ? AND text_hash IN (SELECT value FROM json_each(?))"
+                " AND length(vector) = ?",
+                (index.artefact, json.dumps(list(text_hashes)), BYTES_PER_FLOAT * index.dimensions),
             )
-            return {
-                row[0]: np.frombuffer(row[1], dtype="<f4").astype(np.float32, copy=False)
-                for row in rows
-            }
+            return {row[0] for row in rows}
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:

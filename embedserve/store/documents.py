@@ -7,15 +7,24 @@ the vector index in the transaction that makes it.
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.jobs import write_file_result
+from embedserve.store.job_rows import add_work, write_file_result
 from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem, to_blob
-from embedserve.types import FileResult, Index, KnownFile, NewDocument, Outcome
+from embedserve.types import (
+    FileResult,
+    FoundFile,
+    Index,
+    KnownFile,
+    NewDocument,
+    Outcome,
+    Vectors,
+    Work,
+)
 
 SAVE_DOCUMENT = f"""
 INSERT INTO documents
@@ -32,6 +41,16 @@ RETURNING id
 
 # The first version's title and kind belong to the chunks that stay, so they stay as well.
 SAVE_PROBLEM = SAVE_DOCUMENT.replace("title = excluded.title, kind = excluded.kind, ", "")
+
+MOVE = """
+UPDATE documents SET path = ?, size_bytes = ?, mtime_ns = ?, indexed_at = ?
+WHERE index_id = ? AND path = ? RETURNING id
+"""
+
+WITHOUT_VECTOR = """
+SELECT count(*) FROM chunks c WHERE c.document_id = ? AND NOT EXISTS (
+  SELECT 1 FROM vectors v WHERE v.artefact = ? AND v.text_hash = c.text_hash)
+"""
 
 
 class Documents:
@@ -56,7 +75,15 @@ class Documents:
                 for path, size_bytes, mtime_ns, sha256, *problem in rows
             }
 
-    def commit(self, index: Index, document: NewDocument, *, job_id: str, outcome: Outcome) -> None:
+    def commit(
+        self,
+        index: Index,
+        document: NewDocument,
+        *,
+        job_id: str,
+        outcome: Outcome,
+        work: Work | None = None,
+    ) -> None:
         """Replace a path's chunks by those of its new version, and note it in the job.
 
         Raises IndexNotFoundError when the index was deleted meanwhile.
@@ -71,9 +98,44 @@ class Documents:
             _require(connection, index)
             _remove_chunks(connection, index.id, document.path)
             row = connection.execute(SAVE_DOCUMENT, (*values, *problem_row(None))).fetchone()
-            _insert_vectors(connection, index, document)
+            _insert_vectors(connection, index, document.new_hashes, document.vectors)
             _insert_chunks(connection, index.id, row[0], document)
-            write_file_result(connection, job_id, result)
+            _require_vectors(connection, index, row[0], document.path)
+            write_file_result(connection, job_id, result, work=work)
+
+    def add_vectors(
+        self, index: Index, hashes: Sequence[str], vectors: Vectors, *, job_id: str, work: Work
+    ) -> None:
+        """Keep vectors of a part of a document whose chunks come later, (len(hashes), dimensions).
+
+        Until they do, no chunk has them; no vacuum deletes them while a job runs.
+        """
+        _check_vectors(index, hashes, vectors, "a part of a document")
+        with self._database.write() as connection:
+            _insert_vectors(connection, index, hashes, vectors)
+            add_work(connection, job_id, work)
+
+    def move(self, index: Index, former: KnownFile, file: FoundFile, *, job_id: str) -> None:
+        """Give a document whose file was renamed its new path, and note both in the job."""
+        with self._database.write() as connection:
+            _require(connection, index)
+            row = connection.execute(MOVE, (*_place(file), now(), index.id, former.path)).fetchone()
+            chunks = connection.execute(
+                "SELECT count(*) FROM chunks WHERE document_id = ?", row
+            ).fetchone()[0]
+            write_file_result(connection, job_id, FileResult(former.path, "deleted"))
+            result = FileResult(file.path, "added", chunks=chunks)
+            write_file_result(connection, job_id, result, work=Work(file.size_bytes))
+
+    def titles(self, index: Index, paths: Collection[str]) -> dict[str, str]:
+        """Map path to title, for those of these documents that were read and gave chunks."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT path, title FROM documents WHERE index_id = ? AND problem_code IS NULL"
+                " AND path IN (SELECT value FROM json_each(?))",
+                (index.id, json.dumps(list(paths))),
+            )
+            return dict(rows.fetchall())
 
     def commit_problem(
         self,
@@ -99,7 +161,8 @@ class Documents:
                 _remove_chunks(connection, index.id, file.path)
             connection.execute(SAVE_PROBLEM, values).fetchone()
             result = FileResult(file.path, outcome, problem=file.problem)
-            write_file_result(connection, job_id, result)
+            work = Work(bytes_read=file.size_bytes)
+            write_file_result(connection, job_id, result, work=work)
 
     def delete(self, index: Index, path: str, *, job_id: str) -> None:
         """Forget a file and its chunks, and note it in the job."""
@@ -111,26 +174,39 @@ class Documents:
             )
             write_file_result(connection, job_id, FileResult(path, "deleted"))
 
-    def touch(self, index: Index, path: str, *, mtime_ns: int, size_bytes: int) -> None:
-        """Note new file times for bytes that are still the same."""
+    def touch(self, index: Index, file: FoundFile, *, job_id: str) -> None:
+        """Note a file's new times for bytes that are still the same."""
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE documents SET mtime_ns = ?, size_bytes = ? WHERE index_id = ? AND path = ?",
-                (mtime_ns, size_bytes, index.id, path),
+                "UPDATE documents SET size_bytes = ?, mtime_ns = ? WHERE index_id = ? AND path = ?",
+                (file.size_bytes, file.mtime_ns, index.id, file.path),
             )
+            add_work(connection, job_id, Work(bytes_read=file.size_bytes))
+
+
+def _place(file: FoundFile) -> Row:
+    return file.path, file.size_bytes, file.mtime_ns
 
 
 def _check(index: Index, document: NewDocument) -> None:
     """Refuse what would only fail later, in the vector index, again and again."""
     count = len(document.chunks)
-    if len(document.text_hashes) != count or document.vectors.shape != (count, index.dimensions):
+    if len(document.text_hashes) != count:
         raise ValueError(
-            f"This is a bug: `{document.path}` has {count} chunks, {len(document.text_hashes)} "
-            f"hashes and vectors of shape {document.vectors.shape} for {index.dimensions} "
-            "dimensions"
+            f"This is a bug: `{document.path}` has {count} chunks and "
+            f"{len(document.text_hashes)} hashes"
         )
-    if not np.isfinite(document.vectors).all():
-        raise ValueError(f"This is a bug: `{document.path}` has a vector that is not finite")
+    _check_vectors(index, document.new_hashes, document.vectors, f"`{document.path}`")
+
+
+def _check_vectors(index: Index, hashes: Sequence[str], vectors: Vectors, whose: str) -> None:
+    if vectors.shape != (len(hashes), index.dimensions):
+        raise ValueError(
+            f"This is a bug: {whose} has {len(hashes)} hashes and vectors of shape "
+            f"{vectors.shape} for {index.dimensions} dimensions"
+        )
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"This is a bug: {whose} has a vector that is not finite")
 
 
 def _require(connection: sqlite3.Connection, index: Index) -> None:
@@ -155,8 +231,18 @@ def _remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> 
     connection.execute("DELETE FROM chunks WHERE document_id = ?", row)
 
 
-def _insert_vectors(connection: sqlite3.Connection, index: Index, document: NewDocument) -> None:
-    pairs = zip(document.text_hashes, document.vectors, strict=True)
+def _require_vectors(
+    connection: sqlite3.Connection, index: Index, document_id: int, path: str
+) -> None:
+    without = connection.execute(WITHOUT_VECTOR, (document_id, index.artefact)).fetchone()[0]
+    if without:
+        raise ValueError(f"This is a bug: {without} chunks of `{path}` have no vector")
+
+
+def _insert_vectors(
+    connection: sqlite3.Connection, index: Index, hashes: Sequence[str], vectors: Vectors
+) -> None:
+    pairs = zip(hashes, vectors, strict=True)
     connection.executemany(
         "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
         # The same text has the same vector, unless what is stored was damaged.

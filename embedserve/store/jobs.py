@@ -12,12 +12,13 @@ from uuid import uuid4
 
 from embedserve.errors import JobNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.rows import PROBLEM_COLUMNS, problem_row, read_problem
+from embedserve.store.job_rows import write_file_result
+from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
 from embedserve.types import FileResult, Job, JobStatus, Outcome
 
 JOB_COLUMNS = (
     "id, index_name, path, status, created_at, started_at, finished_at, error, files_total,"
-    " chunks_embedded"
+    " chunks_embedded, tokens_embedded, chunks, bytes_done, bytes_total, retry_of"
 )
 
 KEPT_JOBS_WITH_FILES = 20
@@ -35,16 +36,6 @@ WHERE seq = (
     WHERE busy.status = 'running' AND busy.index_name = waiting.index_name)
   ORDER BY waiting.seq LIMIT 1)
 RETURNING id
-"""
-
-SAVE_RESULT = f"""
-INSERT OR REPLACE INTO job_files (job_id, path, outcome, chunks, warnings, {PROBLEM_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-ADD_TO_COUNT = """
-INSERT INTO job_counts (job_id, outcome, files) VALUES (?, ?, ?)
-ON CONFLICT (job_id, outcome) DO UPDATE SET files = files + excluded.files
 """
 
 # Every ended job of an index but the newest so many.
@@ -110,20 +101,42 @@ class Jobs:
                 (runner,),
             ).rowcount
 
-    def set_files_total(self, job_id: str, files_total: int) -> None:
-        """Say how many files the job has to look at."""
+    def set_totals(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
+        """Say how many files the job has to look at, and how much of them is still to be read."""
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE jobs SET files_total = ? WHERE id = ?", (files_total, job_id)
+                "UPDATE jobs SET files_total = ?, bytes_total = bytes_done + ? WHERE id = ?",
+                (files, bytes_to_read, job_id),
             )
 
-    def add_chunks_embedded(self, job_id: str, count: int) -> None:
-        """Count chunks whose vector had to be computed."""
+    def create_retry(self, former: Job, paths: Collection[str]) -> Job:
+        """Queue a job about only these files of a former one."""
+        job_id = uuid4().hex
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE jobs SET chunks_embedded = chunks_embedded + ? WHERE id = ?",
-                (count, job_id),
+                "INSERT INTO jobs (id, index_name, path, status, created_at, retry_of)"
+                " VALUES (?, ?, ?, 'queued', ?, ?)",
+                (job_id, former.index, former.path, now(), former.id),
             )
+            connection.executemany(
+                "INSERT INTO job_paths (job_id, path) VALUES (?, ?)",
+                ((job_id, path) for path in paths),
+            )
+            return _job(connection, job_id)
+
+    def paths(self, job_id: str) -> frozenset[str]:
+        """Return the only files that a job is about; none for all below its path."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT path FROM job_paths WHERE job_id = ?", (job_id,))
+            return frozenset(row[0] for row in rows)
+
+    def failed_paths(self, job_id: str) -> list[str]:
+        """List the files that failed in a job."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT path FROM job_files WHERE job_id = ? AND outcome = 'failed'", (job_id,)
+            )
+            return [row[0] for row in rows]
 
     def record_files(
         self, job_id: str, results: Collection[FileResult], *, only_if_absent: bool = False
@@ -200,44 +213,6 @@ class Jobs:
                 "SELECT is_cancel_requested FROM jobs WHERE id = ?", (job_id,)
             ).fetchone()
             return bool(row and row[0])
-
-
-def write_file_result(
-    connection: sqlite3.Connection,
-    job_id: str,
-    result: FileResult,
-    *,
-    only_if_absent: bool = False,
-) -> None:
-    """Note what a job did to one file, inside the caller's transaction."""
-    former = connection.execute(
-        "SELECT outcome FROM job_files WHERE job_id = ? AND path = ?", (job_id, result.path)
-    ).fetchone()
-    if former and only_if_absent:
-        return
-    warnings = json.dumps(result.warnings)
-    facts = (result.path, result.outcome, result.chunks, warnings)
-    connection.execute(SAVE_RESULT, (job_id, *facts, *problem_row(result.problem)))
-    if former:
-        connection.execute(ADD_TO_COUNT, (job_id, former[0], -1))
-    connection.execute(ADD_TO_COUNT, (job_id, result.outcome, 1))
-
-
-def cancel_jobs(connection: sqlite3.Connection, index: str, error: str) -> None:
-    """End the queued jobs of an index and ask its running one to stop, in the caller's transaction.
-
-    A running job that is cut off is cancelled by `requeue_orphans`, not run again.
-    """
-    connection.execute(
-        "UPDATE jobs SET is_cancel_requested = 1, error = ?"
-        " WHERE index_name = ? AND status IN ('queued', 'running')",
-        (error, index),
-    )
-    connection.execute(
-        "UPDATE jobs SET status = 'cancelled', finished_at = ?"
-        " WHERE index_name = ? AND status = 'queued'",
-        (now(), index),
-    )
 
 
 def _delete_history(connection: sqlite3.Connection, index: str) -> None:

@@ -1,4 +1,4 @@
--- The catalog, schema version 3, as a new file gets it; migrations/ brings older ones to the same.
+-- The catalog, schema version 4, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -110,7 +110,14 @@ CREATE TABLE jobs (
     files_total         INTEGER,
     chunks_embedded     INTEGER NOT NULL DEFAULT 0,
     is_cancel_requested INTEGER NOT NULL DEFAULT 0,
-    runner              TEXT
+    runner              TEXT,
+    -- Of files that were committed: what was computed, what they gave, and their size. The total
+    -- is of the files that have to be read.
+    tokens_embedded     INTEGER NOT NULL DEFAULT 0,
+    chunks              INTEGER NOT NULL DEFAULT 0,
+    bytes_done          INTEGER NOT NULL DEFAULT 0,
+    bytes_total         INTEGER,
+    retry_of            TEXT  -- a word, not a reference: that job may be forgotten
 ) STRICT;
 
 CREATE INDEX jobs_by_status ON jobs (status, seq);
@@ -135,6 +142,13 @@ CREATE TABLE job_files (
     problem_hint         TEXT,
     problem_is_retryable INTEGER,
     warnings             TEXT NOT NULL,  -- JSON list of sentences
+    PRIMARY KEY (job_id, path)
+) STRICT, WITHOUT ROWID;
+
+-- The only files that a job is about; none for all below its path.
+CREATE TABLE job_paths (
+    job_id TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    path   TEXT NOT NULL,
     PRIMARY KEY (job_id, path)
 ) STRICT, WITHOUT ROWID;
 

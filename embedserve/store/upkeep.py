@@ -10,9 +10,11 @@ RELEASE_PAGES = 2000  # of 4 KiB, in one transaction
 INCREMENTAL = 2  # PRAGMA auto_vacuum
 
 # The set of used texts is read anew for each batch: a chunk may be added between two.
+# While a job runs, vectors may be kept for chunks that are still to come, and others be counted on.
 UNUSED = """
 SELECT rowid FROM vectors WHERE (artefact, text_hash) NOT IN (
   SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id)
+AND NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')
 LIMIT ?
 """
 
@@ -29,7 +31,10 @@ class Upkeep:
             return _pragma(connection, "page_count") * _pragma(connection, "page_size")
 
     def delete_unused_vectors(self) -> int:
-        """Delete some vectors that no chunk of any index has; return how many, 0 at the end."""
+        """Delete some vectors that no chunk of any index has; return how many, 0 at the end.
+
+        None are deleted while a job runs.
+        """
         with self._database.write() as connection:
             return connection.execute(
                 f"DELETE FROM vectors WHERE rowid IN ({UNUSED})", (DELETE_BATCH,)
