@@ -103,6 +103,8 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/jobs?limit=0", {}, 400),
     ("GET", "/jobs/nope", {}, 404),
     ("POST", "/jobs/nope/cancel", {}, 404),
+    ("POST", "/jobs/nope/retry", {}, 404),
+    ("GET", "/jobs/nope/events", {}, 404),
 ]
 
 
@@ -158,4 +160,9 @@ def test_bodies_are_told_of_every_route_that_reads_one(document: dict[str, Any])
         for path, method, told in operations(document)
         if method in ("post", "put") and "requestBody" not in told
     ]
-    assert set(without) == {"/jobs/{job_id}/cancel", "/indexes/{name}/rebuild", "/vacuum"}
+    assert set(without) == {
+        "/jobs/{job_id}/cancel",
+        "/jobs/{job_id}/retry",
+        "/indexes/{name}/rebuild",
+        "/vacuum",
+    }

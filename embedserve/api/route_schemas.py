@@ -239,7 +239,10 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     },
     "/indexes": {
         "get": _told(
-            given("The indexes.", shape({"indexes": {"type": "array"}, "problems": OBJECT}))
+            given(
+                "The indexes.",
+                shape({"indexes": {"type": "array", "items": OBJECT}, "problems": OBJECT}),
+            )
         )
     },
     "/indexes/{name}": {
@@ -256,6 +259,7 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/ingest": {
         "post": {
             "responses": {
+                "200": given("What a job would have to do.", OBJECT),
                 "202": given("The job.", OBJECT),
                 **refused("400 404 409 413 503"),
             }
@@ -264,7 +268,13 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
     },
-    "/jobs": {"get": _told(given("The jobs.", shape({"jobs": {"type": "array"}})), "400")},
+    "/jobs": {
+        "get": _told(given("The jobs.", shape({"jobs": {"type": "array", "items": OBJECT}})), "400")
+    },
     "/jobs/{job_id}": {"get": _told(given("The job.", OBJECT), "400 404")},
+    "/jobs/{job_id}/events": {"get": _told(given("Its states.", TEXT, "text/event-stream"), "404")},
+    "/jobs/{job_id}/retry": {
+        "post": {"responses": {"202": given("The job.", OBJECT), **refused("404 409")}}
+    },
     "/jobs/{job_id}/cancel": {"post": _told(given("The job.", OBJECT), "404 409")},
 }

@@ -19,7 +19,8 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",
             "/indexes", "/indexes/{name}", "/indexes/{name}/export", "/jobs", "/jobs/{job_id}",
-            "/info", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
+            "/jobs/{job_id}/events", "/info", "/metrics", "/docs", "/docs/oauth2-redirect",
+            "/redoc", "/openapi.json",
         ),
         "POST": (
             "/api/embed", "/api/embeddings", "/api/show", "/api/rerank", "/api/tokenize",
@@ -36,7 +37,7 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "DELETE": ("/indexes/{name}",),
         "POST": (
             "/indexes/{name}/ingest", "/indexes/{name}/check", "/indexes/{name}/rebuild",
-            "/indexes/import", "/jobs/{job_id}/cancel",
+            "/indexes/import", "/jobs/{job_id}/cancel", "/jobs/{job_id}/retry",
         ),
     },
     ADMIN: {
