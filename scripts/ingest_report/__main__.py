@@ -69,8 +69,9 @@ def table(rounds: list[Round]) -> str:
     """Return the figures as a table in Markdown: the median, and the range."""
     first = rounds[-1]
     rows = {
-        "files, chunks, of which embedded": [
-            f"{first.first.files}, {first.first.chunks}, {first.first.embedded}"
+        "files, chunks, of which distinct, embedded": [
+            f"{first.first.files}, {first.first.chunks}, {first.alone.texts}, "
+            f"{first.first.embedded}"
         ],
         "end to end": _spread([one.first.seconds for one in rounds], " s"),
         "tokens embedded": [str(first.alone.tokens)],
@@ -83,9 +84,11 @@ def table(rounds: list[Round]) -> str:
         "peak memory together": _spread([one.peaks.together / MIB for one in rounds], " MiB"),
     }
     for part in ("server", "extraction", "Chroma"):
-        sizes = [one.peaks.parts[part] / MIB for one in rounds]
+        sizes = [one.peaks.parts.get(part, 0) / MIB for one in rounds]
         rows[f"peak memory, {part}"] = _spread(sizes, " MiB")
-        rows[f"processor time, {part}"] = _spread([one.peaks.cpu_s[part] for one in rounds], " s")
+        rows[f"processor time, {part}"] = _spread(
+            [one.peaks.cpu_s.get(part, 0.0) for one in rounds], " s"
+        )
     rows["processor time, engine alone"] = _spread([one.alone.cpu_seconds for one in rounds], " s")
     lines = [f"| {name} | {cells[0]} |" for name, cells in rows.items()]
     return "\n".join(["| | median (range) |", "|---|---|", *lines])

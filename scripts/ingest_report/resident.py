@@ -22,7 +22,7 @@ from embedserve.settings import read_settings
 from embedserve.types import Chunk
 
 INDEX = "measured"
-_POLL_S = 0.02
+_POLL_S = 0.1  # each poll reads the catalog
 # What is submitted to the engine at once; more of it waits while this runs.
 _REQUEST_TEXTS = 1024
 

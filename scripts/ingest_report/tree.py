@@ -20,8 +20,8 @@ class Peaks:
     """The most that was seen at once, of all and of each part, in bytes."""
 
     together: int = 0
-    parts: Counter[str] = field(default_factory=Counter)
-    cpu_s: Counter[str] = field(default_factory=Counter)
+    parts: dict[str, int] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
     """Seconds of processor time by part, of those processes that were there at the end."""
 
     def note(self, pid: int) -> None:
@@ -32,7 +32,7 @@ class Peaks:
                 now[part] += _proportional_bytes(member)
         self.together = max(self.together, sum(now.values()))
         for part, size in now.items():
-            self.parts[part] = max(self.parts[part], size)
+            self.parts[part] = max(self.parts.get(part, 0), size)
 
 
 @contextmanager
@@ -53,14 +53,14 @@ def watched(pid: int) -> Iterator[Peaks]:
         is_over.set()
         watcher.join()
         for part, seconds in _cpu(pid).items():
-            peaks.cpu_s[part] = seconds - before[part]
+            peaks.cpu_s[part] = seconds - before.get(part, 0.0)
 
 
-def _cpu(pid: int) -> Counter[str]:
-    used: Counter[str] = Counter()
+def _cpu(pid: int) -> dict[str, float]:
+    used: dict[str, float] = {}
     for member in family(pid):
         if part := _part(member):
-            used[part] += cpu_s(member)
+            used[part] = used.get(part, 0.0) + cpu_s(member)
     return used
 
 
