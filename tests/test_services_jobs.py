@@ -1,9 +1,11 @@
 """The parts of a job by themselves: vectors in windows, interruption, what is left."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Condition, Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from embedserve.cli.job_display import Rates, status_line
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
 from embedserve.services.document_vectors import WINDOW, DocumentVectors
 from embedserve.services.ingest_plan import renamed
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress
+from embedserve.services.pace import LINGER_S, Pace
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
@@ -161,3 +165,35 @@ def test_a_renamed_file_is_the_same_document_if_its_title_is(
     planned = Plan((FoundFile(present, 5, 2), FoundFile("/d/x", 6, 2)), (), (former,), ())
     found = list(renamed(planned, known, {former: title}))
     assert found == ([(planned.add[0], [known[former]])] if is_one else [])
+
+
+def test_small_batches_wait_for_more_unless_somebody_waits_for_them() -> None:
+    changed = Condition()
+    pace = Pace(changed, enough=10)
+
+    def lingered(applied: int, *, is_urgent: bool = False) -> bool:
+        pace.begin()
+        pace.applied(applied)
+        if is_urgent:
+            pace.hurry()
+        started = time.monotonic()
+        pace.linger()
+        return time.monotonic() - started > LINGER_S / 2
+
+    assert lingered(3)
+    assert not lingered(0), "nothing came, so nothing more is expected"
+    assert not lingered(10)
+    assert not lingered(3, is_urgent=True)
+
+
+def test_the_terminal_shows_rates_of_the_last_seconds_and_what_is_left() -> None:
+    def job(seconds: int) -> dict[str, Any]:
+        progress = {"chunks": 10 * seconds, "tokens": 1000 * seconds, "seconds_left": 90 - seconds}
+        return {"progress": progress, "counts": {"added": seconds, "failed": 2}}
+
+    rates = Rates()
+    first = job(0) | {"counts": {}}
+    first["progress"]["seconds_left"] = None
+    assert status_line(first, rates, 100.0) == "0 chunks/s, 0 tokens/s"
+    told = [status_line(job(s), rates, 100.0 + s) for s in range(1, 30)]
+    assert told[-1] == "10 chunks/s, 1000 tokens/s, 2 failed, 0:01:01 left"
