@@ -7,6 +7,7 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ class Round:
         """The job's tokens per second, of the engine's own."""
         return self.alone.seconds / self.first.seconds
 
+    @property
+    def cpu_share(self) -> float:
+        """The engine's processor time, of all that the job and its children took.
+
+        What the share of speed comes to where nothing else runs: the job keeps every core busy.
+        """
+        return self.alone.cpu_seconds / sum(self.peaks.cpu_s.values())
+
 
 def main() -> None:
     """Parse the arguments, measure, print."""
@@ -50,7 +59,7 @@ def measure(models: Path, folder: Path, rounds: int) -> list[Round]:
     with fresh_home(models) as home, ProcessPoolExecutor(1, mp_context=context) as process:
         pid = process.submit(resident.begin, home, folder).result()
         try:
-            return [_round(process, pid) for _ in range(rounds)]
+            return [_told(_round(process, pid)) for _ in range(rounds)]
         finally:
             process.submit(resident.end).result()
 
@@ -63,6 +72,13 @@ def _round(process: ProcessPoolExecutor, pid: int) -> Round:
     second = process.submit(resident.ingest).result()
     alone = process.submit(resident.alone).result()
     return Round(first, alone, second, peaks, load)
+
+
+def _told(one: Round) -> Round:
+    """Tell of a round as soon as it is over."""
+    words = f"{one.first.seconds:.1f} s, {100 * one.share:.1f} % of the engine, load {one.load:.1f}"
+    print(words, file=sys.stderr, flush=True)
+    return one
 
 
 def table(rounds: list[Round]) -> str:
@@ -80,6 +96,9 @@ def table(rounds: list[Round]) -> str:
             [_speed(one, one.alone.seconds) for one in rounds], ""
         ),
         "job, of the engine alone": _spread([100 * one.share for one in rounds], " %"),
+        "processor time of the engine alone, of the job's": _spread(
+            [100 * one.cpu_share for one in rounds], " %"
+        ),
         "second run": _spread([one.second.seconds for one in rounds], " s"),
         "peak memory together": _spread([one.peaks.together / MIB for one in rounds], " MiB"),
     }
@@ -106,7 +125,7 @@ def _spread(values: list[float], unit: str) -> list[str]:
 
 
 def _figures(one: Round) -> dict[str, object]:
-    return {**asdict(one), "share": one.share}
+    return {**asdict(one), "share": one.share, "cpu_share": one.cpu_share}
 
 
 def _arguments() -> argparse.Namespace:
