@@ -12,6 +12,7 @@ from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap.access import read_keys, upstream_of
 from embedserve.bootstrap.address import is_loopback
+from embedserve.bootstrap.documents import document_limits, fetcher_of, watch_times
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
@@ -22,6 +23,7 @@ from embedserve.bootstrap.engine import (
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import read_definitions
+from embedserve.services.documents import DocumentService
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
@@ -31,10 +33,12 @@ from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
+from embedserve.services.watching import WatchService
 from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
+from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
 CLEAN_STOP = "clean_stop"
@@ -51,10 +55,13 @@ class House:
 
 
 @contextmanager
-def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]:
+def open_house(
+    settings: Settings, *, runs_jobs: bool = True, watches: bool = False
+) -> Iterator[House]:
     """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError.
 
-    A house that runs no jobs leaves unfinished ones as they are.
+    A house that runs no jobs leaves unfinished ones as they are. One that `watches` starts jobs for
+    the indexes whose definition says so.
     """
     limits = _limits(settings)
     with ExitStack() as stack:
@@ -65,13 +72,19 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
         catalog.set_meta(CLEAN_STOP, "no")
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
-        services = _services(settings, engine, catalog, index, stack)
+        notices: dict[str, str] = {}
+        services = _services(settings, engine, catalog, index, stack, notices)
+        watch = WatchService(catalog, services.ingestion, watch_times(settings), notices)
         if runs_jobs:
             services.ingestion.start()
+        if watches:
+            watch.start()
         stack.callback(services.ingestion.stop)
+        stack.callback(watch.stop)
         app = create_app(services, limits)
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
+        watch.stop()
         services.ingestion.stop()
         index[1].stop()
         catalog.set_meta(CLEAN_STOP, "yes")
@@ -114,31 +127,38 @@ def _services(
     catalog: Catalog,
     index: tuple[VectorIndex, IndexWorker],
     stack: ExitStack,
+    notices: dict[str, str],
 ) -> Services:
     vector_index, worker = index
+    uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
+    uploads.sweep(catalog.uploads.stored())
     definitions = read_definitions(settings.definitions) if settings.definitions else {}
-    sources = [Path(item.path) for one in definitions.values() for item in one.sources]
+    sources = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
     roots = AllowedRoots([*settings.ingest_roots, *sources])
     indexes = IndexService(
         catalog,
         vector_index,
         engine.encoders,
-        IndexTools(worker, roots, default_model=settings.default_model),
+        IndexTools(worker, roots, uploads, notices, default_model=settings.default_model),
     )
     indexes.apply(definitions)
     tools = IngestTools(
         _extractors(settings, stack),
         worker,
         roots,
+        uploads,
+        fetcher_of(settings),
+        max_urls=settings.fetch_max_urls,
         jobs=settings.ingest_jobs,
         # More files than extractors: the engine stays busy while the next ones are read.
         files_at_once=settings.extract_workers + 2,
     )
+    ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
     return Services(
         embedding=open_embedding(settings, engine, stack),
         models=engine.models,
         indexes=indexes,
-        ingestion=IngestionService(catalog, indexes, engine.encoders, tools),
+        ingestion=ingestion,
         search=SearchService(
             catalog,
             indexes,
@@ -155,6 +175,9 @@ def _services(
             engine.encoders,
             worker,
             spool=(settings.home, settings.max_archive_bytes),
+        ),
+        documents=DocumentService(
+            catalog, indexes, ingestion, worker, (uploads, document_limits(settings))
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,

@@ -31,9 +31,9 @@ def ingest(
     """Bring an index in step with a folder; the index is created when it does not exist."""
     target = path.expanduser().resolve() if path else None
     with connect(home, roots=(target,) if target else (), is_long=True) as client:
-        job = _start(client, index, {"path": str(target)} if target else {})
+        job = start_job(client, index, {"path": str(target)} if target else {})
         try:
-            job = _follow(client, job["id"], is_quiet=as_json)
+            job = follow_job(client, job["id"], is_quiet=as_json)
         except KeyboardInterrupt:
             client.post("jobs", job["id"], "cancel")
             errors.print("Cancelled; what was ingested so far stays.")
@@ -72,7 +72,7 @@ def query(
         _print_hit(rank, hit)
 
 
-def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
+def start_job(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
     """Queue the job; an index that is made for it and cannot use it is taken back."""
     try:
         client.get("indexes", index)
@@ -91,7 +91,7 @@ def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
     return job
 
 
-def _follow(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
+def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> dict[str, Any]:
     """Show a job's progress until it ends."""
     columns = (
         TextColumn("{task.description}"),

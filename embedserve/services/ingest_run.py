@@ -24,6 +24,8 @@ from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.scan import ScanRules, plan, scan
 from embedserve.services.embedded_text import embedded_texts, text_hash
 from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
+from embedserve.services.found import Found
+from embedserve.services.kept_files import read_kept
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
@@ -36,6 +38,7 @@ from embedserve.types import (
     KnownFile,
     NewDocument,
     Plan,
+    Provenance,
     Vectors,
 )
 
@@ -54,12 +57,6 @@ class Target:
     rules: ScanRules
     below: Path
     """`root` itself, or a path inside it."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    file: FoundFile
-    root: Path
 
 
 @dataclass(frozen=True)
@@ -102,15 +99,29 @@ class IngestRun:
         self._catalog.jobs.set_files_total(self._job.id, total)
         self._carry_out(work, known, found)
 
+    def ingest_kept(self, items: Sequence[Found]) -> None:
+        """Ingest files that are kept for the index, new ones and new versions."""
+        known = self._catalog.documents.known_at(self._index.id, [item.file.path for item in items])
+        self.carry_out_each(
+            [partial(self.ingest, item, known.get(item.file.path)) for item in items]
+        )
+
+    def carry_out_each(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Do one task for each of so many files, beside what the job has done already."""
+        before = self._catalog.jobs.get(self._job.id)
+        done = before.files_total or sum(before.counts.values())
+        self._catalog.jobs.set_files_total(self._job.id, done + len(tasks))
+        self._in_parallel(iter(tasks))
+
     def _known(self, targets: Sequence[Target]) -> dict[str, KnownFile]:
         known: dict[str, KnownFile] = {}
         for target in targets:
             known |= self._catalog.documents.known_files(self._index.id, str(target.below))
         return known
 
-    def _found(self, targets: Sequence[Target]) -> tuple[dict[str, _Found], list[FileProblem]]:
+    def _found(self, targets: Sequence[Target]) -> tuple[dict[str, Found], list[FileProblem]]:
         """Scan every target; a file that several of them hold is taken once, for the first."""
-        found: dict[str, _Found] = {}
+        found: dict[str, Found] = {}
         problems: list[FileProblem] = []
         for target in targets:
             self._stop_if_interrupted()
@@ -120,23 +131,23 @@ class IngestRun:
                 continue
             for file in scan(target.root, target.rules, problems.append):
                 if Path(file.path).is_relative_to(target.below):
-                    found.setdefault(file.path, _Found(file, target.root))
+                    found.setdefault(file.path, Found(file, target.root))
         return found, problems
 
     def _carry_out(
-        self, work: Plan, known: Mapping[str, KnownFile], found: Mapping[str, _Found]
+        self, work: Plan, known: Mapping[str, KnownFile], found: Mapping[str, Found]
     ) -> None:
-        self._record_unchanged(work.unchanged)
+        self.record_unchanged(work.unchanged)
         for path in work.delete:
             self._stop_if_interrupted()
             self._catalog.documents.delete(self._index, path, job_id=self._job.id)
             self._tools.wake_index()
         self._in_parallel(
-            partial(self._ingest, found[file.path], known.get(file.path))
+            partial(self.ingest, found[file.path], known.get(file.path))
             for file in (*work.add, *work.update)
         )
 
-    def _record_unchanged(self, files: Iterable[KnownFile]) -> None:
+    def record_unchanged(self, files: Iterable[KnownFile]) -> None:
         """Note files that need no work; one that could not be read before still cannot."""
         results = [
             FileResult(
@@ -170,25 +181,25 @@ class IngestRun:
 
     # -- one file -----------------------------------------------------------------------------
 
-    def _ingest(self, found: _Found, known: KnownFile | None) -> None:
+    def ingest(self, found: Found, known: KnownFile | None) -> None:
+        """Read, cut, embed and commit one file; what is wrong with it becomes its row."""
         if self._tools.is_interrupted():
             return
         file = found.file
         try:
-            extraction = self._tools.extractors.extract(Path(file.path), found.root)
-            if known and not known.problem and extraction.sha256 == known.sha256:
-                self._note_same_bytes(file, known)
+            extraction = self._extraction(found)
+            if self._is_same(found, known, extraction):
                 return
-            document = self._document(file, extraction)
+            document = self._document(found, extraction)
         except ExtractionError as error:
             if error.code != "shutting_down":  # then the next start does it again
-                self._give_up(file, problem_of(file.path, error))
+                self.give_up(file, problem_of(file.path, error), found.provenance)
             return
         except (CatalogError, OverloadedError):
             raise  # nothing is wrong with the file
         except Exception as error:  # per-file ingest: one file's failure is one row
             logger.exception("ingesting %s", file.path)
-            self._give_up(file, unexpected(file.path, error))
+            self.give_up(file, unexpected(file.path, error), found.provenance)
             return
         self._catalog.documents.commit(
             self._index,
@@ -198,24 +209,33 @@ class IngestRun:
         )
         self._tools.wake_index()
 
-    def _note_same_bytes(self, file: FoundFile, known: KnownFile) -> None:
-        self._catalog.documents.touch(
-            self._index, file.path, mtime_ns=file.mtime_ns, size_bytes=file.size_bytes
-        )
-        self._record_unchanged([known])
+    def _extraction(self, found: Found) -> Extraction:
+        if found.place is None:
+            return self._tools.extractors.extract(Path(found.file.path), found.root)
+        return read_kept(self._tools.extractors, found.place, found.file.path, found.title)
 
-    def _give_up(self, file: FoundFile, problem: FileProblem) -> None:
+    def _is_same(self, found: Found, known: KnownFile | None, extraction: Extraction) -> bool:
+        """Tell whether a file's bytes are known already, and note its new times."""
+        is_known = known and not known.problem and extraction.sha256 == known.sha256
+        if known is None or not is_known or found.provenance.source == "upload":
+            return False
+        self._catalog.documents.touch(self._index, found.file, found.provenance)
+        self.record_unchanged([known])
+        return True
+
+    def give_up(self, file: FoundFile, problem: FileProblem, origin: Provenance) -> None:
+        """Note why a file gave nothing."""
         # What may succeed on the next run keeps its former version until then.
         self._catalog.documents.commit_problem(
             self._index,
-            KnownFile(file.path, file.size_bytes, file.mtime_ns, sha256="", problem=problem),
+            KnownFile(file.path, file.size_bytes, file.mtime_ns, "", problem, origin),
             job_id=self._job.id,
             outcome=outcome_of(problem),
             keep_previous=problem.is_retryable,
         )
         self._tools.wake_index()
 
-    def _document(self, file: FoundFile, extraction: Extraction) -> NewDocument:
+    def _document(self, found: Found, extraction: Extraction) -> NewDocument:
         chunks = chunk(
             extraction.text,
             extraction.kind,
@@ -230,9 +250,9 @@ class IngestRun:
         texts = embedded_texts(self._encoder, self._budget, extraction.title, chunks)
         hashes = [text_hash(text) for text in texts]
         return NewDocument(
-            path=file.path,
+            path=found.file.path,
             size_bytes=extraction.size_bytes,
-            mtime_ns=file.mtime_ns,
+            mtime_ns=found.file.mtime_ns,
             sha256=extraction.sha256,
             title=extraction.title,
             kind=extraction.kind,
@@ -240,6 +260,7 @@ class IngestRun:
             text_hashes=tuple(hashes),
             vectors=self._vectors(texts, hashes),
             warnings=extraction.warnings,
+            provenance=found.provenance,
         )
 
     def _vectors(self, texts: Sequence[str], hashes: Sequence[str]) -> Vectors:

@@ -3,20 +3,27 @@
 import logging
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Condition, Thread
 
 from embedserve.errors import EmbedserveError, InvalidRequestError
 from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.scan import ScanRules
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_run import IngestRun, JobInterruptedError, Target, Tools
+from embedserve.services.kept_files import kept_files
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
+from embedserve.services.url_run import UrlRun, UrlTools
 from embedserve.store.catalog import Catalog
+from embedserve.store.upload_files import UploadFiles
+from embedserve.store.uploads import UPLOADS_PATH
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
@@ -33,6 +40,10 @@ class IngestTools:
     extractors: ExtractorPool
     index_worker: IndexWorker
     roots: AllowedRoots
+    uploads: UploadFiles
+    fetcher: Fetcher
+    max_urls: int
+    """Addresses that the sources of one index may list."""
     jobs: int
     files_at_once: int
 
@@ -52,6 +63,7 @@ class IngestionService:
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
+        self._waiting: dict[str, list[Future[None]]] = {}
 
     def start(self) -> None:
         """Take up the jobs that a former process left unfinished, then wait for new ones."""
@@ -84,8 +96,24 @@ class IngestionService:
             )
         target = str(self._tools.roots.check(path)) if path is not None else ""
         job = self._catalog.jobs.create(index.name, target)
-        self._tell()
+        self.tell()
         return job
+
+    def ended(self, job_id: str) -> Future[None]:
+        """Return what is done when the job has ended; waiting for it costs nothing."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._waiting.setdefault(job_id, []).append(future)
+        if self._catalog.jobs.get(job_id).status not in ("queued", "running"):
+            self._resolve(job_id)
+        return future
+
+    def _resolve(self, job_id: str) -> None:
+        with self._changed:
+            futures = self._waiting.pop(job_id, [])
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
 
     def job(self, job_id: str) -> Job:
         """Return a job; raise JobNotFoundError."""
@@ -105,7 +133,10 @@ class IngestionService:
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop after the files in hand; what it committed stays."""
-        return self._catalog.jobs.request_cancel(job_id)
+        job = self._catalog.jobs.request_cancel(job_id)
+        if job.status == "cancelled":
+            self._resolve(job_id)
+        return job
 
     # -- the runner's threads -----------------------------------------------------------------
 
@@ -120,11 +151,13 @@ class IngestionService:
                 continue
             if job:
                 self._run_job(job)
-                self._tell()  # its index is free again
+                self.tell()  # its index is free again
+                self._resolve(job.id)
             else:
                 self._wait_for_event(seen)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say that a job was queued."""
         with self._changed:
             self._events += 1
             self._changed.notify_all()
@@ -180,13 +213,11 @@ class IngestionService:
             extractors=self._tools.extractors,
             encoder=encoder,
             wake_index=self._tools.index_worker.wake,
-            is_interrupted=lambda: (
-                self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
-            ),
+            is_interrupted=partial(self._is_interrupted, job.id),
             files_at_once=self._tools.files_at_once,
         )
         run = IngestRun(tools, job, index, budget=chunk_budget(encoder, definition))
-        run.run(self._targets(job, definition))
+        self._carry_out_run(run, job, index, definition)
         if tools.is_interrupted():
             raise JobInterruptedError
         # All is committed; from here on the job has succeeded, whatever the vector index does.
@@ -196,6 +227,24 @@ class IngestionService:
         failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
         return "succeeded_with_errors" if failed else "succeeded"
 
+    def _is_interrupted(self, job_id: str) -> bool:
+        return self._is_stopping or self._catalog.jobs.is_cancel_requested(job_id)
+
+    def _carry_out_run(
+        self, run: IngestRun, job: Job, index: Index, definition: IndexDefinition
+    ) -> None:
+        if job.path.startswith(UPLOADS_PATH):
+            uploads = self._catalog.uploads.of_job(index.id, job.id)
+            run.ingest_kept(kept_files(self._tools.uploads.folder(index.id), uploads))
+            return
+        run.run(self._targets(job, definition))
+        if not job.path:
+            is_interrupted = partial(self._is_interrupted, job.id)
+            tools = UrlTools(
+                self._catalog, self._tools.fetcher, self._tools.max_urls, is_interrupted
+            )
+            UrlRun(tools, run, job, index).run(definition.sources)
+
     def _targets(self, job: Job, definition: IndexDefinition) -> list[Target]:
         """Return what a job walks: its own path under its source's rules, or every source.
 
@@ -203,7 +252,7 @@ class IngestionService:
         or the server started with other roots.
         """
         targets = []
-        for source in definition.sources:
+        for source in [source for source in definition.sources if source.path]:
             root = self._tools.roots.allow(source.path)
             rules = ScanRules(include=source.include, exclude=source.exclude)
             targets.append(Target(root, rules, below=root))

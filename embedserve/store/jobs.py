@@ -62,14 +62,8 @@ class Jobs:
 
     def create(self, index: str, path: str) -> Job:
         """Queue a job on the index of that name."""
-        job_id = uuid4().hex
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO jobs (id, index_name, path, status, created_at)"
-                " VALUES (?, ?, ?, 'queued', ?)",
-                (job_id, index, path, now()),
-            )
-            return _job(connection, job_id)
+            return insert_job(connection, index, path)
 
     def get(self, job_id: str) -> Job:
         """Read one job with its counts; raise JobNotFoundError when there is none."""
@@ -200,6 +194,16 @@ class Jobs:
                 "SELECT is_cancel_requested FROM jobs WHERE id = ?", (job_id,)
             ).fetchone()
             return bool(row and row[0])
+
+
+def insert_job(connection: sqlite3.Connection, index: str, path: str) -> Job:
+    """Queue a job inside the caller's transaction."""
+    job_id = uuid4().hex
+    connection.execute(
+        "INSERT INTO jobs (id, index_name, path, status, created_at) VALUES (?, ?, ?, 'queued', ?)",
+        (job_id, index, path, now()),
+    )
+    return _job(connection, job_id)
 
 
 def write_file_result(
