@@ -10,7 +10,7 @@ import pytest
 from embedserve.errors import CatalogError, ConflictError, IndexNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
-from embedserve.types import FileProblem, Index, KnownFile
+from embedserve.types import FileProblem, FoundFile, Index, KnownFile
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
 
 House = tuple[Catalog, Index, str]
@@ -142,7 +142,7 @@ def test_a_problem_keeps_or_removes_the_previous_chunks(house: House, keep_previ
 def test_touch_changes_only_the_times(house: House) -> None:
     catalog, index, job = house
     catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
-    catalog.documents.touch(index, "/d/a", mtime_ns=99, size_bytes=98)
+    catalog.documents.touch(index, FoundFile("/d/a", 98, 99))
     assert catalog.documents.known_files(index.id, "/d") == {
         "/d/a": KnownFile("/d/a", 98, 99, "0" * 64)
     }

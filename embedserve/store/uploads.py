@@ -6,6 +6,7 @@ The bytes are files (store/upload_files.py); which of them count is said here.
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.store.database import Database, now
@@ -176,8 +177,22 @@ def _rows(
         f" FROM listed WHERE {condition} ORDER BY listed.path LIMIT ? OFFSET ?",
         (index_id, index_id, *values, *page),
     )
-    found = []
-    for *facts, is_pending, code, stage, message, hint, is_retryable, chunks in rows:
-        problem = read_problem(facts[1], (code, stage, message, hint, is_retryable))
-        found.append(ListedDocument(*facts, chunks, bool(is_pending), problem))
-    return found
+    return [_listed_document(row) for row in rows]
+
+
+def _listed_document(row: tuple[Any, ...]) -> ListedDocument:
+    id_, path, source, title, kind, size_bytes, sha256, metadata, indexed_at = row[:9]
+    return ListedDocument(
+        id_,
+        path,
+        source,
+        title,
+        kind,
+        size_bytes,
+        sha256,
+        metadata,
+        indexed_at,
+        chunks=row[15],
+        is_pending=bool(row[9]),
+        problem=read_problem(path, row[10:15]),
+    )
