@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     """Bytes of one document; larger ones are reported as `too_large`."""
     max_text_chars: int = Field(default=50_000_000, ge=1)
     """Characters that one document may give; more is reported as `text_too_large`."""
+    max_source_files: int = Field(default=1_000_000, ge=1)
+    """Files that one ingestion job takes from its folders; a job that finds more stops there, says
+    so and deletes nothing. Each costs half a kilobyte of memory while the job runs."""
     fetch_private: bool = False
     """Whether sources may name addresses of this machine and its networks, not only public ones."""
     fetch_timeout_s: float = Field(default=60, gt=0)

@@ -148,6 +148,7 @@ def _services(
         roots,
         uploads,
         fetcher_of(settings),
+        max_files=settings.max_source_files,
         max_urls=settings.fetch_max_urls,
         jobs=settings.ingest_jobs,
         # More files than extractors: the engine stays busy while the next ones are read.

@@ -23,7 +23,13 @@ from embedserve.ingest.chunk import chunk
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.scan import ScanRules, plan, scan
 from embedserve.services.embedded_text import embedded_texts, text_hash
-from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
+from embedserve.services.file_problems import (
+    missing_source,
+    outcome_of,
+    problem_of,
+    too_many_files,
+    unexpected,
+)
 from embedserve.services.found import Found
 from embedserve.services.kept_files import read_kept
 from embedserve.services.token_budget import TokenBudget
@@ -69,6 +75,8 @@ class Tools:
     wake_index: Callable[[], None]
     is_interrupted: Callable[[], bool]
     files_at_once: int
+    max_files: int
+    """That the targets may hold together."""
 
 
 class IngestRun:
@@ -101,6 +109,8 @@ class IngestRun:
 
     def ingest_kept(self, items: Sequence[Found]) -> None:
         """Ingest files that are kept for the index, new ones and new versions."""
+        if not items:
+            return
         known = self._catalog.documents.known_at(self._index.id, [item.file.path for item in items])
         self.carry_out_each(
             [partial(self.ingest, item, known.get(item.file.path)) for item in items]
@@ -130,6 +140,9 @@ class IngestRun:
                 problems.append(missing_source(str(target.root)))
                 continue
             for file in scan(target.root, target.rules, problems.append):
+                if len(found) >= self._tools.max_files:
+                    problems.append(too_many_files(str(target.below), len(found)))
+                    break
                 if Path(file.path).is_relative_to(target.below):
                     found.setdefault(file.path, Found(file, target.root))
         return found, problems

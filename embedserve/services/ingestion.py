@@ -42,6 +42,8 @@ class IngestTools:
     roots: AllowedRoots
     uploads: UploadFiles
     fetcher: Fetcher
+    max_files: int
+    """Files that the folders of one job may hold."""
     max_urls: int
     """Addresses that the sources of one index may list."""
     jobs: int
@@ -215,6 +217,7 @@ class IngestionService:
             wake_index=self._tools.index_worker.wake,
             is_interrupted=partial(self._is_interrupted, job.id),
             files_at_once=self._tools.files_at_once,
+            max_files=self._tools.max_files,
         )
         run = IngestRun(tools, job, index, budget=chunk_budget(encoder, definition))
         self._carry_out_run(run, job, index, definition)
@@ -233,12 +236,14 @@ class IngestionService:
     def _carry_out_run(
         self, run: IngestRun, job: Job, index: Index, definition: IndexDefinition
     ) -> None:
-        if job.path.startswith(UPLOADS_PATH):
+        is_upload, is_whole = job.path.startswith(UPLOADS_PATH), not job.path
+        if not is_upload:
+            run.run(self._targets(job, definition))
+        if is_upload or is_whole:
+            self._catalog.uploads.adopt(index.id, job.id)
             uploads = self._catalog.uploads.of_job(index.id, job.id)
             run.ingest_kept(kept_files(self._tools.uploads.folder(index.id), uploads))
-            return
-        run.run(self._targets(job, definition))
-        if not job.path:
+        if is_whole:
             is_interrupted = partial(self._is_interrupted, job.id)
             tools = UrlTools(
                 self._catalog, self._tools.fetcher, self._tools.max_urls, is_interrupted

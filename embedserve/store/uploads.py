@@ -41,10 +41,11 @@ ON CONFLICT (index_id, path) DO UPDATE SET
   metadata = excluded.metadata, uploaded_at = excluded.uploaded_at, job_id = excluded.job_id
 """
 
-# Left behind by jobs that failed as a whole or were cancelled: the next one takes them along.
 ADOPT = """
-UPDATE uploads SET job_id = ? WHERE index_id = ? AND job_id IS NOT NULL AND job_id NOT IN (
-  SELECT id FROM jobs WHERE status IN ('queued', 'running'))
+UPDATE uploads SET job_id = :job WHERE index_id = :index AND CASE
+  WHEN job_id IS NULL THEN path IN (
+    SELECT path FROM documents WHERE index_id = :index AND problem_is_retryable)
+  ELSE job_id NOT IN (SELECT id FROM jobs WHERE status IN ('queued', 'running')) END
 """
 
 
@@ -85,8 +86,12 @@ class Uploads:
                 facts = (upload.size_bytes, upload.title, upload.metadata, now(), job.id)
                 row = (index.id, upload.path, upload.stored, *facts)
                 connection.execute(SAVE_UPLOAD, row)
-            connection.execute(ADOPT, (job.id, index.id))
         return Accepted(job, tuple(replaced))
+
+    def adopt(self, index_id: int, job_id: str) -> None:
+        """Give a job what others left: they failed or were cancelled, or the file may do now."""
+        with self._database.write() as connection:
+            connection.execute(ADOPT, {"job": job_id, "index": index_id})
 
     def of_job(self, index_id: int, job_id: str) -> list[StoredUpload]:
         """List what a job has yet to ingest."""
