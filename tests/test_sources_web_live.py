@@ -1,12 +1,15 @@
 """Addresses, sitemaps and watched folders as sources of an index on a live server."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live import LiveServer
+from tests.live import LiveServer, environment
 from tests.small_site import Page, Site, serving
 from tests.store_samples import wait_until
 
@@ -126,3 +129,29 @@ def test_a_watched_folder_is_kept_in_step(live: LiveServer) -> None:
     (folder / "a.md").unlink()
     wait_until(lambda: paths() == ["b.md"], within_s=20)
     live.http.put("/indexes/watched", json={**definition, "watch": False}).raise_for_status()
+
+
+def test_the_watch_command_ingests_what_changes_until_it_is_stopped(
+    live: LiveServer, tmp_path: Path
+) -> None:
+    folder = live.home.parent / "documents" / "by-command"
+    folder.mkdir()
+    (folder / "a.md").write_text("The first text.")
+    output = tmp_path / "output"
+    arguments = ["watch", str(folder), "-i", "cli", "--settle", "0.2", "--home", str(live.home)]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "embedserve", *arguments],
+            stdout=file,
+            stderr=file,
+            env=environment(),
+        )
+    try:
+        wait_until(lambda: b"Watching" in output.read_bytes(), within_s=20)
+        (folder / "b.md").write_text("The second text.")
+        wait_until(lambda: b"1 added, 1 unchanged" in output.read_bytes(), within_s=20)
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(20)
+    assert status == 130, output.read_text()
+    assert live.counts("cli")["documents"] == 2

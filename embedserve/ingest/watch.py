@@ -22,7 +22,7 @@ def changes(roots: Iterable[str], stop: Event) -> Iterator[set[str]]:
 
     Raises OSError when the system can watch no more folders.
     """
-    for found in watch(
+    seen = watch(
         *roots,
         watch_filter=None,
         debounce=TICK_MS,
@@ -30,8 +30,16 @@ def changes(roots: Iterable[str], stop: Event) -> Iterator[set[str]]:
         stop_event=stop,
         rust_timeout=TICK_MS,
         yield_on_timeout=True,
-        raise_interrupt=False,
-    ):
+        raise_interrupt=True,
+        ignore_permission_denied=True,
+    )
+    while True:
+        try:
+            found = next(seen, None)
+        except RuntimeError as error:  # what the library raises when it gets no watch at all
+            raise OSError(str(error)) from error
+        if found is None:
+            return
         yield {path for _, path in found}
 
 

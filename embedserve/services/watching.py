@@ -7,15 +7,16 @@ event told (network file systems, overflown queues) and fetches addresses again.
 import logging
 import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from threading import Event, Thread
+from typing import Protocol
 
 from embedserve.errors import EmbedserveError
 from embedserve.ingest.watch import Settling, changes, folder_of
 from embedserve.services.definitions import IndexDefinition
-from embedserve.services.ingestion import IngestionService
 from embedserve.store.catalog import Catalog
+from embedserve.types import Job
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +50,36 @@ class _Watched:
     settling: dict[str, Settling] = field(default_factory=dict)
 
 
+class Submits(Protocol):
+    """Whoever queues jobs."""
+
+    def submit(self, index_name: str, path: str | None) -> Job:
+        """Queue a job on a folder, or on all sources."""
+        ...
+
+
+See = Callable[[Iterable[str], Event], Iterator[set[str]]]
+"""What gives changes below folders, see `ingest.watch.changes`."""
+
+
 class WatchService:
     """One thread that watches for every index that asks for it."""
 
     def __init__(
         self,
         catalog: Catalog,
-        ingestion: IngestionService,
+        ingestion: Submits,
         times: WatchTimes,
         notices: MutableMapping[str, str],
+        *,
+        see: See = changes,
     ) -> None:
         """`notices`: where to say, by index, that it cannot be watched."""
         self._catalog = catalog
         self._ingestion = ingestion
         self._times = times
         self._notices = notices
+        self._see = see
         self._stop = Event()
         self._thread = Thread(target=self._work, name="watch", daemon=True)
         self._watched: dict[str, _Watched] = {}
@@ -95,11 +111,13 @@ class WatchService:
             self._stop.wait(LOOK_S)
             return
         try:
-            for found in changes([path for path, _ in roots], self._stop):
+            for found in self._see([path for path, _ in roots], self._stop):
                 self._clear_notices()
                 self._look(found)
                 if self._roots() != roots:
                     return
+        except FileNotFoundError:  # a folder was removed a moment ago; the next round knows
+            self._stop.wait(LOOK_S)
         except OSError as error:
             self._fall_back(error, len(roots))
 
