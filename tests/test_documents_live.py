@@ -1,6 +1,7 @@
 """Documents that are sent to a live server: stored, found, replaced, deleted."""
 
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,19 +11,14 @@ from typing import Any
 import pytest
 
 from tests.live import LiveServer
+from tests.store_samples import wait_until
 
 HOSTILE = "../../../etc/pass wd\\%2e.md"
 
 
-@pytest.fixture(scope="module")
-def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    folder = tmp_path_factory.mktemp("sent")
-    (folder / "home").mkdir()
-    (folder / "home" / "models").symlink_to(model_home / "models")
-    (folder / "documents").mkdir()
-    settings = {"EMBEDSERVE_MAX_FILE_BYTES": "400000", "EMBEDSERVE_MAX_UPLOAD_FILES": "3"}
-    with LiveServer(folder / "home", allow=[folder / "documents"], settings=settings) as server:
-        yield server
+@pytest.fixture
+def live(sources_server: LiveServer) -> LiveServer:
+    return sources_server
 
 
 @pytest.fixture
@@ -89,7 +85,8 @@ def test_a_new_version_takes_the_place_of_the_old_one(live: LiveServer, index: s
 
 
 def test_a_folders_job_leaves_what_was_sent_alone(live: LiveServer, index: str) -> None:
-    folder = live.home.parent / "documents"
+    folder = live.home.parent / "documents" / "sent"
+    folder.mkdir()
     (folder / "a.md").write_text("A file of the folder.")
     send(live, index, text="A text that was sent.", name="sent/a.md")
     assert live.ingest(index, folder)["counts"] == {"added": 1}
@@ -152,6 +149,16 @@ def test_limits_hold_and_leave_nothing_behind(live: LiveServer, index: str) -> N
         assert reply.status_code == status, reply.text
         assert reply.json()["error"]
     assert (listed(live, index), stored(live)) == ([], [])
+
+
+def test_half_a_document_leaves_nothing_behind(live: LiveServer, index: str) -> None:
+    address = (live.http.base_url.host, live.http.base_url.port or 0)
+    with socket.create_connection(address) as connection:
+        head = f"PUT /indexes/{index}/documents/x.txt HTTP/1.1\r\nHost: localhost\r\n"
+        connection.sendall(head.encode() + b"Content-Length: 390000\r\n\r\n" + b"x" * 300_000)
+        wait_until(lambda: stored(live), within_s=10)
+    wait_until(lambda: not stored(live), within_s=10)
+    assert "Traceback" not in live.log()
 
 
 def test_pages_of_documents(live: LiveServer, index: str) -> None:

@@ -1,11 +1,8 @@
 """Changes are gathered until files have been left alone."""
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 
-from embedserve.ingest.watch import MAX_PATHS, Settling, Status, changes, folder_of
+from embedserve.ingest.watch import MAX_PATHS, Settling, Status, folder_of
 
 
 class Clock:
@@ -62,26 +59,3 @@ def test_changes_are_ingested_from_the_folder_that_holds_them(tmp_path: Path) ->
     assert folder_of([f"{root}/a/b/x", f"{root}/a/y"], root) == f"{root}/a"
     assert folder_of([f"{root}/a/gone/x"], root) == f"{root}/a"
     assert folder_of([root], root) == root
-
-
-def test_a_change_is_seen(tmp_path: Path) -> None:
-    stop = Event()
-    found: list[str] = []
-
-    def look() -> Iterator[None]:
-        for paths in changes([str(tmp_path)], stop):
-            found.extend(paths)
-            if str(tmp_path / "sub" / "a.md") in found:
-                stop.set()
-            yield
-
-    thread = Thread(target=lambda: list(look()), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    (tmp_path / "sub").mkdir()
-    while thread.is_alive() and time.monotonic() < deadline:
-        (tmp_path / "sub" / "a.md").write_text(str(time.monotonic()))
-        thread.join(0.2)
-    stop.set()
-    thread.join(5)
-    assert str(tmp_path / "sub" / "a.md") in found

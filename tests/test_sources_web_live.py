@@ -14,20 +14,9 @@ from tests.small_site import Page, Site, serving
 from tests.store_samples import wait_until
 
 
-@pytest.fixture(scope="module")
-def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    folder = tmp_path_factory.mktemp("web")
-    (folder / "home").mkdir()
-    (folder / "home" / "models").symlink_to(model_home / "models")
-    (folder / "documents").mkdir()
-    settings = {
-        "EMBEDSERVE_FETCH_PRIVATE": "true",
-        "EMBEDSERVE_FETCH_DELAY_S": "0",
-        "EMBEDSERVE_FETCH_MAX_URLS": "5",
-        "EMBEDSERVE_WATCH_SETTLE_S": "0.3",
-    }
-    with LiveServer(folder / "home", allow=[folder / "documents"], settings=settings) as server:
-        yield server
+@pytest.fixture
+def live(sources_server: LiveServer) -> LiveServer:
+    return sources_server
 
 
 @pytest.fixture
@@ -113,7 +102,8 @@ def test_a_source_is_of_one_kind(server: LiveServer, source: dict[str, object]) 
 
 
 def test_a_watched_folder_is_kept_in_step(live: LiveServer) -> None:
-    folder = live.home.parent / "documents"
+    folder = live.home.parent / "documents" / "watched"
+    folder.mkdir()
     (folder / "a.md").write_text("The first text.")
 
     def paths() -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event
 
 from embedserve.services.definitions import IndexDefinition, Source
+from embedserve.services.roots import AllowedRoots
 from embedserve.services.watching import WatchService, WatchTimes
 from embedserve.store.catalog import Catalog
 from embedserve.types import Job
@@ -47,7 +48,7 @@ def test_a_system_that_cannot_watch_is_told_of_and_rescans_are_made(tmp_path: Pa
         create(catalog, "a", definition(tmp_path))
         queue = Queue(catalog)
         times = WatchTimes(settle_s=0.1, rescan_s=0, fallback_s=0.05)
-        watch = WatchService(catalog, queue, times, notices, see=refuse)
+        watch = WatchService(catalog, queue, AllowedRoots([tmp_path]), times, notices, see=refuse)
         watch.start()
         wait_until(lambda: "a" in notices, within_s=10)
         assert "no space left for watches" in notices["a"]
@@ -72,11 +73,12 @@ def test_only_what_is_watched_starts_jobs_and_no_job_waits_twice(tmp_path: Path)
     with Catalog(tmp_path / "catalog") as catalog:
         create(catalog, "a", definition(folder))
         create(catalog, "b", definition(tmp_path / "other", is_watched=False))
+        create(catalog, "c", definition(Path("/usr")))
         queue = Queue(catalog)
         times = WatchTimes(settle_s=0.05, rescan_s=0.1, fallback_s=1)
-        watch = WatchService(catalog, queue, times, {}, see=see)
+        watch = WatchService(catalog, queue, AllowedRoots([tmp_path]), times, {}, see=see)
         watch.start()
-        wait_until(lambda: len(queue.paths) == 2, within_s=10)
+        wait_until(lambda: len(queue.paths) == 3, within_s=10)
         Event().wait(0.3)  # three rescans would be due; the first still waits in the queue
         watch.stop()
-    assert queue.paths == [None, str(folder / "sub")]
+    assert queue.paths == [None, None, str(folder / "sub")], "those of `a` and `c`, and the change"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
 from embedserve.api.body import read_model, read_object
 from embedserve.api.multipart import Event, MultipartParser, PartBegins, PartBytes, boundary_of
@@ -142,12 +143,15 @@ class _Form:
 async def _pieces(request: Request, documents: DocumentService) -> AsyncIterator[bytes]:
     """Give the body in pieces that are worth a write; raise TooLargeError beyond the limit."""
     size, page = 0, bytearray()
-    async for part in request.stream():
-        size += len(part)
-        documents.check_size(size)
-        page += part
-        if len(page) >= PIECE_BYTES:
-            yield bytes(page)
-            page.clear()
+    try:
+        async for part in request.stream():
+            size += len(part)
+            documents.check_size(size)
+            page += part
+            if len(page) >= PIECE_BYTES:
+                yield bytes(page)
+                page.clear()
+    except ClientDisconnect as error:
+        raise InvalidRequestError("The client left before its document was whole.") from error
     if page:
         yield bytes(page)

@@ -3,7 +3,7 @@
 Everything is started in order and stopped in the opposite order, whatever happens in between.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from embedserve.bootstrap.engine import (
 )
 from embedserve.ingest.extract import ExtractLimits, ExtractorPool
 from embedserve.services.archives import ArchiveService
-from embedserve.services.definitions import read_definitions
+from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.documents import DocumentService
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
@@ -54,6 +54,16 @@ class House:
     lock: HomeLock
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What indexes are fed from, as the settings say it."""
+
+    definitions: Mapping[str, IndexDefinition]
+    roots: AllowedRoots
+    notices: dict[str, str]
+    """By index, what a user has to know of its watch."""
+
+
 @contextmanager
 def open_house(
     settings: Settings, *, runs_jobs: bool = True, watches: bool = False
@@ -72,9 +82,11 @@ def open_house(
         catalog.set_meta(CLEAN_STOP, "no")
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
-        notices: dict[str, str] = {}
-        services = _services(settings, engine, catalog, index, stack, notices)
-        watch = WatchService(catalog, services.ingestion, watch_times(settings), notices)
+        sources = _sources(settings)
+        services = _services(settings, engine, catalog, index, stack, sources)
+        watch = WatchService(
+            catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
+        )
         if runs_jobs:
             services.ingestion.start()
         if watches:
@@ -121,33 +133,40 @@ def _start_index(
     return vector_index, worker
 
 
+def _sources(settings: Settings) -> _Sources:
+    definitions = read_definitions(settings.definitions) if settings.definitions else {}
+    paths = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
+    return _Sources(definitions, AllowedRoots([*settings.ingest_roots, *paths]), {})
+
+
 def _services(
     settings: Settings,
     engine: Engine,
     catalog: Catalog,
     index: tuple[VectorIndex, IndexWorker],
     stack: ExitStack,
-    notices: dict[str, str],
+    sources: _Sources,
 ) -> Services:
     vector_index, worker = index
     uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
     uploads.sweep(catalog.uploads.stored())
-    definitions = read_definitions(settings.definitions) if settings.definitions else {}
-    sources = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
-    roots = AllowedRoots([*settings.ingest_roots, *sources])
+    fetcher = fetcher_of(settings)
+    fetcher.sweep()
     indexes = IndexService(
         catalog,
         vector_index,
         engine.encoders,
-        IndexTools(worker, roots, uploads, notices, default_model=settings.default_model),
+        IndexTools(
+            worker, sources.roots, uploads, sources.notices, default_model=settings.default_model
+        ),
     )
-    indexes.apply(definitions)
+    indexes.apply(sources.definitions)
     tools = IngestTools(
         _extractors(settings, stack),
         worker,
-        roots,
+        sources.roots,
         uploads,
-        fetcher_of(settings),
+        fetcher,
         max_files=settings.max_source_files,
         max_urls=settings.fetch_max_urls,
         jobs=settings.ingest_jobs,

@@ -7,6 +7,7 @@ connection is made to that very number: a name cannot mean something else a mome
 import asyncio
 import ipaddress
 import os
+import shutil
 import socket
 import ssl
 import tempfile
@@ -90,6 +91,10 @@ class Fetcher:
         self._limits = limits
         self._lock = Lock()
         self._turns: dict[str, _Turn] = {}
+
+    def sweep(self) -> None:
+        """Delete what a process that was killed has left; for the start alone."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
     def fetch(

@@ -15,6 +15,7 @@ from typing import Protocol
 from embedserve.errors import EmbedserveError
 from embedserve.ingest.watch import Settling, changes, folder_of
 from embedserve.services.definitions import IndexDefinition
+from embedserve.services.roots import AllowedRoots
 from embedserve.store.catalog import Catalog
 from embedserve.types import Job
 
@@ -69,6 +70,7 @@ class WatchService:
         self,
         catalog: Catalog,
         ingestion: Submits,
+        roots: AllowedRoots,
         times: WatchTimes,
         notices: MutableMapping[str, str],
         *,
@@ -77,6 +79,7 @@ class WatchService:
         """`notices`: where to say, by index, that it cannot be watched."""
         self._catalog = catalog
         self._ingestion = ingestion
+        self._allowed = roots
         self._times = times
         self._notices = notices
         self._see = see
@@ -131,7 +134,8 @@ class WatchService:
         for name in self._watched:
             self._notices[name] = words
         ends_at = time.monotonic() + self._times.fallback_s
-        while time.monotonic() < ends_at and not self._stop.wait(LOOK_S):
+        step_s = min(LOOK_S, self._times.fallback_s)
+        while time.monotonic() < ends_at and not self._stop.wait(step_s):
             self._roots()
             self._look(set())
         for name in list(self._watched):
@@ -169,9 +173,17 @@ class WatchService:
             if len(self._definitions) > 1000:
                 self._definitions.clear()
             parsed = IndexDefinition.model_validate_json(definition)
-            paths = tuple(source.path for source in parsed.sources if source.path)
+            paths = tuple(source.path for source in parsed.sources if self._may_watch(source.path))
             self._definitions[definition] = paths if parsed.watch and parsed.sources else None
         return self._definitions[definition]
+
+    def _may_watch(self, path: str) -> bool:
+        """Tell whether a folder may be read: a definition may be from elsewhere, or older."""
+        try:
+            return bool(path) and bool(self._allowed.allow(path))
+        except EmbedserveError as error:
+            logger.warning("watch: %s", error)
+            return False
 
     # -- what to do ---------------------------------------------------------------------------
 
