@@ -25,6 +25,9 @@ JobStatus = Literal[
     "queued", "running", "succeeded", "succeeded_with_errors", "failed", "cancelled"
 ]
 
+SourceKind = Literal["folder", "upload", "url"]
+"""Where a document is from."""
+
 Lane = Literal["small", "bulk"]
 """Queries and small requests go ahead of large requests and ingestion."""
 
@@ -112,6 +115,23 @@ class FileProblem:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where a document is from, and what came with it."""
+
+    source: SourceKind = "folder"
+    metadata: str = "{}"
+    """JSON object of the sender's."""
+    etag: str | None = None
+    last_modified: str | None = None
+    """What a web server said of an address, to be sent back to it."""
+    stored: str = ""
+    """File of an upload, below the folder of its index's uploads."""
+
+
+FROM_FOLDER = Provenance()
+
+
+@dataclass(frozen=True)
 class KnownFile:
     """What the catalog remembers of a file, readable or not."""
 
@@ -121,6 +141,7 @@ class KnownFile:
     sha256: str
     problem: FileProblem | None = None
     """Set when the file's present version gave no chunks."""
+    provenance: Provenance = FROM_FOLDER
 
 
 @dataclass(frozen=True)
@@ -232,6 +253,54 @@ class NewDocument:
     """(len(new_hashes), dimensions) float32."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed while it was read."""
+    provenance: Provenance = FROM_FOLDER
+
+
+@dataclass(frozen=True)
+class StoredUpload:
+    """A file that was sent to an index and is kept for it."""
+
+    path: str
+    """The name that the sender gave it; never a path on this machine."""
+    stored: str
+    """Its file, below the folder of the index's uploads."""
+    size_bytes: int
+    title: str
+    """Empty: what the text says."""
+    metadata: str
+    """JSON object."""
+
+
+@dataclass(frozen=True)
+class DocumentFilter:
+    """Which documents of an index: what meets every condition that is given."""
+
+    paths: tuple[str, ...] = ()
+    """Globs; one of them matches. `*` matches `/` too."""
+    ids: tuple[int, ...] = ()
+    metadata: tuple[tuple[str, str | float | bool], ...] = ()
+    """Keys with the value that each has."""
+    source: SourceKind | None = None
+
+
+@dataclass(frozen=True)
+class ListedDocument:
+    """A document as it is listed; an upload that was not ingested yet has no `id`."""
+
+    id: int | None
+    path: str
+    source: SourceKind
+    title: str
+    kind: str
+    size_bytes: int
+    sha256: str
+    metadata: str
+    """JSON object."""
+    indexed_at: str
+    chunks: int
+    is_pending: bool
+    """Whether what was sent last still waits for its job."""
+    problem: FileProblem | None = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +316,8 @@ class StoredChunk:
     document_id: int
     path: str
     title: str
+    metadata: str = "{}"
+    """JSON object that came with the document."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def engine_app(home: Path, **settings: object) -> Iterator[TestClient]:
             checks=absent,
             rebuilds=absent,
             archives=absent,
+            documents=absent,
             health=absent,
             metrics=engine.metrics,
         )

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from embedserve import __version__
 from embedserve.api import (
     archives,
+    documents,
     errors,
     health,
     index_care,
@@ -103,6 +104,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         jobs,
         index_care,
         archives,
+        documents,
         health,
         metrics,
     ):

@@ -1,6 +1,7 @@
 """Our own dialect: indexes, ingestion, queries. Shapes: docs/api.md."""
 
 import asyncio
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -125,7 +126,12 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "id": str(chunk.id),
         "text": chunk.text,
         "score": round(hit.score, 6),
-        "document": {"id": str(chunk.document_id), "path": chunk.path, "title": chunk.title},
+        "document": {
+            "id": str(chunk.document_id),
+            "path": chunk.path,
+            "title": chunk.title,
+            "metadata": json.loads(chunk.metadata),
+        },
         "page": chunk.page,
         "heading": list(chunk.heading),
         "start": chunk.start,

@@ -117,6 +117,17 @@ _PARAMETERS = {
     },
 }
 
+_DOCUMENTS = shape(
+    {"documents": {"type": "array", "items": OBJECT}, "next_offset": {"type": ["integer", "null"]}}
+)
+_DELETED = shape({"deleted": WHOLE, "warnings": STRINGS})
+_SENT = shape({"job": OBJECT, "documents": {"type": "array", "items": OBJECT}})
+_ACCEPTED = {
+    "200": given("They were ingested.", _SENT),
+    "202": given("They are stored, and the job is queued.", _SENT),
+    **refused("400 404 409 413 500 503"),
+}
+
 ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/": {"get": _told(given("`Ollama is running`", TEXT, PLAIN))},
     "/api/version": {
@@ -264,6 +275,18 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
                 **refused("400 404 409 413 503"),
             }
         }
+    },
+    "/indexes/{name}/documents": {
+        "get": _told(given("The documents.", _DOCUMENTS), "400 404 409"),
+        "post": {"responses": _ACCEPTED},
+    },
+    "/indexes/{name}/documents/delete": {
+        "post": _told(given("They are gone.", _DELETED), "400 404 409 413")
+    },
+    "/indexes/{name}/documents/{path}": {
+        "get": _told(given("The document.", OBJECT), "400 404 409"),
+        "put": {"responses": _ACCEPTED},
+        "delete": _told(given("It is gone.", _DELETED), "400 404 409"),
     },
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),

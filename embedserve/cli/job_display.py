@@ -43,7 +43,7 @@ def file_results(client: Client, job_id: str, outcomes: Sequence[str]) -> Iterat
 def run_to_end(client: Client, job_id: str, *, as_json: bool, is_ours: bool = True) -> Json:
     """Show a job until it ends, then what came out; an interrupt cancels it where it `is_ours`."""
     try:
-        job = _follow(client, job_id, is_quiet=as_json)
+        job = follow_job(client, job_id, is_quiet=as_json)
     except KeyboardInterrupt:
         if is_ours:
             client.post("jobs", job_id, "cancel")
@@ -98,7 +98,8 @@ class Rates:
         return {name: (progress[name] - first[name]) / (now - first_s) for name in names}
 
 
-def _follow(client: Client, job_id: str, *, is_quiet: bool) -> Json:
+def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
+    """Show how far a job is until it ends, and return it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),

@@ -97,4 +97,4 @@ def roots_of(home: Path | None, job_id: str) -> tuple[Path, ...]:
     """Return what a command has to be allowed to read for a job that was begun before."""
     with connect(home) as client:
         path = fetch_job(client, job_id)["path"]
-    return (Path(path),) if path else ()
+    return (Path(path),) if path and path.startswith("/") else ()  # else of what was sent

@@ -43,7 +43,7 @@ def ingest(
             reply = client.post("indexes", index, "ingest", body={**body, "dry_run": True})
             print_json(reply) if as_json else print_preview(reply)
             return
-        job = _start(client, index, body)
+        job = start_job(client, index, body)
         ended = run_to_end(client, job["id"], as_json=as_json)
     leave(ended)
 
@@ -79,7 +79,7 @@ def _last_job(home: Path | None, index: str) -> str:
     return str(jobs[0]["id"])
 
 
-def _start(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
+def start_job(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
     """Queue the job; an index that is made for it and cannot use it is taken back."""
     try:
         client.get("indexes", index)

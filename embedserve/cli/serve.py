@@ -98,7 +98,10 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
     # process before the parts below it are stopped.
     signal.signal(signal.SIGTERM, _exit_in_order)
     signal.signal(signal.SIGINT, _exit_in_order)
-    with listen(settings.host, settings.port) as listener, open_house(settings) as house:
+    with (
+        listen(settings.host, settings.port) as listener,
+        open_house(settings, watches=True) as house,
+    ):
         url = url_of(listener)
         house.lock.announce(url)
         logger.info("home %s", settings.home)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from embedserve.ingest.scan import ScanRules, plan, scan
-from embedserve.services.file_problems import missing_source
+from embedserve.services.file_problems import missing_source, too_many_files
+from embedserve.services.found import Found
 from embedserve.services.interruption import Interruption
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileProblem, FoundFile, KnownFile, Plan
@@ -19,14 +20,6 @@ class Target:
     rules: ScanRules
     below: Path
     """`root` itself, or a path inside it."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that was seen, and the folder that it must lie in when it is opened."""
-
-    file: FoundFile
-    root: Path
 
 
 @dataclass(frozen=True)
@@ -50,13 +43,15 @@ def survey(
     index_id: int | None,
     targets: Sequence[Target],
     *,
+    max_files: int,
     only: Collection[str] = (),
     interruption: Interruption | None = None,
 ) -> Survey:
     """Walk every target and compare it with the catalog; no index: nothing is known.
 
     With `only`, the job is about these paths and what lies below them, and reads again what could
-    not be read the last time. Raises JobInterruptedError.
+    not be read the last time. Of the targets together no more than `max_files` are taken; the rest
+    is left as it is. Raises JobInterruptedError.
     """
     known: dict[str, KnownFile] = {}
     for target in targets if index_id is not None else ():
@@ -68,6 +63,9 @@ def survey(
     found: dict[str, Found] = {}
     for target in targets:
         for file in _files(target, problems, interruption):
+            if len(found) >= max_files:
+                problems.append(too_many_files(str(target.below), max_files))
+                break
             if _is_meant(file.path, only):
                 # A file that several targets hold is taken once, for the first.
                 found.setdefault(file.path, Found(file, target.root))

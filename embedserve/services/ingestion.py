@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
 from functools import partial
 from threading import Condition, Thread
 
@@ -13,37 +13,18 @@ from embedserve.errors import (
     IndexNotFoundError,
     InvalidRequestError,
 )
-from embedserve.ingest.extract import ExtractorPool
-from embedserve.ingest.scan import ScanRules
-from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
-from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
-from embedserve.services.ingest_plan import Survey, Target, survey
-from embedserve.services.ingest_run import IngestRun, Tools
+from embedserve.services.ingest_plan import Survey
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress, JobReport
-from embedserve.services.roots import AllowedRoots
-from embedserve.services.token_budget import chunk_budget
+from embedserve.services.job_run import IngestTools, JobRun, definition_of
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
 
-# A job ends once its vectors can be found; with the vector index down it ends all the same.
-APPLY_TIMEOUT_S = 60
 CATALOG_RETRY_S = 2
-
-
-@dataclass(frozen=True)
-class IngestTools:
-    """What jobs work with, and how much of it runs at once."""
-
-    extractors: ExtractorPool
-    index_worker: IndexWorker
-    roots: AllowedRoots
-    jobs: int
-    files_at_once: int
 
 
 class IngestionService:
@@ -54,21 +35,23 @@ class IngestionService:
     ) -> None:
         self._catalog = catalog
         self._indexes = indexes
-        self._encoders = encoders
-        self._tools = tools
+        self._roots = tools.roots
+        self._jobs_at_once = tools.jobs
+        self._work_of = JobRun(catalog, indexes, encoders, tools)
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._running: dict[str, JobProgress] = {}
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
+        self._waiting: dict[str, list[Future[None]]] = {}
 
     def start(self) -> None:
         """Take up the jobs that a former process left unfinished, then wait for new ones."""
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
-        for number in range(self._tools.jobs):
+        for number in range(self._jobs_at_once):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -92,7 +75,7 @@ class IngestionService:
         """
         index = self._indexes.find(index_name)
         job = self._catalog.jobs.create(index.name, self._wanted(index, path))
-        self._tell()
+        self.tell()
         return job
 
     def retry(self, job_id: str) -> Job:
@@ -112,11 +95,11 @@ class IngestionService:
                 "they changed, start a job on its path."
             )
         job = self._catalog.jobs.create_retry(former, paths)
-        self._tell()
+        self.tell()
         return job
 
     def preview(self, index_name: str, path: str | None) -> Survey:
-        """Return what a job would have to do now; writes nothing.
+        """Return what a job would have to do in folders now; writes nothing.
 
         An index that does not exist counts as an empty one. Raises as `submit` does.
         """
@@ -125,10 +108,24 @@ class IngestionService:
         except IndexNotFoundError:
             if path is None:
                 raise
-            below = self._tools.roots.check(path)
-            return survey(self._catalog, None, [Target(below, ScanRules(), below)])
-        wanted = self._wanted(index, path)
-        return survey(self._catalog, index.id, self._targets(wanted, _definition(index)))
+            return self._work_of.preview(None, path)
+        return self._work_of.preview(index, self._wanted(index, path))
+
+    def ended(self, job_id: str) -> Future[None]:
+        """Return what is done when the job has ended; waiting for it costs nothing."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._waiting.setdefault(job_id, []).append(future)
+        if self._catalog.jobs.get(job_id).status not in ("queued", "running"):
+            self._resolve(job_id)
+        return future
+
+    def _resolve(self, job_id: str) -> None:
+        with self._changed:
+            futures = self._waiting.pop(job_id, [])
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
 
     def job(self, job_id: str) -> Job:
         """Return a job; raise JobNotFoundError."""
@@ -152,7 +149,10 @@ class IngestionService:
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop within a second; what it committed stays."""
-        return self._catalog.jobs.request_cancel(job_id)
+        job = self._catalog.jobs.request_cancel(job_id)
+        if job.status == "cancelled":
+            self._resolve(job_id)
+        return job
 
     @property
     def is_stopping(self) -> bool:
@@ -168,12 +168,12 @@ class IngestionService:
 
     def _wanted(self, index: Index, path: str | None) -> str:
         """Return what a job is to walk, checked: a path, or none for the sources."""
-        if path is None and not _definition(index).sources:
+        if path is None and not definition_of(index).sources:
             raise InvalidRequestError(
                 f"Index `{index.name}` has no sources in its definition: name the folder or file "
                 "to ingest by its absolute path, as `path`."
             )
-        return str(self._tools.roots.check(path)) if path is not None else ""
+        return str(self._roots.check(path)) if path is not None else ""
 
     # -- the runner's threads -----------------------------------------------------------------
 
@@ -188,11 +188,13 @@ class IngestionService:
                 continue
             if job:
                 self._run_job(job)
-                self._tell()  # its index is free again
+                self.tell()  # its index is free again
+                self._resolve(job.id)
             else:
                 self._wait_for_event(seen)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say that a job was queued."""
         with self._changed:
             self._events += 1
             self._changed.notify_all()
@@ -240,53 +242,7 @@ class IngestionService:
             return
 
     def _carry_out(self, job: Job) -> JobStatus:
-        index = self._catalog.indexes.get(job.index)
-        encoder = self._encoders.get(index.model)
-        for warning in self._indexes.check_vectors(index, encoder):
-            logger.warning("job %s: %s", job.id, warning)
-        definition = _definition(index)
         interruption = Interruption(
             lambda: self._is_stopping, partial(self._catalog.jobs.is_cancel_requested, job.id)
         )
-        tools = Tools(
-            catalog=self._catalog,
-            extractors=self._tools.extractors,
-            encoder=encoder,
-            wake_index=self._tools.index_worker.wake,
-            interruption=interruption,
-            progress=self._running[job.id],
-            files_at_once=self._tools.files_at_once,
-        )
-        run = IngestRun(tools, job, index, budget=chunk_budget(encoder, definition))
-        run.run(self._targets(job.path, definition), only=self._catalog.jobs.paths(job.id))
-        interruption.check()
-        # All is committed; from here on the job has succeeded, whatever the vector index does.
-        tools.progress.begin_indexing()
-        self._tools.index_worker.wait_until_applied(
-            index.id, APPLY_TIMEOUT_S, is_interrupted=interruption
-        )
-        failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
-        return "succeeded_with_errors" if failed else "succeeded"
-
-    def _targets(self, path: str, definition: IndexDefinition) -> list[Target]:
-        """Return what a job walks: its own path under its source's rules, or every source.
-
-        The roots are asked again: since the job was queued a link may have been put in the way,
-        or the server started with other roots.
-        """
-        targets = []
-        for source in definition.sources:
-            root = self._tools.roots.allow(source.path)
-            rules = ScanRules(include=source.include, exclude=source.exclude)
-            targets.append(Target(root, rules, below=root))
-        if not path:
-            return targets
-        below = self._tools.roots.check(path)
-        for target in targets:
-            if below.is_relative_to(target.root):
-                return [replace(target, below=below)]
-        return [Target(below, ScanRules(), below)]
-
-
-def _definition(index: Index) -> IndexDefinition:
-    return IndexDefinition.model_validate_json(index.definition)
+        return self._work_of.run(job, interruption, self._running[job.id])

@@ -19,6 +19,7 @@ from embedserve.store.jobs import Jobs
 from embedserve.store.origins import Origins
 from embedserve.store.transfer import Transfer
 from embedserve.store.upkeep import Upkeep
+from embedserve.store.uploads import Uploads
 
 
 class Catalog:
@@ -35,6 +36,7 @@ class Catalog:
         self.indexes = Indexes(self._database)
         self.documents = Documents(self._database)
         self.chunks = Chunks(self._database)
+        self.uploads = Uploads(self._database)
         self.changes = Changes(self._database)
         self.generations = Generations(self._database)
         self.integrity = Integrity(self._database)

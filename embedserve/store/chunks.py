@@ -31,7 +31,8 @@ class Chunks:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
-                " d.id, d.path, d.title FROM chunks c JOIN documents d ON d.id = c.document_id"
+                " d.id, d.path, d.title, d.metadata FROM chunks c"
+                " JOIN documents d ON d.id = c.document_id"
                 " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (index_id, id_list(ids)),
             )
@@ -88,7 +89,7 @@ class Chunks:
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
-    id_, text, start, end, page, heading, document_id, path, title = row
+    id_, text, start, end, page, heading, document_id, path, title, metadata = row
     return StoredChunk(
-        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title
+        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title, metadata
     )

@@ -27,6 +27,12 @@ KEPT_JOBS_WITH_FILES = 20
 KEPT_JOBS = 200
 """Jobs of one index that stay in its history, with their counts: half a year of nightly runs."""
 
+SET_LEFT = """
+UPDATE jobs SET bytes_total = bytes_done + :bytes, files_total = :files +
+  (SELECT coalesce(sum(files), 0) FROM job_counts WHERE job_id = jobs.id)
+WHERE id = :job
+"""
+
 # The oldest queued job whose index is idle: two jobs on one index would race on its files.
 CLAIM = """
 UPDATE jobs SET status = 'running', runner = ?, started_at = coalesce(started_at, ?)
@@ -53,14 +59,8 @@ class Jobs:
 
     def create(self, index: str, path: str) -> Job:
         """Queue a job on the index of that name."""
-        job_id = uuid4().hex
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO jobs (id, index_name, path, status, created_at)"
-                " VALUES (?, ?, ?, 'queued', ?)",
-                (job_id, index, path, now()),
-            )
-            return _job(connection, job_id)
+            return insert_job(connection, index, path)
 
     def get(self, job_id: str) -> Job:
         """Read one job with its counts; raise JobNotFoundError when there is none."""
@@ -109,20 +109,28 @@ class Jobs:
                 (files, bytes_to_read, job_id),
             )
 
-    def create_retry(self, former: Job, paths: Collection[str]) -> Job:
-        """Queue a job about only these files of a former one."""
-        job_id = uuid4().hex
+    def set_left(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
+        """Say how much the job has to do beside all that it has done."""
+        with self._database.write() as connection:
+            connection.execute(SET_LEFT, {"files": files, "bytes": bytes_to_read, "job": job_id})
+
+    def expect_bytes(self, job_id: str, count: int) -> None:
+        """Add to what the job has to read."""
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO jobs (id, index_name, path, status, created_at, retry_of)"
-                " VALUES (?, ?, ?, 'queued', ?, ?)",
-                (job_id, former.index, former.path, now(), former.id),
+                "UPDATE jobs SET bytes_total = coalesce(bytes_total, bytes_done) + ? WHERE id = ?",
+                (count, job_id),
             )
+
+    def create_retry(self, former: Job, paths: Collection[str]) -> Job:
+        """Queue a job about only these files of a former one."""
+        with self._database.write() as connection:
+            job = insert_job(connection, former.index, former.path, retry_of=former.id)
             connection.executemany(
                 "INSERT INTO job_paths (job_id, path) VALUES (?, ?)",
-                ((job_id, path) for path in paths),
+                ((job.id, path) for path in paths),
             )
-            return _job(connection, job_id)
+            return job
 
     def paths(self, job_id: str) -> frozenset[str]:
         """Return the only files that a job is about; none for all below its path."""
@@ -213,6 +221,17 @@ class Jobs:
                 "SELECT is_cancel_requested FROM jobs WHERE id = ?", (job_id,)
             ).fetchone()
             return bool(row and row[0])
+
+
+def insert_job(connection: sqlite3.Connection, index: str, path: str, *, retry_of: str = "") -> Job:
+    """Queue a job inside the caller's transaction."""
+    job_id = uuid4().hex
+    connection.execute(
+        "INSERT INTO jobs (id, index_name, path, status, created_at, retry_of)"
+        " VALUES (?, ?, ?, 'queued', ?, ?)",
+        (job_id, index, path, now(), retry_of or None),
+    )
+    return _job(connection, job_id)
 
 
 def _delete_history(connection: sqlite3.Connection, index: str) -> None:

@@ -21,7 +21,7 @@ from embedserve.types import Index
 
 DOCUMENT_COLUMNS = (
     "path", "size_bytes", "mtime_ns", "sha256", "title", "kind", "indexed_at",
-    *PROBLEM_COLUMNS.split(", "),
+    "source", "metadata", "etag", "last_modified", *PROBLEM_COLUMNS.split(", "),
 )  # fmt: skip
 CHUNK_COLUMNS = (
     "ordinal", "span_start", "span_end", "page", "heading", "text_hash", "text",
