@@ -19,7 +19,8 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     ├── OverloadedError              refused early; come back later
     ├── DeadlineError                not done within the time that the request had
     ├── ModelError                   a model that cannot be fetched, exported or trusted
-    │   └── NotFiniteError             vectors of NaN or infinity
+    │   ├── NotFiniteError             vectors of NaN or infinity
+    │   └── TextFailedError            one text that the engine could not run
     ├── ExtractionError              one file that could not be turned into text
     ├── VectorStoreError             Chroma is down or does not answer as it should
     │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
@@ -113,6 +114,10 @@ class ConflictError(EmbedserveError):
     """The request contradicts what is stored already."""
 
 
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
+"""Ollama's words, its two blanks included: clients compare them."""
+
+
 class OverloadedError(EmbedserveError):
     """The queue is full; nothing of the request was done.
 
@@ -138,6 +143,20 @@ class NotFiniteError(ModelError):
     def __init__(self, positions: Sequence[int]) -> None:
         super().__init__("embedding contains NaN or Inf values")
         self.positions = tuple(positions)
+
+
+class TextFailedError(ModelError):
+    """The engine could not run one text, though it was alone; the others it could."""
+
+    def __init__(self, reason: str, positions: Sequence[int]) -> None:
+        named = ", ".join(str(position) for position in positions)
+        super().__init__(f"Text {named} could not be embedded: {reason}")
+        self.reason = reason
+        self.positions = tuple(positions)
+
+    def at(self, positions: Sequence[int]) -> "TextFailedError":
+        """Return the same for a caller to whom the text stands elsewhere, or several times."""
+        return TextFailedError(self.reason, positions)
 
 
 class ExtractionError(EmbedserveError):

@@ -5,7 +5,7 @@ variable is an error, so a typo never goes unnoticed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -167,6 +167,21 @@ class Settings(BaseSettings):
     never."""
     watch_fallback_s: float = Field(default=60, gt=0)
     """The same while the system refuses to watch its folders."""
+    max_nesting: int = Field(default=200, ge=10)
+    """Elements inside of each other in HTML and XML; deeper ones are reported as `too_nested`."""
+    archive_members: int = Field(default=10_000, ge=1)
+    """Files that one archive may hold, those of archives inside it included."""
+    archive_bytes: int = Field(default=512 * MIB, ge=1)
+    """Bytes that one archive may unpack to."""
+    archive_ratio: int = Field(default=200, ge=1)
+    """Times its own size that an archive over 4 MiB unpacked may unpack to."""
+    archive_depth: int = Field(default=3, ge=1)
+    """Archives inside of each other that are opened."""
+    ocr_languages: str = Field(default="", pattern=r"^([A-Za-z_]+(\+[A-Za-z_]+)*)?$")
+    """Languages that pages and pictures without text are read in by OCR, in Tesseract's names,
+    such as `eng+deu`; empty: no OCR."""
+    tessdata: Path | None = None
+    """Folder of Tesseract's languages (`eng.traineddata`); by default where systems keep it."""
     chroma_url: str | None = None
     """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
     chroma_timeout_s: float = Field(default=30, gt=0)
@@ -202,9 +217,8 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _need_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if origin not in ("*", "null") and "://" not in origin:
-                raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
+        if origin := first_without_scheme(value):
+            raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
         return value
 
     @field_validator("upstream")
@@ -223,6 +237,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else None
+
+
+def first_without_scheme(origins: Iterable[str]) -> str | None:
+    """Return the first origin of pages that is none: it lacks `https://` or another scheme."""
+    bare = (one for one in origins if one not in ("*", "null") and "://" not in one)
+    return next(bare, None)
 
 
 def read_settings(

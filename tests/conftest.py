@@ -1,5 +1,6 @@
 """What many tests share: the real model, real documents, a live server."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
 from embedserve.services.workshop import Workshop
 from tests.candidate_tasks import MakeTask, tasks_of
 from tests.live import LiveServer, environment
@@ -44,15 +46,18 @@ def data() -> Path:
 def model_home() -> Path:
     """A home with all-minilm installed: pulled once for each state of the code that decides it."""
     home = CACHE / _artefact_code()
-    if not home.exists():
-        shutil.rmtree(CACHE, ignore_errors=True)
-    subprocess.run(
-        [sys.executable, "-m", "embedserve", "pull", "all-minilm", "--home", str(home)],
-        cwd=ROOT / "tests",
-        env=environment(),
-        check=True,
-        timeout=PULL_S,
-    )
+    CACHE.parent.mkdir(parents=True, exist_ok=True)
+    with (CACHE.parent / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not home.exists():
+            shutil.rmtree(CACHE, ignore_errors=True)
+        subprocess.run(
+            [sys.executable, "-m", "embedserve", "pull", "all-minilm", "--home", str(home)],
+            cwd=ROOT / "tests",
+            env=environment(),
+            check=True,
+            timeout=PULL_S,
+        )
     return home
 
 

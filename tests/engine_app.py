@@ -11,7 +11,9 @@ from starlette.testclient import TestClient
 
 from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
-from embedserve.bootstrap.engine import open_embedding, open_engine
+from embedserve.bootstrap.engine import Inference, open_engine, open_inference
+from embedserve.services.metrics import Metrics
+from embedserve.services.model_library import ModelLibrary
 from embedserve.settings import Settings
 
 
@@ -21,25 +23,32 @@ def writable_home(model_home: Path, folder: Path) -> Path:
     return folder
 
 
+def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics) -> Services:
+    """Return services with nothing behind the routes about indexes."""
+    absent = cast(Any, None)
+    return Services(
+        embedding=inference.embedding,
+        reranking=inference.reranking,
+        models=models,
+        indexes=absent,
+        ingestion=absent,
+        search=absent,
+        checks=absent,
+        rebuilds=absent,
+        archives=absent,
+        documents=absent,
+        health=absent,
+        metrics=metrics,
+    )
+
+
 @contextmanager
 def engine_app(home: Path, **settings: object) -> Iterator[TestClient]:
     """Start the part of the house that embeds; routes about indexes have nothing behind them."""
     chosen = Settings(home=home, **settings)  # type: ignore[arg-type]
-    absent = cast(Any, None)
     with ExitStack() as stack:
         engine = stack.enter_context(open_engine(chosen))
-        services = Services(
-            embedding=open_embedding(chosen, engine, stack),
-            models=engine.models,
-            indexes=absent,
-            ingestion=absent,
-            search=absent,
-            checks=absent,
-            rebuilds=absent,
-            archives=absent,
-            documents=absent,
-            health=absent,
-            metrics=engine.metrics,
-        )
+        inference = open_inference(chosen, engine, stack)
+        services = engine_services(inference, engine.models, engine.metrics)
         app = create_app(services, AppLimits(chosen.max_request_bytes, (), is_loopback=True))
         yield stack.enter_context(TestClient(app, base_url="http://localhost"))

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ def document(path: str, texts: list[str], *, sha256: str = "0" * 64) -> NewDocum
     )
     kept = tuple(hashes)
     return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, kept, kept, vectors)
+
+
+def embedded(path: str, texts: list[str], *, before: str) -> NewDocument:
+    """Make a version whose texts are embedded with something `before` them, as models do."""
+    version = document(path, texts)
+    made = document(path, [f"{before}Title > Top > Ünter\n\n{text}" for text in texts])
+    hashes = made.text_hashes
+    return replace(version, text_hashes=hashes, new_hashes=hashes, vectors=made.vectors)
 
 
 @contextmanager

@@ -11,8 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedserve.api.errors import respond
-from embedserve.engine.requests import BUSY
-from embedserve.errors import OverloadedError
+from embedserve.errors import BUSY, OverloadedError
 from tests.engine_app import engine_app, writable_home
 from tests.live import LiveServer
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from embedserve.errors import InputTooLongError, NotFiniteError, TooLargeError
+from embedserve.api.body import parse_object
+from embedserve.errors import InputTooLongError, NotFiniteError, TextFailedError, TooLargeError
+from embedserve.services.deadline import deadline
 from embedserve.services.embedding import Embeddings, EmbeddingService, EmbedRequest
 from embedserve.services.per_item import embed_items
 from tests.live import LiveServer
@@ -128,8 +131,13 @@ class FailingService:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.deadlines: set[float | None] = set()
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
+    def time_for(self, request: EmbedRequest) -> AbstractAsyncContextManager[float | None]:
+        return deadline(request.timeout_s, 0)
+
+    async def embed_until(self, deadline_s: float | None, request: EmbedRequest) -> Embeddings:
+        self.deadlines.add(deadline_s)
         self.asked.append(list(request.texts))
         at = {
             word: [i for i, text in enumerate(request.texts) if text == word]
@@ -141,19 +149,23 @@ class FailingService:
             raise InputTooLongError("long", positions=at["long"])
         if at["nan"]:
             raise NotFiniteError(at["nan"])
+        if "poison" in request.texts:
+            raise TextFailedError("broken", [list(request.texts).index("poison")])
         rows = np.ones((len(request.texts), 2), np.float32)
         return Embeddings(rows, len(request.texts), (), 0, 1)
 
 
 def test_each_kind_of_failure_is_taken_out_at_once() -> None:
     service = FailingService()
-    texts = ["nan", "a", "large", "long", "nan", "b", "large"]
+    texts = ["nan", "a", "large", "long", "nan", "poison", "b", "large"]
     request = EmbedRequest("one", texts, timeout_s=60)
     found = asyncio.run(embed_items(cast(EmbeddingService, service), request, {}))
-    assert found.positions == (1, 5)
-    assert list(found.failures) == [0, 2, 3, 4, 6]
+    assert found.positions == (1, 6)
+    assert list(found.failures) == [0, 2, 3, 4, 5, 7]
+    assert found.failures[5] == "Text 5 could not be embedded: broken"
     assert found.failures[4] == "embedding contains NaN or Inf values"
-    assert [len(asked) for asked in service.asked] == [7, 5, 4, 2]
+    assert [len(asked) for asked in service.asked] == [8, 6, 5, 3, 2]
+    assert len(service.deadlines) == 1, "one for all rounds"
 
 
 # -- tokens -----------------------------------------------------------------------------------
@@ -180,6 +192,21 @@ def test_texts_are_tokenized_to_their_end(server: LiveServer) -> None:
     assert (
         "1000000 characters" in post(server, "/api/tokenize", 413, input="a" * 1_000_001)["error"]
     )
+
+
+def test_requests_about_tokens_have_limits_and_a_deadline(server: LiveServer) -> None:
+    refused = post(server, "/api/tokenize", 413, input=["a" * 500_000] * 3)["error"]
+    assert "1500000 characters; at most 1000000" in refused
+    refused = post(server, "/api/detokenize", 413, tokens=[[101] * 600_000, ["x"] * 600_000])
+    assert "1200000 token ids in one request; at most 1000000" in refused["error"]
+    for path, body in (
+        ("/api/tokenize", {"input": ["word " * 25_000] * 8}),
+        ("/api/detokenize", {"tokens": [[2000] * 100_000] * 10}),
+    ):
+        late = server.http.post(
+            path, json={"model": NAME, **body}, headers={"X-Request-Timeout-Ms": "1"}
+        )
+        assert (late.status_code, "within 0.001 s" in late.json()["error"]) == (503, True)
 
 
 @pytest.mark.parametrize("tokens", [None, "a", [1.5], [True], [[1], 2], {}])
@@ -238,3 +265,21 @@ def test_tei_info_describes_the_default_model(server: LiveServer) -> None:
     assert (found["max_input_length"], found["auto_truncate"]) == (256, False)
     assert found["max_client_batch_size"] == 10_000
     assert found["max_concurrent_requests"] > 1
+
+
+def test_a_long_body_that_needs_a_second_reading_does_not_hold_up_others() -> None:
+    order = []
+
+    async def read() -> None:
+        body = b'{"input": "%s\\ud83d"}' % (b"a" * (1 << 20))
+        value = await parse_object(body)
+        order.append(value["input"][-1])
+
+    async def other() -> None:
+        order.append("other")
+
+    async def both() -> None:
+        await asyncio.gather(read(), other())
+
+    asyncio.run(both())
+    assert order == ["other", "\ufffd"]

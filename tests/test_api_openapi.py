@@ -89,6 +89,12 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/embed", {"inputs": 5}, 422),
     ("POST", "/embed", {"inputs": "word " * 999}, 413),
     ("GET", "/info", {}, 200),
+    # No reranker is installed.
+    ("POST", "/api/rerank", {"query": "a", "documents": ["b"]}, 400),
+    ("POST", "/v1/rerank", {"query": "a", "documents": ["b"]}, 400),
+    ("POST", "/v1/rerank", {"query": "a", "documents": ["b"], "model": "nope"}, 404),
+    ("POST", "/v2/rerank", {"query": "a", "documents": ["b"] * 10_001, "model": "x"}, 413),
+    ("POST", "/rerank", {"query": "a", "texts": ["b"]}, 422),
     ("GET", "/metrics", {}, 200),
     ("GET", "/health", {}, 200),
     ("GET", "/ready", {}, 200),
@@ -158,7 +164,7 @@ def test_a_refused_page_is_told_of_every_route(
         assert "403" in responses, (path, method)
         assert ("401" in responses) == (path not in PROBES), (path, method)
         assert method == "get" or {"429", "503"} & set(responses), (path, method)
-        assert ("422" in responses) == (path == "/embed"), (path, method)
+        assert ("422" in responses) == (path in ("/embed", "/rerank")), (path, method)
         reply = server.http.request(method, path, headers={"Origin": "http://example.com"})
         assert reply.status_code == 403, (path, method)
         media_type = reply.headers["content-type"].partition(";")[0]
@@ -177,3 +183,26 @@ def test_bodies_are_told_of_every_route_that_reads_one(document: dict[str, Any])
         "/indexes/{name}/rebuild",
         "/vacuum",
     }
+
+
+def parts(value: object) -> Iterator[dict[str, Any]]:
+    """Give every object of the document, however deep."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        if isinstance(item, dict | list):
+            yield from parts(item)
+
+
+def test_every_reference_leads_somewhere_and_every_type_is_one(document: dict[str, Any]) -> None:
+    found = list(parts(document))
+    references = [part["$ref"] for part in found if isinstance(part.get("$ref"), str)]
+    for reference in references:
+        target: Any = document
+        for name in reference.removeprefix("#/").split("/"):
+            assert name in target, reference
+            target = target[name]
+    kinds = [part["type"] for part in found if isinstance(part.get("type"), str | list)]
+    assert len(kinds) > 100
+    for kind in kinds:
+        assert set([kind] if isinstance(kind, str) else kind) <= set(TYPES), kind

@@ -1,5 +1,6 @@
 """In front of an Ollama: who answers what, unbuffered streams, and an upstream that misbehaves."""
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -14,11 +15,11 @@ import orjson
 import pytest
 import uvicorn
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedserve.api.errors import error_response
-from embedserve.api.forward import UpstreamAddress
-from embedserve.api.peek import find_name
+from embedserve.api.forward import Forwarder, UpstreamAddress
+from embedserve.api.peek import Recording, find_name
 from embedserve.api.upstream import UpstreamProxy
 from embedserve.bootstrap import listen, url_of
 from embedserve.services.ownership import Ownership
@@ -194,6 +195,15 @@ def test_paths_that_climb_stay_here(theirs: Upstream, http: httpx.Client) -> Non
     assert theirs.requests == []
 
 
+@pytest.mark.parametrize("path", ["/api/rerank", "/v1/rerank", "/v2/rerank", "/rerank"])
+def test_routes_that_ollama_has_not_stay_here(
+    path: str, theirs: Upstream, http: httpx.Client
+) -> None:
+    reply = http.post(path, json={"model": "nope"})
+    assert (reply.status_code, reply.text) == (404, "404 page not found")
+    assert theirs.requests == []
+
+
 def test_a_large_body_goes_up_without_being_held(theirs: Upstream, http: httpx.Client) -> None:
     size, sent = 32 << 20, 0
     head, piece = b'{"model": "llama3.2", "images": ["', b"a" * (1 << 18)
@@ -315,11 +325,77 @@ def test_without_the_upstream_ours_goes_on(caplog: pytest.LogCaptureFixture) -> 
         native = http.post("/api/chat", json=CHAT)
         assert native.status_code == 502
         assert "cannot be reached" in native.json()["error"]
+        assert "127.0.0.1" not in native.text, "where the upstream is, callers need not know"
         openai = http.post("/v1/chat/completions", json=CHAT)
         assert openai.status_code == 502
         assert "EMBEDSERVE_UPSTREAM" in openai.json()["error"]["message"]
     told = [record for record in caplog.records if "cannot be reached" in record.message]
     assert len(told) == 1, "said once, not at every request"
+    assert "http://127.0.0.1:" in told[0].message
+
+
+def test_an_upstream_that_swallows_connections_holds_up_one_list_only() -> None:
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen()  # the system accepts, and nobody ever answers
+        with front(f"http://127.0.0.1:{hole.getsockname()[1]}", list_timeout_s=1.5) as http:
+            taken_s = []
+            for _ in range(3):
+                started_s = time.monotonic()
+                assert http.get("/api/tags").headers["x-upstream-error"] == "unreachable"
+                taken_s.append(time.monotonic() - started_s)
+    assert taken_s[0] >= 1.5
+    assert max(taken_s[1:]) < 1
+
+
+def test_an_upstream_that_is_back_is_in_the_lists_again(theirs: Upstream) -> None:
+    async def lists() -> list[bytes]:
+        forwarder = Forwarder(UpstreamAddress(theirs.url))
+        forwarder._tell(httpx.ConnectError("refused"))
+        scope = {"path": "/api/tags", "raw_path": b"/api/tags", "query_string": b"", "headers": []}
+        found = [await forwarder.fetch(scope) for _ in range(2)]
+        await forwarder.close()
+        return found
+
+    assert all(b"llama3.2" in body for body in asyncio.run(lists()))
+
+
+@pytest.mark.parametrize("query", [b"a" * 70_000, b"\xff"])
+def test_a_query_that_cannot_be_handed_on_is_a_400(theirs: Upstream, query: bytes) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path = {"path": "/v1/unheard-of", "raw_path": b"/v1/unheard-of", "query_string": query}
+    scope = {"type": "http", "method": "GET", "headers": [], **path}
+    app = UpstreamProxy(_nothing, UpstreamAddress(theirs.url), OneModel())
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert json.loads(sent[1]["body"])["error"]["type"] == "invalid_request_error"
+    assert theirs.requests == []
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response("404 page not found", 404)(scope, receive, send)
+
+
+def test_a_body_that_was_answered_is_let_go() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"a" * 100, "more_body": True}
+
+    async def kept() -> int:
+        body = Recording(receive)
+        await body()
+        body.forget()
+        await body()
+        return len(body.messages)
+
+    assert asyncio.run(kept()) == 0
 
 
 def test_a_silent_upstream_is_given_up(theirs: Upstream) -> None:

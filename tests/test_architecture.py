@@ -23,7 +23,7 @@ FENCED = {
     "sentence_transformers": ["models/export.py"],
     "onnx": ["models/"],
     "huggingface_hub": ["models/hub"],
-    "kreuzberg": ["ingest/extract_worker.py"],
+    "kreuzberg": ["ingest/library.py"],
     "prometheus_client": ["services/metrics.py"],
     "fastapi": ["api/"],
     "typer": ["cli/"],

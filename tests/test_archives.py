@@ -22,19 +22,20 @@ from embedserve.services.archives import ArchiveService
 from embedserve.services.origins import Origin
 from embedserve.store.catalog import Catalog
 from embedserve.types import DocumentFilter, FileProblem, KnownFile, Provenance
-from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document
+from tests.fake_house import Model
+from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, embedded
 
 LIMIT = 1 << 22
 Members = dict[str, bytes]
 
 
-class OneModel:
-    """Encoders with one model, of which only the facts are asked for."""
+class OneModel(Model):
+    """Encoders with one model."""
 
     def __init__(self, artefact: str = ARTEFACT) -> None:
-        self.spec = SimpleNamespace(
-            artefact=artefact, dimensions=DIMENSIONS, recipe="int8", engine="onnxruntime"
-        )
+        super().__init__("m", DIMENSIONS)
+        facts = {**vars(self.spec), "artefact": artefact}
+        self.spec = SimpleNamespace(**facts, recipe="int8", engine="onnxruntime")
 
     def get(self, name: str) -> "OneModel":
         return self
@@ -86,9 +87,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """A catalog with an index of three documents, and its archive."""
     folder = tmp_path_factory.mktemp("exported")
     with catalog_with_index(folder) as (catalog, index, job):
-        first = document("/d/ü b.md", ["one", "two", "one"])
+        first = embedded("/d/ü b.md", ["one", "two", "one"], before="m: ")
         catalog.documents.commit(index, first, job_id=job, outcome="added")
-        second = document("/d/\U0001f600", [f"text {n}" for n in range(50)])
+        second = embedded("/d/\U0001f600", [f"text {n}" for n in range(50)], before="m: ")
         sent = Provenance("url", '{"a": 1}', '"tag"', "Mon")
         second = replace(second, provenance=sent)
         catalog.documents.commit(index, second, job_id=job, outcome="added")
@@ -159,9 +160,9 @@ def members(content: bytes) -> Members:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def packed(parts: Members) -> bytes:
+def packed(parts: Members, how: int = zipfile.ZIP_DEFLATED) -> bytes:
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", how) as archive:
         for name, part in parts.items():
             archive.writestr(name, part)
     return target.getvalue()
@@ -192,6 +193,12 @@ def edited(parts: Members, name: str, old: bytes, new: bytes) -> Members:
     return signed({**parts, name: parts[name].replace(old, new, 1)})
 
 
+def turned(vectors: bytes) -> bytes:
+    """Return the last fifty vectors in the reverse order."""
+    rows = np.frombuffer(vectors[-1600:], "<f4").reshape(50, DIMENSIONS)
+    return rows[::-1].tobytes()
+
+
 DAMAGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "another checksum": (
         lambda p: {**p, "chunks.jsonl": p["chunks.jsonl"].replace(b"one", b"two", 1)},
@@ -200,6 +207,22 @@ DAMAGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "a path that leads out": (
         lambda p: {**p, "../../outside": b"x"},
         "does not hold what an index's does",
+    ),
+    "a text that was not embedded": (
+        lambda p: edited(p, "chunks.jsonl", b'"text":"text 7"', b'"text":"text 8"'),
+        "text_hash is not of what",
+    ),
+    "a title that was not embedded": (
+        lambda p: edited(p, "documents.jsonl", b'"title":"Title"', b'"title":"Titles"'),
+        "text_hash is not of what",
+    ),
+    "vectors in another order": (
+        lambda p: signed({**p, "vectors.npy": p["vectors.npy"][:-1600] + turned(p["vectors.npy"])}),
+        "does not give for its text",
+    ),
+    "a text without its vector": (
+        lambda p: signed({**p, "hashes.txt": p["hashes.txt"][:-65] + b"f" * 64 + b"\n"}),
+        "lacks vectors of its chunks",
     ),
     "a missing member": (
         lambda p: {k: v for k, v in p.items() if k != "hashes.txt"},
@@ -302,6 +325,27 @@ def test_sizes_are_limited(exported: tuple[Path, bytes], other: Catalog, tmp_pat
     for nothing in (b"", b"PK", exported[1][:-30], exported[1][:2000]):
         with pytest.raises(InvalidRequestError, match="cannot be read"):
             take(archives, nothing)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_without_a_bound_is_never_begun(
+    exported: tuple[Path, bytes], other: Catalog, tmp_path: Path, how: int
+) -> None:
+    content = packed({**members(exported[1]), "chunks.jsonl": bytes(LIMIT * 8)}, how)
+    for size in (content, understated(content, LIMIT * 8)):
+        tracemalloc.start()
+        with pytest.raises(InvalidRequestError, match="compressed in a way"):
+            take(service(other, tmp_path), size)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < LIMIT
+
+
+def understated(content: bytes, size: int) -> bytes:
+    """Give an archive whose directory says of what unpacks to `size` bytes that it is small."""
+    said = size.to_bytes(4, "little")
+    assert content.count(said) == 2
+    return content.replace(said, (99).to_bytes(4, "little"))
 
 
 def test_another_build_of_the_model_says_what_to_pull(

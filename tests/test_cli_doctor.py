@@ -46,9 +46,15 @@ def test_a_client_that_is_not_served_is_status_1_and_has_a_remedy(server: LiveSe
 def test_no_server_an_unknown_model_and_an_unknown_client(
     server: LiveServer, tmp_path: Path
 ) -> None:
+    for wrong in (("--url", "http://a:b"), ("--key", "schlüssel")):
+        refused = run(*wrong, "--json", home=tmp_path)
+        assert refused.exit_code == 1
+        assert "cannot be sent" in json.loads(refused.stdout)["checks"][0]["words"]
     gone = run("--url", "127.0.0.1:9", "--json", home=tmp_path)
     assert gone.exit_code == 1
     assert "embedserve serve" in json.loads(gone.stdout)["checks"][0]["words"]
+    quoted = run("--model", 'a"b', "--client", "dify", "--json", home=server.home)
+    assert "is not valid JSON" not in quoted.stdout
     missing = run("--model", "nope", home=server.home)
     assert missing.exit_code == 1
     assert "nope is not installed (installed: all-minilm:latest" in missing.stdout

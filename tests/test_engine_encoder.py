@@ -1,8 +1,10 @@
 """From texts to vectors on the engine that a model's spec names."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from embedserve.engine.backend import describe
 from embedserve.engine.encoder import SLICE, Encoder
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import ModelError, OverloadedError
-from embedserve.types import BatchTokens, EncoderSpec
+from embedserve.errors import ModelError, OverloadedError, TextFailedError
+from embedserve.types import BatchTokens, EncoderSpec, Vectors
 from tests import sum_backend
 from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
 
@@ -118,4 +120,29 @@ def test_time_limit_reaches_the_scheduler(spec: EncoderSpec) -> None:
         late.result(10)
     assert not encoder.is_busy
     scheduler.close()
+    encoder.close()
+
+
+class FailingScheduler:
+    """Cannot run the fourth text of the second lot."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self.lots = 0
+
+    def submit(self, backend: object, texts: list[object], **asked: object) -> "Future[Vectors]":
+        self.lots += 1
+        future: Future[Vectors] = Future()
+        if self.lots == 2:
+            future.set_exception(TextFailedError("broken", [3]))
+        else:
+            future.set_result(np.ones((len(texts), DIMENSIONS), np.float32))
+        return future
+
+
+def test_text_that_fails_is_named_by_its_place_among_all(spec: EncoderSpec) -> None:
+    encoder = Encoder(spec, cast(Scheduler, FailingScheduler()), device="cpu")
+    with pytest.raises(TextFailedError, match=f"Text {SLICE + 3} could not be embedded: broken"):
+        encoder.encode(["w1"] * (SLICE + 5))
     encoder.close()

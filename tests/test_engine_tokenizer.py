@@ -32,6 +32,14 @@ def reference(path: Path) -> Tokenizer:
     return tokenizer
 
 
+@pytest.fixture(scope="module")
+def untruncated(path: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -86,6 +94,22 @@ def test_prompt_stays_where_the_beginning_goes(ours: ModelTokenizer) -> None:
     # Where not even the prompt fits, its beginning is left.
     assert ours.tokenize_end(prompt, text, 4).ids.tolist() == ours.tokenize(prompt, 4).ids.tolist()
     assert not ours.tokenize_end(prompt, text, 100).is_truncated
+
+
+@pytest.mark.parametrize("begins", ["", " ", "x", "\n\n "])
+@pytest.mark.parametrize("unit", ["word ", "日本 ", "ab" * 60 + " end   ", " \n ", "no-space,"])
+def test_end_of_a_long_text_is_that_of_the_whole(
+    ours: ModelTokenizer, untruncated: Tokenizer, begins: str, unit: str
+) -> None:
+    prompt, text = "query", begins + unit * (20_000 // len(unit))
+    whole = untruncated.encode(prompt + text, add_special_tokens=False)
+    kept = sum(end <= len(prompt) for _, end in whole.offsets)
+    for limit in (2, 3, 60):
+        found, room = ours.tokenize_end(prompt, text, limit), limit - 2
+        first = whole.ids[: min(kept, room)]
+        last = whole.ids[max(len(whole.ids) - room + len(first), len(first)) :]
+        assert found.ids.tolist() == [101, *first, *last, 102]
+        assert found.is_truncated == (len(whole.ids) > room)
 
 
 def test_the_last_characters_are_read_of_a_text_that_loses_its_beginning(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedserve.engine.backend import BACKENDS, BackendOptions, describe
-from embedserve.engine.two_graphs import TwoGraphs
+from embedserve.engine.two_graphs import SAMPLES, TwoGraphs
 from embedserve.types import TokenIds, Vectors
 from tests.sum_backend import SumBackend, text
 from tests.tiny_graph import MAX_TOKENS, PAD, random_text, write_tiny_graph
@@ -37,25 +37,45 @@ def test_text_of_any_length_has_the_same_bits_alone_and_among_others(
 
 
 class OtherBits(SumBackend):
-    """Adds up in another order where texts are longer than five tokens."""
+    """Adds up in another order where a text is longer than five tokens and begins with a 7."""
 
     def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
         rows = super().run(texts)
-        return np.nextafter(rows, np.float32(np.inf)) if len(texts[0]) > 5 else rows
+        is_other = len(texts[0]) > 5 and texts[0][0] == 7
+        return np.nextafter(rows, np.float32(np.inf)) if is_other else rows
 
 
-def test_more_threads_are_left_out_where_they_would_change_a_vector(
+def test_more_threads_are_left_out_for_good_where_they_change_a_vector(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     usual, wide = SumBackend(), OtherBits()
     graphs = TwoGraphs(usual, wide)
+    rows = [graphs.run([text(5)], is_alone=True) for _ in range(2)]
+    assert len(wide.batches) == SAMPLES + 2, "compared on several, and then in use"
     with caplog.at_level(logging.WARNING):
-        rows = [graphs.run([text(length)], is_alone=True) for length in (5, 6) for _ in range(3)]
-    assert [row.tolist() for row in rows] == [[[n, n]] for n in (5, 5, 5, 6, 6, 6)]
-    lengths = [[len(ids) for [ids] in one.batches] for one in (usual, wide)]
-    assert lengths == [[5, 6, 6, 6], [5, 5, 5, 6]], "each is tried once"
+        rows += [graphs.run([text(6, 7)], is_alone=True) for _ in range(2)]
+    calls = len(wide.batches)
+    rows.append(graphs.run([text(5)], is_alone=True))
+    assert [row[0, 0] for row in rows] == [5, 5, 42, 42, 5]
+    assert calls == len(wide.batches) == SAMPLES + 3, "one difference ends it in every bucket"
     [record] = caplog.records
-    assert "texts of 6 tokens stay with one thread" in record.message
+    assert "a text of 6 tokens has another vector" in record.message
+
+
+class PickyBackend(SumBackend):
+    """Adds up in another order unless all of a text's tokens are the same."""
+
+    def run(self, texts: Sequence[TokenIds], *, is_alone: bool = False) -> Vectors:
+        rows = super().run(texts)
+        return rows if np.ptp(texts[0]) == 0 else np.nextafter(rows, np.float32(np.inf))
+
+
+def test_difference_that_the_first_text_does_not_show_is_found() -> None:
+    usual, wide = SumBackend(), PickyBackend()
+    graphs = TwoGraphs(usual, wide)
+    for value in (3, 4):
+        assert graphs.run([text(8, value)], is_alone=True)[0, 0] == 8 * value
+    assert [ids[0] for [ids] in wide.batches] == [3, 3], "the text itself, and one sample"
 
 
 def test_several_texts_and_texts_beside_others_take_one_thread() -> None:

@@ -57,3 +57,28 @@ def test_other_offers_and_connect(server: LiveServer) -> None:
     assert answer(server, b"GET /api/version HTTP/1.1\r\n" + offer).startswith(b"HTTP/1.1 200 ")
     refused = answer(server, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
     assert refused.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ((b"GET /api/tags?" + b"a" * (8 << 10) + b" HTTP/1.1\r\n",), b"414"),
+        ((b"GET /", *[b"a" * 1000] * 12), b"414"),
+        ((b"GET / HTTP/1.1\r\n" + b"x-a: 1\r\n" * (17 << 10),), b"431"),
+        ((b"GET / HTTP/1.1\r\nHost: ", *[b"a" * (128 << 10)] * 6), b"431"),
+    ],
+    ids=["url", "url in parts", "headers", "a header without an end"],
+)
+def test_what_a_parser_must_hold_is_limited(
+    server: LiveServer, parts: tuple[bytes, ...], status: bytes
+) -> None:
+    reply = answer(server, *parts)
+    assert reply.startswith(b"HTTP/1.1 %s " % status)
+    assert b"Connection: close" in reply
+
+
+def test_urls_and_headers_within_the_limits_are_answered(server: LiveServer) -> None:
+    path = b"/api/version?" + b"a" * 8000
+    head = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: %s\r\n\r\n" % (path, b"a" * 60_000)
+    cut = [head[at : at + 20_000] for at in range(0, len(head), 20_000)]
+    assert answer(server, *cut).startswith(b"HTTP/1.1 200 ")

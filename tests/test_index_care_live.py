@@ -154,6 +154,22 @@ def test_an_index_travels_through_a_file(live: LiveServer, tmp_path: Path) -> No
     assert not [path for path in tmp_path.iterdir() if path != file]
 
 
+def test_an_index_of_another_build_is_embedded_anew(live: LiveServer) -> None:
+    before = vectors(live.home)
+    change(live.home, f"UPDATE indexes SET artefact = '{'f' * 64}'")
+    change(live.home, f"UPDATE vectors SET artefact = '{'f' * 64}'")
+    reply = live.http.post("/indexes/notes/query", json={"query": QUESTION})
+    assert reply.status_code == 409
+    assert "index reembed notes" in reply.json()["error"]
+    status, index = command(live.home, "index", "reembed", "notes")
+    assert (status, index["change"], index["counts"]["vectors"]) == (0, None, 39), index
+    job = live.http.get("/jobs").json()["jobs"][0]
+    assert (job["kind"], job["chunks_embedded"]) == ("reembed", 39)
+    assert "number 7" in live.query("notes", QUESTION)[0]["text"]
+    live.http.post("/vacuum").raise_for_status()
+    assert [row for row in before if row in vectors(live.home)] == vectors(live.home)
+
+
 def test_a_home_made_of_a_backup_answers_the_same(live: LiveServer, tmp_path: Path) -> None:
     expected = live.query("notes", QUESTION)
     file = tmp_path / "backup.tar"

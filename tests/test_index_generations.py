@@ -95,6 +95,21 @@ def test_a_build_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> No
         assert len(vector_index.ids(building.key)) == len(TEXTS)
 
 
+def test_a_chunk_without_a_vector_does_not_hold_a_build_up(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        catalog.documents.commit(index, document("/d/a", TEXTS[:9]), job_id=job, outcome="added")
+        with catalog._database.write() as connection:
+            connection.execute("DELETE FROM vectors WHERE rowid = 3")
+        vector_index = MemoryVectorIndex()
+        worker = IndexWorker(catalog, vector_index)
+        worker.start(check=False)
+        catalog.generations.begin(index)
+        worker.wake()
+        wait_until(lambda: switched(catalog, index), within_s=30)
+        worker.stop()
+        assert len(vector_index.rows[catalog.indexes.get("notes").key]) == 8
+
+
 def test_an_index_deleted_while_it_is_built_leaves_nothing(tmp_path: Path) -> None:
     with catalog_with_index(tmp_path) as (catalog, index, job):
         catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")

@@ -208,6 +208,20 @@ def test_an_index_deleted_while_it_is_applied_leaves_nothing_behind(house: House
         assert notes.id not in vector_index.rows
 
 
+def test_what_was_noted_of_a_dead_key_is_forgotten(house: House) -> None:
+    catalog, notes, letters = house
+    with working(catalog, MemoryVectorIndex()) as worker:
+        wait_until(lambda: worker.is_ready(letters.id), within_s=5)
+        building = catalog.generations.begin(notes)
+        catalog.indexes.delete("notes")
+        catalog.generations.give_up(building.key)
+        worker.suspect(notes.id)  # a query that had begun before
+        wait_until(lambda: catalog.generations.dropped() == [], within_s=5)
+        worker.wake()
+        wait_until(lambda: list(worker._losses) == [], within_s=5)
+        wait_until(lambda: worker.is_ready(letters.id), within_s=5)
+
+
 def test_an_index_deleted_during_an_outage_is_dropped_after_it(house: House) -> None:
     catalog, notes, letters = house
     vector_index = MemoryVectorIndex()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedserve.ingest.blocks import markdown_sections
-from embedserve.ingest.chunk import MAX_PREFIX_CHARS, chunk, prefix
+from embedserve.ingest.chunk import MAX_COLUMNS_CHARS, MAX_PREFIX_CHARS, chunk, prefix
+from embedserve.ingest.layouts import LAYOUTS
 from embedserve.types import Chunk, PageSpan
 
 BOOK = Path(__file__).parents[2] / "shared/data/docs-rust-book"
@@ -46,6 +47,7 @@ def check(text: str, chunks: list[Chunk], tokens: int) -> None:
         assert one.ordinal == ordinal
         assert text[one.start : one.end] == one.text == one.text.strip() != ""
         assert not text[end : one.start].strip()
+        assert one.line == text.count("\n", 0, one.start) + 1
         end = one.end
     assert not text[end:].strip()
     counts = [len(offsets) for offsets in real_offsets([one.text for one in chunks])]
@@ -60,6 +62,12 @@ PIECES = st.sampled_from(
         "```py\ncode = 1\n```\n",
         "| a | b |\n| - | - |\n",
         "| 1 | 2 |\n",
+        "| - | - |\n| some longer cell, with words | 2 |\n| 3 | and more of them here |\n",
+        "=====\nBoxed\n=====\n",
+        "Wave\n~~~~\n",
+        "Example::\n\n   literal\n\n",
+        "class A:\n    # about\n    def f(self):\n        return 1\n",
+        "void main(int a) {\n}\n",
         "One sentence. Another one! ",
         "- item\n",
         "\n\n",
@@ -79,7 +87,7 @@ PIECES = st.sampled_from(
 
 @given(
     st.lists(PIECES | st.text(max_size=20), max_size=60).map("".join),
-    st.sampled_from(["markdown", "code", "text"]),
+    st.sampled_from(sorted(LAYOUTS)),
     st.sampled_from([8, 16, 128]),
 )
 @settings(max_examples=300, deadline=None)
@@ -161,8 +169,16 @@ def test_a_chunk_has_the_page_on_which_it_starts() -> None:
         ("| a |\n\n" * 50_000, "markdown"),
         ("[" * 300_000, "markdown"),
         ("." * 500_000, "code"),
+        ("def f(\n" * 50_000, "code"),
+        ("a b " * 100_000 + "(", "code"),
+        ("T\n===\n" * 30_000, "rst"),
+        ("| a |\n| - |\n" + "| b |\n" * 80_000, "markdown"),
+        ("|" + "-" * 500_000, "markdown"),
     ],
-    ids=["one word", "empty lines", "headings", "tables", "brackets", "dots"],
+    ids=[
+        *("one word", "empty lines", "headings", "tables", "brackets", "dots"),
+        *("definitions", "words", "titles", "rows", "rule"),
+    ],
 )
 def test_odd_texts_take_linear_time(text: str, kind: str) -> None:
     started = time.monotonic()
@@ -195,6 +211,9 @@ def test_prefix_names_each_thing_once() -> None:
 def test_prefix_is_bounded_and_ends_with_the_nearest_heading(
     title: str, heading: list[str]
 ) -> None:
-    found = prefix(title, heading)
+    names = [name.lstrip("|") for name in heading]
+    found = prefix(title, names)
     assert len(found) <= MAX_PREFIX_CHARS + 2
     assert "\n" not in found[:-2]
+    columns = prefix(title, [*names, "| a\n | " + "b" * 400]).removeprefix(found)
+    assert columns == "| a | " + "b" * (MAX_COLUMNS_CHARS - 6) + "\n"

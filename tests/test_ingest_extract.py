@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest.extract import FILES_PER_WORKER, ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import FILES_PER_WORKER, ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
 
 MIB = 1024 * 1024
 
@@ -139,7 +140,8 @@ def test_xml_gives_its_words(pool: ExtractorPool, tmp_path: Path) -> None:
         ("a.bin", bytes(range(256)) * 20, "unsupported"),
         ("a.txt", b"text" + bytes(100) + b"text", "unsupported"),
         ("a.png", b"\x89PNG\r\n", "unsupported"),
-        ("a.zip", b"PK\x03\x04", "unsupported"),
+        ("a.zip", b"PK\x03\x04", "corrupt"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", "unsupported"),
         ("a.pdf", b"%PDF-1.4 nonsense", "corrupt"),
         ("a.docx", b"PK\x03\x04 nonsense", "corrupt"),
         ("a.txt", b"x" * (9 * MIB), "too_large"),

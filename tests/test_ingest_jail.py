@@ -60,10 +60,26 @@ def test_a_jailed_process_reaches_no_file_no_network_and_no_process(tmp_path: Pa
     assert refused.keys() == outcomes.keys()
 
 
+THREADS = """
+import os, sys
+from embedserve.ingest import extract_worker, library
+library.preload()
+print(len(os.listdir("/proc/self/task")), "numpy" in sys.modules)
+"""
+
+
+def test_the_jail_is_closed_by_the_only_thread() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 False\n"
+
+
 PARENT = """
 import sys, threading
 from pathlib import Path
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.limits import ExtractLimits
 pool = ExtractorPool(1, ExtractLimits(timeout_s=600))
 pool.protections()
 print("ready", flush=True)

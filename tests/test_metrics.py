@@ -69,7 +69,8 @@ def test_what_is_refused_or_cut_is_counted(server: LiveServer) -> None:
     assert grown(before, after, refusals, reason="too_large") == 2
     assert grown(before, after, refusals, reason="deadline") == 1
     assert grown(before, after, refusals, reason="overloaded") == 0
-    assert after["embedserve_model_loads_total", ()] == 1
+    assert after["embedserve_model_loads_total", ()] >= 1
+    assert grown(before, after, "embedserve_model_loads_total") == 0
     assert after["embedserve_loaded_models_bytes", ()] > 10e6
     for reason in ("expired", "memory", "removed"):
-        assert after["embedserve_model_unloads_total", (("reason", reason),)] == 0
+        assert grown(before, after, "embedserve_model_unloads_total", reason=reason) == 0

@@ -75,10 +75,13 @@ def test_prompts_go_in_front_of_texts_that_are_said_to_be_queries(app: TestClien
 
 
 def test_length_is_the_parents_at_most_and_that_is_said(app: TestClient) -> None:
-    said = create(app, "long", num_ctx=8192, temperature=0.1).json()
+    parameters = {"num_ctx": 8192, "temperature": 0.1}
+    body = {"model": "long", "from": NAME, "parameters": parameters, "stream": False}
+    said = app.post("/api/create", json={**body, "system": "Be brief.", "license": []}).json()
     assert said["status"] == "success"
     assert "`temperature`" in said["warnings"][0]
     assert said["warnings"][1] == "num_ctx stays at 256, the length of `all-minilm:latest`"
+    assert said["warnings"][2] == "left out, as this model does not chat: `system`"
     create(app, "short", num_ctx=64)
     cut = app.post("/api/embed", json={"model": "short", "input": "word " * 100})
     assert cut.headers["X-Truncated-Inputs"] == "0"
@@ -92,6 +95,7 @@ def test_length_is_the_parents_at_most_and_that_is_said(app: TestClient) -> None
         ({"parameters": {"num_ctx": "64"}}, 400, "`num_ctx` must be a whole number from 64 on"),
         ({"parameters": {"num_ctx": 63}}, 400, "`num_ctx` must be a whole number from 64 on"),
         ({"parameters": {"query_prompt": 1}}, 400, "`query_prompt` must be a string"),
+        ({"parameters": {"query_prompt": "a" * 2001}}, 400, "has 2001 characters; 2000 are"),
         ({"parameters": {"input_type": "poem"}}, 400, "must be `query` or `document`"),
         ({"parameters": []}, 400, "`parameters` must be an object"),
         ({"files": {"a": "b"}}, 400, "`files` is not possible here"),

@@ -9,6 +9,7 @@ import pytest
 
 from embedserve.engine.backend import EngineFacts, describe
 from embedserve.errors import ModelError
+from embedserve.models.fidelity import reference_pairs
 from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE
 from embedserve.services.workshop import Workshop
 from tests.candidate_tasks import MakeTask, search
@@ -31,6 +32,17 @@ def test_refused_candidates_are_told_with_their_figure_and_a_later_group_is_trie
     assert "top-10 overlap against fp32 is 0." in verdicts["int4"]
     assert chosen.performance.is_batch_invariant
     assert chosen.fidelity.cosine_min >= 0.99999
+
+
+def test_reranker_is_measured_by_its_scores(make_task: MakeTask, workshop: Workshop) -> None:
+    task = make_task("bert-reranker", recipes=(("int8",),), accepts_loss=True)
+    chosen = search(task, workshop)
+    queries, _ = reference_pairs()
+    assert (chosen.recipe, chosen.fidelity.texts) == ("int8", len(queries))
+    assert 0.9 < chosen.fidelity.cosine_mean < 1
+    assert chosen.fidelity.top10_overlap > 0.7
+    assert chosen.canary.shape == (1,)
+    assert chosen.performance.is_batch_invariant
 
 
 def test_nothing_faithful_says_which_figure_failed_and_what_to_do(

@@ -125,6 +125,29 @@ def test_classifier_of_one_label_is_a_reranker(folder: Path) -> None:
         read_facts(classifier(tiny_checkpoint(folder), labels=3))
 
 
+@pytest.mark.parametrize("name", ["activation.Sigmoid", "linear.Identity", "activation.Tanh"])
+def test_reranker_whose_score_is_no_logit_and_no_sigmoid_is_refused(
+    folder: Path, name: str
+) -> None:
+    config = classifier(folder, labels=1) / "config.json"
+    path = f"torch.nn.modules.{name}"
+    said = folder / "config_sentence_transformers.json"
+    for file, values in (
+        (config, {"sbert_ce_default_activation_function": path}),
+        (config, {"sentence_transformers": {"activation_fn": path}}),
+        (said, {"activation_fn": path}),
+    ):
+        file.touch()
+        before = file.read_text() or "{}"
+        file.write_text(json.dumps(json.loads(before) | values))
+        if name.endswith("Tanh"):
+            with pytest.raises(ModelError, match="by `Tanh`; a reranker can be served with one of"):
+                read_facts(folder)
+        else:
+            assert read_facts(folder).kind == "reranker"
+        file.write_text(before)
+
+
 def test_modules_behind_the_pooling_are_told(folder: Path) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     modules.insert(2, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})

@@ -93,7 +93,7 @@ def test_damaged_model_is_not_served_and_is_pulled_again(
     damage(folder)
     with pytest.raises(ModelError, match=rf"`tiny:latest` cannot be used: .*{message}") as raised:
         encoders.get("tiny")
-    assert str(raised.value).endswith("Repair it with `embedserve pull tiny:latest`.")
+    assert "Repair it with `embedserve pull tiny:latest`" in str(raised.value)
     assert not encoders.is_loaded("tiny")
     # Were it taken for intact, the pull would make nothing and succeed.
     closed = Workshop()

@@ -7,6 +7,7 @@ import pytest
 
 from embedserve.models import fidelity
 from embedserve.models.fidelity import FidelityCard
+from embedserve.types import Vectors
 
 
 def test_reference_texts_are_distinct_and_two_fill_models_of_512_tokens() -> None:
@@ -61,3 +62,31 @@ def test_gate_names_the_figure_that_failed(change: dict[str, float], figure: str
     assert fidelity.failed_figures(good, "int8") == []
     [failed] = fidelity.failed_figures(replace(good, **change), "int8")  # type: ignore[arg-type]
     assert failed.startswith(f"{figure} against fp32 is")
+
+
+def judged(seed: int) -> Vectors:
+    """Return scores of 12 queries over 24 passages: two relevant each, all others much alike."""
+    scores = np.random.default_rng(seed).normal(-10, 0.05, (12, 24)).astype(np.float32)
+    for query in range(12):
+        scores[query, 2 * query : 2 * query + 2] = (8, 4)
+    return scores
+
+
+def test_order_among_passages_of_no_relevance_does_not_count() -> None:
+    true = judged(1)
+    # Another draw of what is irrelevant: its order is another, by chance.
+    card = fidelity.compare_kind("reranker", true, judged(2))
+    assert (card.top1_agreement, card.top10_overlap, card.texts) == (1, 1, 12)
+    assert 0.99 < card.cosine_min <= card.cosine_mean < 1
+    assert fidelity.compare_kind("reranker", true, true).cosine_min >= 0.999999
+
+
+def test_relevant_passages_in_wrong_places_do_count() -> None:
+    true, ours = judged(1), judged(1)
+    ours[0, :2] = (4, 8)
+    assert fidelity.compare_kind("reranker", true, ours).top1_agreement == pytest.approx(11 / 12)
+    assert fidelity.compare_kind("reranker", true, -true).top1_agreement == 0
+    graded = np.tile(np.linspace(-10, 10, 24, dtype=np.float32), (12, 1))
+    upside = fidelity.compare_kind("reranker", graded, -graded)
+    assert upside.top10_overlap == 0
+    assert upside.cosine_min == pytest.approx(-1)

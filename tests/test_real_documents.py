@@ -1,10 +1,17 @@
 """Folders of real documents, from the API to the answer."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.live import LiveServer
+
+EXPECTED = Path(__file__).parent / "expected_documents.toml"
+
+
+def relative(path: str, folder: Path) -> str:
+    return Path(path).relative_to(folder.resolve()).as_posix()
 
 
 @pytest.mark.data
@@ -16,6 +23,9 @@ def test_a_hostile_folder_is_ingested_to_its_end(data: Path, home: Path) -> None
         job = server.ingest("tika", folder)
         assert job["status"] == "succeeded_with_errors"
         assert sum(job["counts"].values()) == len(files) == job["progress"]["files_total"]
+        expected = tomllib.loads(EXPECTED.read_text(encoding="utf-8"))["docs-tika"]
+        ends = {relative(file["path"], folder): file["code"] or "text" for file in job["files"]}
+        assert ends == dict.fromkeys(ends, "text") | expected
         for file in job["files"]:
             is_read = file["outcome"] == "added"
             assert is_read == (file["chunks"] > 0)

@@ -1,9 +1,11 @@
 """Requests from their text to their vectors: deadlines, keep-alive, texts that are too large."""
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,11 +15,18 @@ import pytest
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import DeadlineError, OverloadedError, TooLargeError
+from embedserve.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    TooLargeError,
+)
+from embedserve.services.admission import forecast
 from embedserve.services.embedding import EmbeddingService, EmbedLimits, EmbedRequest
 from embedserve.services.encoders import Encoders
 from embedserve.services.tokenizing import ON_LOOP_CHARS, TURN_CHARS
-from embedserve.types import EncoderSpec, Lane, Vectors
+from embedserve.types import EncoderSpec, Lane, ModelKind, Vectors
 
 
 class PatientEncoder:
@@ -75,16 +84,24 @@ class OneEncoder:
         self.loading = loading
         self.kept: list[float] = []
 
-    def find(self, name: str) -> PatientEncoder | None:
+    def find(self, name: str, kind: ModelKind) -> PatientEncoder | None:
         return None if self.loading else self.encoder
 
-    def get(self, name: str) -> PatientEncoder:
+    def get(self, name: str, kind: ModelKind) -> PatientEncoder:
         assert self.loading
         self.loading.wait(10)
         return self.encoder
 
     def keep(self, encoder: PatientEncoder, seconds: float) -> None:
         self.kept.append(seconds)
+
+
+class NoEncoder(OneEncoder):
+    """Encoders of no model, which takes a while to find out."""
+
+    def get(self, name: str, kind: ModelKind) -> PatientEncoder:
+        super().get(name, kind)
+        raise ModelNotFoundError(name)
 
 
 def service(encoders: OneEncoder, *, timeout_s: float = 0) -> EmbeddingService:
@@ -119,6 +136,25 @@ def test_deadline_is_kept_while_a_model_loads() -> None:
         asyncio.run(slow.embed(EmbedRequest("one", ["a"], timeout_s=0.05)))
     loading.set()
     slow.close()
+
+
+def test_error_of_a_load_that_nobody_waits_for_any_more_is_not_logged() -> None:
+    loading, logged = threading.Event(), list[object]()
+    slow = service(NoEncoder(PatientEncoder(), loading=loading))
+
+    async def leave_and_go_on() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, one: logged.append(one))
+        with pytest.raises(DeadlineError):
+            await slow.embed(EmbedRequest("one", ["a"], timeout_s=0.05))
+        loading.set()
+        # When another load has ended, the first has too.
+        with pytest.raises(ModelNotFoundError):
+            await slow.embed(EmbedRequest("two", ["a"]))
+        gc.collect()
+
+    asyncio.run(leave_and_go_on())
+    slow.close()
+    assert logged == []
 
 
 def test_full_queue_is_no_deadline() -> None:
@@ -195,6 +231,25 @@ def test_short_request_is_tokenized_at_once_whatever_waits() -> None:
     # The cache may know it, and to look costs less than to refuse.
     asyncio.run(service(OneEncoder(encoder)).embed(EmbedRequest("one", ["word " * 50])))
     assert len(encoder.futures) == 1
+
+
+def test_prompt_counts_as_the_text_that_it_goes_in_front_of() -> None:
+    encoder = PatientEncoder()
+    prompted = replace(encoder.spec, query_prompt="q" * 300, max_tokens=1000)
+    encoder.spec = prompted
+    asked = EmbedRequest("one", ["a", "b"], input_type="query")
+    asyncio.run(service(OneEncoder(encoder)).embed(asked))
+    [(thread, _)] = encoder.tokenized
+    assert thread.startswith("tokenize")
+    assert {tokens for _, tokens, _ in encoder.places} == {2 * forecast(["q" * 301], 1000)}
+
+
+def test_dimensions_that_must_fit_and_do_not_are_refused_before_anything_is_done() -> None:
+    encoder = PatientEncoder()
+    asked = EmbedRequest("one", ["a"], dimensions=3, is_exact_size=True)
+    with pytest.raises(InvalidRequestError, match="This model gives 2"):
+        asyncio.run(service(OneEncoder(encoder)).embed(asked))
+    assert encoder.tokenized == []
 
 
 def test_what_was_let_into_its_lane_is_not_refused_later() -> None:

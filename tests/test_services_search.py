@@ -4,6 +4,7 @@ import asyncio
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from embedserve.services.search import SearchService
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import EncoderSpec, Index, Lane, Vectors
+from tests.fakes import MemoryVectorIndex
+from tests.store_samples import catalog_with_index, document, unit_vectors
 
 
 class StuckEncoder:
@@ -94,3 +97,40 @@ def test_full_queue_is_no_deadline_of_a_query(tmp_path: Path) -> None:
         asked = search(encoder, catalog, timeout_s=60)
         with pytest.raises(OverloadedError, match="server busy"):
             asyncio.run(asked.query("any", "question", 3))
+
+
+class QuickEncoder(StuckEncoder):
+    """Gives the same vector for every text."""
+
+    def submit(
+        self, texts: list[TokenizedText], *, lane: Lane, timeout_s: float | None
+    ) -> "Future[Vectors]":
+        future: Future[Vectors] = Future()
+        future.set_result(unit_vectors(1))
+        return future
+
+
+class ReadyWorker:
+    def is_ready(self, key: int) -> bool:
+        return True
+
+
+def test_an_index_that_is_mostly_on_its_way_is_searched_exactly_and_says_so(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        indexes = SimpleNamespace(find=catalog.indexes.get, check_vectors=lambda *_: [])
+        asked = SearchService(
+            catalog,
+            cast(IndexService, indexes),
+            MemoryVectorIndex(),
+            cast(IndexWorker, ReadyWorker()),
+            cast(Encoders, OneEncoder(QuickEncoder())),
+        )
+        few = document("/d/a", [f"text {n}" for n in range(40)])
+        catalog.documents.commit(index, few, job_id=job, outcome="added")
+        result = asyncio.run(asked.query("notes", "question", 3))
+        assert (result.is_exact, result.warnings, len(result.hits)) == (False, [], 3)
+        many = document("/d/b", [f"text {n}" for n in range(1000)])
+        catalog.documents.commit(index, many, job_id=job, outcome="added")
+        result = asyncio.run(asked.query("notes", "question", 3))
+        assert (result.is_exact, len(result.hits)) == (True, 3)
+        assert "on its way to the vector index" in result.warnings[0]

@@ -12,7 +12,7 @@ from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import ModelError, NotFiniteError, OverloadedError
+from embedserve.errors import ModelError, NotFiniteError, OverloadedError, TextFailedError
 from embedserve.services.mailbox import Mailbox
 from embedserve.services.vectors import VectorSource
 from embedserve.types import EncoderSpec, Lane, Vectors
@@ -197,3 +197,48 @@ def test_vectors_that_are_no_numbers_are_named_by_their_texts() -> None:
     with pytest.raises(NotFiniteError, match="NaN or Inf") as refused:
         asyncio.run(asking)
     assert refused.value.positions == (1, 3)
+
+
+def test_good_rows_of_a_run_are_kept_when_others_are_no_numbers() -> None:
+    async def run() -> None:
+        source = VectorSource(VectorCache(10_000))
+        with pytest.raises(NotFiniteError):
+            await ask(source, BadEncoder(), 5, 7, 6)
+        unused = SlowEncoder()
+        assert await ask(source, unused, 5, 6) == [1, 1]
+        assert unused.asked == []
+
+    asyncio.run(run())
+
+
+class PoisonedEncoder(SlowEncoder):
+    """Cannot run texts that begin with 7; names the first by its place among those submitted."""
+
+    def submit(
+        self,
+        texts: list[TokenizedText],
+        *,
+        lane: Lane,
+        when_full: WhenFull,
+        timeout_s: float | None,
+    ) -> "Future[Vectors]":
+        future: Future[Vectors] = Future()
+        wrong = [row for row, text in enumerate(texts) if text.ids[0] == 7]
+        if wrong:
+            future.set_exception(TextFailedError("poison", wrong[:1]))
+        else:
+            future.set_result(np.ones((len(texts), 2), dtype=np.float32))
+        return future
+
+
+def test_text_that_the_engine_cannot_run_is_named_by_where_the_caller_has_it() -> None:
+    async def run() -> None:
+        source = VectorSource(VectorCache(10_000))
+        await ask(source, PoisonedEncoder(), 5, 6)
+        with pytest.raises(
+            TextFailedError, match="Text 3, 5 could not be embedded: poison"
+        ) as refused:
+            await ask(source, PoisonedEncoder(), 5, 6, 8, 7, 5, 7)
+        assert refused.value.positions == (3, 5)
+
+    asyncio.run(run())

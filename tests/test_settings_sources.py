@@ -12,6 +12,7 @@ from embedserve.bootstrap import read_all, shown
 from embedserve.bootstrap.access import read_keys
 from embedserve.bootstrap.ollama_environment import HostAddress, parse_host
 from embedserve.cli.client import with_own_key
+from embedserve.cli.doctor import own_key
 from embedserve.errors import StartupError
 from embedserve.settings import read_settings
 from tests.live import environment
@@ -190,3 +191,10 @@ def test_env_prints_where_each_value_is_from(tmp_path: Path) -> None:
     assert rows["api_keys"] == ("********", "environment EMBEDSERVE_API_KEYS")
     assert rows["upstream"] == (None, "default")
     assert list(found["ignored"]) == ["OLLAMA_MODELS"]
+
+
+def test_doctor_tells_the_key_of_the_settings_to_the_homes_own_server_only() -> None:
+    settings = read_settings({}, {"EMBEDSERVE_API_KEY": "reader-0123456789"})
+    assert own_key(None, settings) == "reader-0123456789"
+    assert own_key("http://elsewhere", settings) == ""
+    assert own_key(None, read_settings({}, {})) == ""

@@ -161,7 +161,8 @@ def test_indexes_are_created_once_listed_and_deleted_with_all_they_hold(house: H
     with pytest.raises(ConflictError):
         catalog.indexes.create("notes", "{}", model="m", artefact=ARTEFACT, dimensions=3)
     catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
-    assert catalog.indexes.set_definition("notes", '{"a": 1}').definition == '{"a": 1}'
+    assert catalog.model_changes.stay(catalog.indexes.get("notes"), '{"a": 1}')
+    assert catalog.indexes.get("notes").definition == '{"a": 1}'
     assert [found.name for found in catalog.indexes.all()] == ["notes"]
     assert catalog.indexes.delete("notes").id == index.id
     with pytest.raises(IndexNotFoundError, match="`notes` does not exist"):

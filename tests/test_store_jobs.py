@@ -221,6 +221,6 @@ def test_vectors_of_a_running_job_survive_a_vacuum(tmp_path: Path) -> None:
         catalog.documents.add_vectors(
             index, part.new_hashes, part.vectors, job_id=job, work=Work(chunks_embedded=1)
         )
-        assert catalog.upkeep.delete_unused_vectors() == 0
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 0
         catalog.jobs.finish(job, "cancelled")
-        assert catalog.upkeep.delete_unused_vectors() == 1
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 1

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from embedserve.store.catalog import Catalog
+from embedserve.store.model_changes import ModelChange
 from tests.store_samples import ARTEFACT, DIMENSIONS, document
 
 TEXTS = [f"text {n}" + " and more of it" * 400 for n in range(400)]
@@ -27,9 +28,7 @@ def emptied(path: Path) -> None:
 def vacuum(path: Path) -> int:
     with Catalog(path) as catalog:
         unused = catalog.integrity.count_unused_vectors()
-        deleted = 0
-        while count := catalog.upkeep.delete_unused_vectors():
-            deleted += count
+        deleted = sum(catalog.upkeep.delete_unused_vectors())
         assert deleted == unused
         assert catalog.integrity.count_unused_vectors() == 0
         while catalog.upkeep.release_pages():
@@ -62,3 +61,21 @@ def test_an_older_catalog_is_written_anew_once(tmp_path: Path) -> None:
     assert path.stat().st_size < before - 1_900_000
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+def test_what_comes_to_be_used_meanwhile_is_kept(tmp_path: Path) -> None:
+    emptied(tmp_path / "c")
+    with Catalog(tmp_path / "c") as catalog:
+        index = catalog.indexes.get("i")
+        other = catalog.indexes.create("j", "{}", model="n", artefact="b" * 64, dimensions=8)
+        job = catalog.jobs.create("i", "/d").id
+        deletes = catalog.upkeep.delete_unused_vectors(batch=100)
+        assert next(deletes) == 100
+        again = document("/d/a", TEXTS)
+        catalog.documents.commit(index, again, job_id=job, outcome="added")
+        assert next(deletes) == 0, "all of these are used again"
+        catalog.documents.delete(index, "/d/a", job_id=job)
+        change = ModelChange(other.id, "{}", "m", ARTEFACT, DIMENSIONS)
+        assert catalog.model_changes.become_at_once(other, change), "begins to look anew"
+        assert sum(deletes) == 397
+        assert catalog.indexes.counts(index.id).vectors == 3

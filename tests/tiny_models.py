@@ -66,6 +66,8 @@ CASES = (
     TinyCase("deberta-mean", "deberta-v2"),
     TinyCase("bert-reranker", "bert", is_reranker=True),
     TinyCase("xlm-roberta-reranker", "xlm-roberta", is_reranker=True),
+    TinyCase("roberta-reranker", "roberta", is_reranker=True),
+    TinyCase("distilbert-reranker", "distilbert", is_reranker=True),
     TinyCase("deberta-reranker", "deberta-v2", is_reranker=True),
     TinyCase("modernbert-reranker", "modernbert", is_reranker=True),
     TinyCase("bert-ready", "bert", "mean", ("Dense",), ready_opset=14),

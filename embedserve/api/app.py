@@ -22,6 +22,7 @@ from embedserve.api import (
     ollama_models,
     openai,
     openapi,
+    rerank,
     tei,
     tokens,
 )
@@ -62,6 +63,8 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     "/api/embeddings": ollama.embeddings,
     "/v1/embeddings": openai.embeddings,
     "/embed": tei.embed,
+    **rerank.ROUTES,
+    **tokens.ROUTES,
 }
 
 
@@ -97,7 +100,6 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         ollama,
         ollama_models,
         ollama_load,
-        tokens,
         openai,
         tei,
         indexes,

@@ -1,15 +1,20 @@
 """Errors to HTTP: one table of statuses, one body shape for each dialect."""
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from embedserve import errors
+from embedserve.api import schema_parts
 from embedserve.api import tei_errors as tei
+from embedserve.api.schema_parts import Schema
 from embedserve.errors import EmbedserveError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +45,68 @@ OPENAI_CODES: dict[type[EmbedserveError], str] = {
 }
 """What OpenAI's clients can tell errors apart by besides the type."""
 
+
+@dataclass(frozen=True)
+class ErrorShape:
+    """How the clients of a dialect want to be told of errors."""
+
+    body: Callable[[int, str, EmbedserveError | None], dict[str, Any]]
+    """Of the status, the message, and the error where it is a deliberate one."""
+    status: Callable[[int, EmbedserveError | None], int]
+    """What is of some status elsewhere."""
+    schema: Schema
+    """What the OpenAPI document says of such a body."""
+    media_type: str = "application/json"
+
+
+def _told_to_wait(status: int, error: EmbedserveError | None) -> int:
+    """Return 429 for a full queue, on which clients back off; Ollama's know 503 only."""
+    return 429 if isinstance(error, errors.OverloadedError) else status
+
+
+def _openai_body(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    code = next((word for kind, word in OPENAI_CODES.items() if isinstance(error, kind)), None)
+    told = {
+        "message": message,
+        "type": OPENAI_TYPES.get(status, fallback),
+        "param": error.field if isinstance(error, errors.InvalidRequestError) else None,
+        "code": code,
+    }
+    return {"error": told}
+
+
+NATIVE = ErrorShape(
+    lambda status, message, error: {"error": message},
+    lambda status, error: status,
+    schema_parts.NATIVE_ERROR,
+    "application/json; charset=utf-8",
+)
+OPENAI = ErrorShape(_openai_body, _told_to_wait, schema_parts.OPENAI_ERROR)
+TEI = ErrorShape(
+    lambda status, message, error: tei.body_of(status, message),
+    tei.status_of,
+    schema_parts.TEI_ERROR,
+)
+
+SHAPES: Mapping[str, ErrorShape] = {
+    "/embed": TEI,
+    "/info": TEI,
+    "/rerank": TEI,
+    # Cohere's clients read `message`, Jina's `detail`; both call this one.
+    "/v1/rerank": ErrorShape(
+        lambda status, message, error: {"message": message, "detail": message},
+        _told_to_wait,
+        schema_parts.COHERE_ERROR,
+    ),
+    "/v2/rerank": ErrorShape(
+        lambda status, message, error: {"message": message},
+        _told_to_wait,
+        schema_parts.COHERE_ERROR,
+    ),
+}
+"""By path; others are OpenAI's under `/v1/`, and ours."""
+
 BUG = "Unexpected failure; the server's log has the details."
 
 
@@ -48,6 +115,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EmbedserveError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_leaving)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -65,17 +133,11 @@ def error_response(
     error: EmbedserveError | None = None,
 ) -> Response:
     """Return an error as the dialect of `path` writes it."""
-    body: dict[str, Any] = {"error": message}
-    media_type = "application/json; charset=utf-8"
-    if path.startswith("/v1/"):
-        body = {"error": _openai_error(status, message, error)}
-        media_type = "application/json"
-    elif path in tei.PATHS:
-        status = tei.status_of(status, error)
-        body = {"error": message, "error_type": tei.ERROR_TYPES.get(status, "Validation")}
-        media_type = "application/json"
+    shape = shape_of(path)
+    status = shape.status(status, error)
+    body = orjson.dumps(shape.body(status, message, error))
     headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else None
-    return Response(orjson.dumps(body), status, headers, media_type)
+    return Response(body, status, headers, shape.media_type)
 
 
 def respond(path: str, error: EmbedserveError) -> Response:
@@ -83,20 +145,12 @@ def respond(path: str, error: EmbedserveError) -> Response:
     status, retry_after_s = status_of(error), 1
     if isinstance(error, errors.OverloadedError):
         retry_after_s = error.retry_after_s or 1
-        # OpenAI's clients back off on 429, Ollama's know 503 only.
-        status = 429 if path.startswith("/v1/") else status
     return error_response(path, status, error.message, retry_after_s=retry_after_s, error=error)
 
 
-def _openai_error(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
-    fallback = "invalid_request_error" if status < 500 else "api_error"
-    code = next((word for kind, word in OPENAI_CODES.items() if isinstance(error, kind)), None)
-    return {
-        "message": message,
-        "type": OPENAI_TYPES.get(status, fallback),
-        "param": error.field if isinstance(error, errors.InvalidRequestError) else None,
-        "code": code,
-    }
+def shape_of(path: str) -> ErrorShape:
+    """Return how errors of a path are written."""
+    return SHAPES.get(path) or (OPENAI if path.startswith("/v1/") else NATIVE)
 
 
 def _on_error(request: Request, error: Exception) -> Response:
@@ -122,6 +176,11 @@ def _on_http(request: Request, error: Exception) -> Response:
         return Response(text, error.status_code, error.headers, "text/plain")
     hint = f"{text}: {request.method} {path}. The routes are listed at /docs."
     return error_response(path, error.status_code, hint)
+
+
+def _on_leaving(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client left before the end of its body, which is no failure here."""
+    return Response(status_code=499)
 
 
 def _on_bug(request: Request, error: Exception) -> Response:

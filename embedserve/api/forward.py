@@ -7,31 +7,26 @@ part; who leaves ends the other side. Redirects are answers like others.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import httpx
-import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from embedserve.api.errors import error_response
+from embedserve.api.exchange import HOP_BY_HOP, Answer, Body, Header, without
+from embedserve.errors import InvalidRequestError
 
 logger = logging.getLogger(__name__)
 
-Header = tuple[bytes, bytes]
-
-# They speak of one connection, not of the message (RFC 9110, 7.6.1).
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
-    b"trailers transfer-encoding upgrade".split()
-)
 # `Origin`: the page was let in here, and the upstream has a list of its own.
-_NOT_SENT_UP = _HOP_BY_HOP | {b"host", b"expect", b"origin"}
-_NOT_SENT_DOWN = _HOP_BY_HOP | {b"server", b"date"}
+_NOT_SENT_UP = HOP_BY_HOP | {b"host", b"expect", b"origin"}
 _KEY_HEADERS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 _SILENT = (httpx.ReadTimeout, httpx.WriteTimeout)
 _AWAY = (httpx.ConnectError, httpx.TimeoutException, TimeoutError)
 _LARGEST_LIST_BYTES = 16 * 1024 * 1024
+_DOWN_WAIT_S = 0.25
+"""For a list from an upstream that was away a moment ago: one that is back answers sooner."""
 
 
 @dataclass(frozen=True)
@@ -48,77 +43,6 @@ class UpstreamAddress:
     """Whether callers send keys of ours, which are not for the upstream."""
 
 
-@dataclass
-class _Answer:
-    """An answer on its way down."""
-
-    send: Send
-    path: str
-    media_type: bytes = b""
-    has_started: bool = False
-    ending: bytes = b"\n\n"
-    """The last bytes that were sent."""
-
-    async def start(self, response: httpx.Response) -> None:
-        headers = _without(response.headers.raw, _NOT_SENT_DOWN)
-        headers = [one for one in headers if not one[0].startswith(b"access-control-")]
-        self.media_type = dict(headers).get(b"content-type", b"").partition(b";")[0].strip()
-        self.has_started = True
-        status = response.status_code
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def add(self, part: bytes) -> None:
-        self.ending = (self.ending + part)[-2:]
-        await self.send({"type": "http.response.body", "body": part, "more_body": True})
-
-    async def end(self, part: bytes = b"") -> None:
-        await self.send({"type": "http.response.body", "body": part, "more_body": False})
-
-    async def fail(self, message: str) -> None:
-        """End a stream with an error in its own framing; break off what has none."""
-        if self.media_type == b"application/x-ndjson":
-            gap = b"" if self.ending.endswith(b"\n") else b"\n"
-            await self.end(gap + orjson.dumps({"error": message}) + b"\n")
-        elif self.media_type == b"text/event-stream":
-            gap = b"" if self.ending == b"\n\n" else b"\n\n"
-            body = bytes(error_response(self.path, 502, message).body)
-            await self.end(gap + b"data: " + body + b"\n\n")
-        # Otherwise the answer lacks its end, and the server closes the connection on it.
-
-
-@dataclass
-class _Body:
-    """A request's body on its way up."""
-
-    receive: Receive
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
-    has_left: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def parts(self) -> AsyncIterator[bytes]:
-        is_more = True
-        while is_more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                self.has_left.set()
-                # Its end is not sent: the upstream must not take a part for the whole.
-                await asyncio.Event().wait()
-            yield message.get("body", b"")
-            is_more = message.get("more_body", False)
-        self.is_over.set()
-
-    async def wait_until_left(self) -> None:
-        """Return when the client has left, during its body or after it."""
-        over, left = (asyncio.ensure_future(one.wait()) for one in (self.is_over, self.has_left))
-        try:
-            await asyncio.wait({over, left}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-            left.cancel()
-        while not self.has_left.is_set():
-            if (await self.receive())["type"] == "http.disconnect":
-                self.has_left.set()
-
-
 class Forwarder:
     """The connections to one upstream; to be closed in the event loop that it is used in."""
 
@@ -133,9 +57,12 @@ class Forwarder:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
         )
         self._is_down = False
+        self._probe: asyncio.Task[bytes] | None = None
 
     async def close(self) -> None:
         """Close the connections that are idle."""
+        if self._probe:
+            self._probe.cancel()
         await self._transport.aclose()
 
     def has_passed(self, scope: Scope) -> bool:
@@ -144,7 +71,7 @@ class Forwarder:
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what the upstream answers; 502 or 504 in its place where it does not."""
-        body, answer = _Body(receive), _Answer(send, scope["path"])
+        body, answer = Body(receive), Answer(send, scope["path"])
         exchange = asyncio.ensure_future(self._exchange(scope, body, answer))
         leaving = asyncio.ensure_future(body.wait_until_left())
         try:
@@ -163,7 +90,29 @@ class Forwarder:
             raise ended
 
     async def fetch(self, scope: Scope) -> bytes:
-        """GET the same path for ourselves; raises httpx.HTTPError, TimeoutError, ValueError."""
+        """GET the same path for ourselves; of an upstream that is away nearly at once.
+
+        Raises httpx.HTTPError, TimeoutError, ValueError, and InvalidRequestError for a path that
+        cannot be handed on.
+        """
+        if not self._is_down:
+            return await self._fetch(scope)
+        if self._probe is None:
+            # It goes on beside the requests that do not wait for it.
+            self._probe = asyncio.ensure_future(self._fetch(scope))
+            self._probe.add_done_callback(self._end_probe)
+            probe = self._probe
+            await asyncio.wait({probe}, timeout=_DOWN_WAIT_S)
+            if probe.done():
+                return await probe
+        raise TimeoutError
+
+    def _end_probe(self, probe: "asyncio.Task[bytes]") -> None:
+        self._probe = None
+        if not probe.cancelled():
+            probe.exception()  # what nobody asks for would be logged
+
+    async def _fetch(self, scope: Scope) -> bytes:
         request = self._request({**scope, "method": "GET", "headers": self._own(scope)}, None)
         try:
             async with asyncio.timeout(self._address.list_timeout_s):
@@ -178,14 +127,18 @@ class Forwarder:
         self._tell(None)
         return found
 
-    async def _exchange(self, scope: Scope, body: _Body, answer: _Answer) -> None:
+    async def _exchange(self, scope: Scope, body: Body, answer: Answer) -> None:
         has_body = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in scope["headers"]
         )
         if not has_body:
             body.is_over.set()
-        request = self._request(scope, body.parts() if has_body else None)
+        try:
+            request = self._request(scope, body.parts() if has_body else None)
+        except InvalidRequestError as error:
+            await _end(answer, 400, error.message)
+            return
         try:
             response = await self._transport.handle_async_request(request)
             try:
@@ -197,6 +150,8 @@ class Forwarder:
                 await response.aclose()
         except httpx.HTTPError as error:
             self._tell(error)
+            if not isinstance(error, _AWAY):  # of those `_tell` does, once
+                logger.warning("%s", self._detail(error))
             await _end(answer, 504 if isinstance(error, _SILENT) else 502, self._words(error))
             return
         await answer.end()
@@ -208,11 +163,15 @@ class Forwarder:
             logger.info("the upstream at %s answers again", self._address.url)
         elif isinstance(error, _AWAY) and not self._is_down:
             self._is_down = True
-            logger.warning("%s Models that are installed here go on.", self._words(error))
+            logger.warning("%s Models that are installed here go on.", self._detail(error))
+
+    def _detail(self, error: Exception) -> str:
+        """Return what the log says: callers are told neither the address nor the reason."""
+        reason = str(error) or type(error).__name__
+        return f"{self._address.url}: {reason}. {self._words(error)}"
 
     def _words(self, error: Exception) -> str:
-        where = f"The upstream at `{self._address.url}`"
-        reason = str(error) or type(error).__name__
+        where = "The upstream"
         if isinstance(error, _SILENT):
             return (
                 f"{where} was silent for {self._address.timeout_s:g} s "
@@ -225,38 +184,34 @@ class Forwarder:
             )
         if isinstance(error, _AWAY):
             return (
-                f"{where} cannot be reached ({reason}). Start it, or correct EMBEDSERVE_UPSTREAM."
+                f"{where} (EMBEDSERVE_UPSTREAM) cannot be reached. Start it, or correct the "
+                "setting; the server's log says more."
             )
-        return f"{where} broke off ({reason}). Send the request again; its log may say why."
+        return f"{where} broke off. Send the request again; the server's log says more."
 
     def _request(self, scope: Scope, content: AsyncIterator[bytes] | None) -> httpx.Request:
         target: bytes = self._url.raw_path.rstrip(b"/") + (scope.get("raw_path") or b"")
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
         dropped = _NOT_SENT_UP | _KEY_HEADERS if self._address.keeps_keys else _NOT_SENT_UP
+        try:
+            url = self._url.copy_with(raw_path=target)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise InvalidRequestError(
+                f"The upstream cannot be asked for this path or query: {error}. "
+                "Percent-encode what is not ASCII, or shorten it."
+            ) from error
         timeout = httpx.Timeout(self._address.timeout_s, connect=self._address.connect_timeout_s)
         return httpx.Request(
             scope["method"],
-            self._url.copy_with(raw_path=target),
-            headers=[*_without(scope["headers"], dropped), (b"via", self._via)],
+            url,
+            headers=[*without(scope["headers"], dropped), (b"via", self._via)],
             content=content,
             extensions={"timeout": timeout.as_dict()},
         )
 
     def _own(self, scope: Scope) -> list[Header]:
         return [one for one in scope["headers"] if one[0] == b"authorization"]
-
-
-def _without(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
-    """Return the headers but `dropped` and what `Connection` names; names in lower case."""
-    found = [(name.lower(), value) for name, value in headers]
-    named = {
-        word.strip().lower()
-        for name, value in found
-        if name == b"connection"
-        for word in value.split(b",")
-    }
-    return [one for one in found if one[0] not in dropped and one[0] not in named]
 
 
 async def _read_all(response: httpx.Response) -> bytes:
@@ -271,7 +226,7 @@ async def _read_all(response: httpx.Response) -> bytes:
     return bytes(found)
 
 
-async def _end(answer: _Answer, status: int, message: str) -> None:
+async def _end(answer: Answer, status: int, message: str) -> None:
     """Answer with an error, or end with one what has begun."""
     if answer.has_started:
         logger.warning("an answer to %s was cut: %s", answer.path, message)

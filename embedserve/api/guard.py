@@ -9,7 +9,7 @@ concerned. This is no authentication. Rules and default origins are Ollama's.
 import re
 import socket
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -131,7 +131,6 @@ def _without_port(host: str) -> str:
     return name.strip("[]").rstrip(".").lower()
 
 
-@lru_cache(maxsize=64)
 def _is_local_name(name: str) -> bool:
     try:
         return not ip_address(name).is_global

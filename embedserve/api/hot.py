@@ -71,7 +71,7 @@ class HotPath:
             body = await self._read(receive)
             if body is None:
                 return _GONE
-            fields = Fields(parse_object(body))
+            fields = Fields(await parse_object(body))
             work = route(self._services, fields, timeout_of(scope["headers"]))
             reply = await _unless_gone(receive, work)
             if reply is None:

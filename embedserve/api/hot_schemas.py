@@ -50,6 +50,8 @@ _EXTRAS = {
         "description": "`item`: a text that fails gives null and an error of its own.",
     },
 }
+_IDS = {"type": "array", "items": WHOLE}
+_LISTS = {"type": "array", "items": _IDS}
 _VECTOR = {"anyOf": [NUMBERS, TEXT, {"type": "null"}]}
 _HEADERS = {
     "X-Truncated-Inputs": {
@@ -63,10 +65,19 @@ _OPENAI = "400 404 413 429 500 503"
 _TEI = "404 413 422 424 429 503"
 
 
-def _route(
-    summary: str, tag: str, body: Schema, reply: Schema, errors: tuple[str, Schema]
+def describe_hot(
+    summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
 ) -> Schema:
-    answer = given("The vectors, in the order of the texts.", reply) | {"headers": _HEADERS}
+    """Return what stands under the path of a hot route; `errors` are statuses and their shape.
+
+    Its answer has the headers about texts that were cut.
+    """
+    return _post(summary, tag, body, answer | {"headers": _HEADERS}, errors)
+
+
+def _post(
+    summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
+) -> Schema:
     return {
         "post": {
             "tags": [tag],
@@ -78,8 +89,12 @@ def _route(
     }
 
 
+def _vectors(reply: Schema) -> Schema:
+    return given("The vectors, in the order of the texts.", reply)
+
+
 HOT_SCHEMAS = {
-    "/api/embed": _route(
+    "/api/embed": describe_hot(
         "Embed one text or many (Ollama)",
         "ollama",
         sent(
@@ -94,21 +109,23 @@ HOT_SCHEMAS = {
             },
             ["model"],
         ),
-        shape(
-            {
-                "model": TEXT,
-                "embeddings": {"type": "array", "items": _VECTOR},
-                "total_duration": WHOLE | {"description": "Nanoseconds."},
-                "load_duration": WHOLE | {"description": "Nanoseconds."},
-                "prompt_eval_count": WHOLE | {"description": "Tokens embedded."},
-                "warnings": STRINGS,
-                "errors": {"type": "array", "items": shape({"index": WHOLE, "error": TEXT})},
-            },
-            ["model", "embeddings"],
+        _vectors(
+            shape(
+                {
+                    "model": TEXT,
+                    "embeddings": {"type": "array", "items": _VECTOR},
+                    "total_duration": WHOLE | {"description": "Nanoseconds."},
+                    "load_duration": WHOLE | {"description": "Nanoseconds."},
+                    "prompt_eval_count": WHOLE | {"description": "Tokens embedded."},
+                    "warnings": STRINGS,
+                    "errors": {"type": "array", "items": shape({"index": WHOLE, "error": TEXT})},
+                },
+                ["model", "embeddings"],
+            )
         ),
         (_OLLAMA, NATIVE_ERROR),
     ),
-    "/api/embeddings": _route(
+    "/api/embeddings": describe_hot(
         "Embed one text (Ollama, older)",
         "ollama",
         sent(
@@ -121,10 +138,10 @@ HOT_SCHEMAS = {
             },
             ["model"],
         ),
-        shape({"embedding": NUMBERS}),
+        _vectors(shape({"embedding": NUMBERS})),
         (_OLLAMA, NATIVE_ERROR),
     ),
-    "/v1/embeddings": _route(
+    "/v1/embeddings": describe_hot(
         "Embed one text or many (OpenAI)",
         "openai",
         sent(
@@ -136,25 +153,27 @@ HOT_SCHEMAS = {
             },
             ["model", "input"],
         ),
-        shape(
-            {
-                "object": TEXT,
-                "data": {
-                    "type": "array",
-                    "items": shape(
-                        {"object": TEXT, "index": WHOLE, "embedding": _VECTOR, "error": TEXT},
-                        ["object", "index", "embedding"],
-                    ),
+        _vectors(
+            shape(
+                {
+                    "object": TEXT,
+                    "data": {
+                        "type": "array",
+                        "items": shape(
+                            {"object": TEXT, "index": WHOLE, "embedding": _VECTOR, "error": TEXT},
+                            ["object", "index", "embedding"],
+                        ),
+                    },
+                    "model": TEXT,
+                    "usage": shape({"prompt_tokens": WHOLE, "total_tokens": WHOLE}),
+                    "warnings": STRINGS,
                 },
-                "model": TEXT,
-                "usage": shape({"prompt_tokens": WHOLE, "total_tokens": WHOLE}),
-                "warnings": STRINGS,
-            },
-            ["object", "data", "model", "usage"],
+                ["object", "data", "model", "usage"],
+            )
         ),
         (_OPENAI, OPENAI_ERROR),
     ),
-    "/embed": _route(
+    "/embed": describe_hot(
         "Embed one text or many (Text Embeddings Inference)",
         "tei",
         sent(
@@ -169,7 +188,42 @@ HOT_SCHEMAS = {
             },
             ["inputs"],
         ),
-        {"type": "array", "items": NUMBERS},
+        _vectors({"type": "array", "items": NUMBERS}),
         (_TEI, TEI_ERROR),
+    ),
+    "/api/tokenize": _post(
+        "Return the token ids of texts",
+        "tokens",
+        sent(
+            {"model": MODEL, "input": TEXTS, "add_special_tokens": FLAG, "offsets": FLAG},
+            ["model"],
+        ),
+        given(
+            "The ids.",
+            shape(
+                {
+                    "model": TEXT,
+                    "tokens": _LISTS,
+                    "count": WHOLE,
+                    "offsets": {"type": "array", "items": _LISTS},
+                },
+                ["model", "tokens", "count"],
+            ),
+        ),
+        (_OLLAMA, NATIVE_ERROR),
+    ),
+    "/api/detokenize": _post(
+        "Return the texts of token ids",
+        "tokens",
+        sent(
+            {
+                "model": MODEL,
+                "tokens": {"anyOf": [_IDS, _LISTS]},
+                "skip_special_tokens": FLAG,
+            },
+            ["model", "tokens"],
+        ),
+        given("The texts.", shape({"model": TEXT, "texts": STRINGS})),
+        (_OLLAMA, NATIVE_ERROR),
     ),
 }

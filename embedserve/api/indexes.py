@@ -141,7 +141,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
 
 def index_reply(report: IndexReport) -> dict[str, Any]:
     """Return an index as the API shows it."""
-    counts = report.counts
+    counts, change = report.counts, report.change
     return {
         "name": report.index.name,
         "description": report.definition.description,
@@ -157,6 +157,9 @@ def index_reply(report: IndexReport) -> dict[str, Any]:
             "reachable": report.reachable,
             "pending": counts.pending,
         },
+        "change": {"model": change.model, "done": report.ready, "total": counts.chunks}
+        if change
+        else None,
         "problem": report.problem,
         "warnings": list(report.warnings),
     }

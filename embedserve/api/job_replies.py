@@ -18,6 +18,7 @@ def job_reply(report: JobReport) -> dict[str, Any]:
     return {
         "id": job.id,
         "index": job.index,
+        "kind": job.kind,
         "path": job.path or None,
         "retry_of": job.retry_of,
         "status": job.status,

@@ -17,6 +17,8 @@ from embedserve.api.replies import json_reply, services
 from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_library import RunningModel
+from embedserve.services.model_report import CAPABILITIES
+from embedserve.services.reranking import RerankRequest
 
 router = APIRouter(tags=["ollama"])
 
@@ -58,13 +60,17 @@ async def _load(request: Request, fields: Fields, wanted: str, *, is_empty: bool
     name, found = fields.text("model"), services(request)
     keep_alive_s = seconds_of(fields.raw("keep_alive"))
     try:
-        await asyncio.to_thread(found.models.report, name)
+        report = await asyncio.to_thread(found.models.report, name)
         if not is_empty:
             raise InvalidRequestError(f'"{name}" does not support {wanted}', field="model")
         if keep_alive_s == 0:
             await asyncio.to_thread(found.models.unload, name)
             return "unload"
-        await found.embedding.embed(EmbedRequest(name, [], keep_alive_s=keep_alive_s))
+        if report.capability == CAPABILITIES["reranker"]:
+            # Ranked without documents, a query counts for nothing.
+            await found.reranking.rank(RerankRequest("", [], name, keep_alive_s=keep_alive_s))
+        else:
+            await found.embedding.embed(EmbedRequest(name, [], keep_alive_s=keep_alive_s))
     except ModelNotFoundError as error:
         raise NotFoundError(f"model '{name}' not found{error.hint}") from None
     return "load"

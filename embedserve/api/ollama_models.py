@@ -26,6 +26,9 @@ router = APIRouter(tags=["ollama"])
 
 Step = dict[str, str | int]
 
+CHAT_FIELDS = ("system", "template", "messages", "license", "renderer", "parser")
+"""Of `/api/create`, without effect on embeddings."""
+
 
 @router.head("/api/tags", include_in_schema=False)
 @router.get("/api/tags")
@@ -105,10 +108,11 @@ async def create(request: Request) -> Response:
     _refuse_uploads(fields, source)
     parameters = fields.table("parameters").items()
     made = await asyncio.to_thread(library.create, source, target, parameters)
+    warnings = (*made.warnings, *_left_out(fields))
     if not fields.flag("stream", default=True):
-        return json_reply({"status": "success", "warnings": made.warnings})
+        return json_reply({"status": "success", "warnings": warnings})
     layers = (f"using existing layer sha256:{digest}" for digest in made.layers)
-    steps = (*layers, *made.warnings, "writing manifest", "success")
+    steps = (*layers, *warnings, "writing manifest", "success")
     lines = b"".join(_line({"status": step}) for step in steps)
     return Response(lines, media_type="application/x-ndjson")
 
@@ -158,6 +162,12 @@ def _refuse_uploads(fields: Fields, source: str) -> None:
             )
     if not source.strip():
         raise InvalidRequestError("neither 'from' or 'files' was specified", field="from")
+
+
+def _left_out(fields: Fields) -> list[str]:
+    """Say which fields that chat models have are not kept."""
+    given = [f"`{name}`" for name in CHAT_FIELDS if fields.raw(name)]
+    return [f"left out, as this model does not chat: {', '.join(given)}"] if given else []
 
 
 def _pull_request(fields: Fields) -> PullRequest:

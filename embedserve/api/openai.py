@@ -5,13 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import Fields
-from embedserve.api.embedding_fields import embed_texts, read_extras, read_inputs
+from embedserve.api.embedding_fields import Embedded, embed_texts, read_extras, read_inputs
 from embedserve.api.ollama_models import report_of
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
 from embedserve.errors import InvalidRequestError, NotFoundError
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_report import ModelReport
-from embedserve.types import Vectors
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -38,35 +37,21 @@ async def embeddings(available: Services, fields: Fields, timeout_s: float | Non
         raise NotFoundError("model '' not found")
     if _holds_token_ids(value):
         raise InvalidRequestError(TOKEN_IDS, field="input")
-    dimensions = fields.whole("dimensions")
     # An empty string is a text here, unlike in Ollama's own dialect.
     inputs = read_inputs(available, model, [""] if value == "" else value, extras)
     wanted = EmbedRequest(
         model,
         inputs.texts,
-        dimensions=dimensions,
+        dimensions=fields.whole("dimensions"),
+        is_exact_size=True,
         timeout_s=timeout_s,
         input_type=extras.input_type,
         truncate_side=extras.truncate_side,
     )
     found = await embed_texts(available, wanted, extras, inputs.failures)
-    result = found.result
-    _check_dimensions(dimensions, result.vectors)
-    data = [
-        {"object": "embedding", "embedding": row, "index": position}
-        for position, row in enumerate(found.rows)
-    ]
-    for position, message in found.failures.items():
-        data[position]["error"] = message
-    reply: dict[str, Any] = {
-        "object": "list",
-        "data": data,
-        "model": model,
-        "usage": {"prompt_tokens": result.tokens, "total_tokens": result.tokens},
-    }
-    if result.warnings:
-        reply["warnings"] = result.warnings
-    return fast_reply(reply, truncated=found.truncated, media_type=MEDIA_TYPE.encode())
+    return fast_reply(
+        _shape(model, found), truncated=found.truncated, media_type=MEDIA_TYPE.encode()
+    )
 
 
 @router.get("/models")
@@ -83,15 +68,23 @@ async def model(request: Request, name: str) -> Response:
     return json_reply(_model(await report_of(request, name), name), media_type=MEDIA_TYPE)
 
 
-def _check_dimensions(wanted: int | None, vectors: Vectors) -> None:
-    # A number that the model cannot give has left its vectors whole, so they tell its own.
-    found = vectors.shape[1]
-    if wanted is not None and wanted != found:
-        raise InvalidRequestError(
-            f"Invalid value for 'dimensions' = {wanted}. This model gives {found}; ask for 1 to "
-            f"{found}, or leave it out.",
-            field="dimensions",
-        )
+def _shape(model: str, found: Embedded) -> dict[str, Any]:
+    data = [
+        {"object": "embedding", "embedding": row, "index": position}
+        for position, row in enumerate(found.rows)
+    ]
+    for position, message in found.failures.items():
+        data[position]["error"] = message
+    tokens = found.result.tokens
+    reply: dict[str, Any] = {
+        "object": "list",
+        "data": data,
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    if found.result.warnings:
+        reply["warnings"] = found.result.warnings
+    return reply
 
 
 def _holds_token_ids(value: object) -> bool:

@@ -2,28 +2,27 @@
 
 from typing import Any
 
+from embedserve import errors
+from embedserve.api.errors import shape_of, status_of
 from embedserve.api.hot_schemas import HOT_SCHEMAS
+from embedserve.api.rerank_schemas import RERANK_SCHEMAS
 from embedserve.api.route_schemas import ROUTE_SCHEMAS
 from embedserve.api.schema_parts import (
     NATIVE_ERROR,
-    OPENAI_ERROR,
     STATUSES,
-    TEI_ERROR,
-    Schema,
     given,
     refused,
 )
-from embedserve.api.tei_errors import PATHS as TEI_PATHS
+from embedserve.api.scopes import OPEN, scope_of
 
-# Probes, which carry no key.
-_OPEN = ("/", "/api/version", "/health", "/ready")
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Return the framework's document with the hot routes, and with the answers that are given."""
     told = {path: _methods(path, methods) for path, methods in document["paths"].items()}
-    paths = {path: _guarded(path, methods) for path, methods in {**told, **HOT_SCHEMAS}.items()}
+    told |= HOT_SCHEMAS | RERANK_SCHEMAS
+    paths = {path: _guarded(path, methods) for path, methods in told.items()}
     components = dict(document.get("components", {}))
     schemas = components.get("schemas", {})
     components["schemas"] = {k: v for k, v in schemas.items() if k not in _FRAMEWORKS_OWN}
@@ -47,18 +46,12 @@ def _operation(told: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
     """Add what is answered before a route is reached: keys, foreign pages, too many requests."""
-    error = _error_of(path)
+    shape, busy = shape_of(path), errors.OverloadedError(errors.BUSY)
     guarded = {}
     for method, told in methods.items():
-        statuses = "" if path in _OPEN else "401"
+        statuses = "" if scope_of(method.upper(), path) == OPEN else "401"
         if method != "get":
-            statuses += " 503" if error is NATIVE_ERROR else " 429"
-        responses = {**refused(statuses, error), **told["responses"]}
+            statuses += f" {shape.status(status_of(busy), busy)}"
+        responses = {**refused(statuses, shape.schema), **told["responses"]}
         guarded[method] = {**told, "responses": dict(sorted(responses.items()))}
     return guarded
-
-
-def _error_of(path: str) -> Schema:
-    if path in TEI_PATHS:
-        return TEI_ERROR
-    return OPENAI_ERROR if path.startswith("/v1/") else NATIVE_ERROR

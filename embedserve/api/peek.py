@@ -21,13 +21,20 @@ class Recording:
 
     receive: Receive
     messages: list[Message] = field(default_factory=list)
+    is_over: bool = False
+    """Nobody will read from the beginning any more."""
 
     async def __call__(self) -> Message:
         """Receive the next message."""
         message = await self.receive()
-        if message["type"] == "http.request":
+        if message["type"] == "http.request" and not self.is_over:
             self.messages.append(message)
         return message
+
+    def forget(self) -> None:
+        """Let go of what passed: it has been answered."""
+        self.is_over = True
+        self.messages.clear()
 
     def replay(self) -> Receive:
         """Return a `receive` that begins at the beginning."""
@@ -41,10 +48,11 @@ class Recording:
     async def read_head(self) -> bytes:
         """Read the body, or its first `HEAD_BYTES`."""
         parts: list[bytes] = []
-        is_more = True
-        while is_more and sum(map(len, parts)) < HEAD_BYTES:
+        size, is_more = 0, True
+        while is_more and size < HEAD_BYTES:
             message = await self()
             parts.append(message.get("body", b""))
+            size += len(parts[-1])
             is_more = message.get("more_body", False)
         return b"".join(parts)
 

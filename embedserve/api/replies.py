@@ -17,6 +17,7 @@ from embedserve.services.ingestion import IngestionService
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.rebuild import RebuildService
+from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
 
 
@@ -25,6 +26,7 @@ class Services:
     """The use cases that the dialects translate to."""
 
     embedding: EmbeddingService
+    reranking: RerankingService
     models: ModelLibrary
     indexes: IndexService
     ingestion: IngestionService

@@ -3,11 +3,8 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from embedserve.api.errors import respond
-from embedserve.errors import OverloadedError
+from embedserve.errors import BUSY, OverloadedError
 from embedserve.services.metrics import Metrics
-
-# Ollama's words, its two blanks included: clients compare them.
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 
 class RequestLimit:

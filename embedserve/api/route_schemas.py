@@ -15,9 +15,9 @@ from embedserve.api.schema_parts import (
     STRINGS,
     TEI_ERROR,
     TEXT,
-    TEXTS,
     TIME,
     WHOLE,
+    ZIP,
     Schema,
     given,
     refused,
@@ -25,7 +25,6 @@ from embedserve.api.schema_parts import (
     shape,
 )
 
-_NUMBERS = {"type": "array", "items": WHOLE}
 _DETAILS = shape(
     {
         "parent_model": TEXT,
@@ -93,6 +92,8 @@ def _stepwise(description: str) -> Schema:
     }
 
 
+_BYTES = {"type": "string", "format": "binary"}
+_LAST_LINE = "What is being done; the last line is the result, or an error."
 _LOADED = "The model was loaded, or let go."
 _PULL_FIELDS = {
     **_NAMED,
@@ -189,40 +190,6 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
             "400 404 413 500 503",
         )
     },
-    "/api/tokenize": {
-        "post": _asked(
-            {"model": MODEL, "input": TEXTS, "add_special_tokens": FLAG, "offsets": FLAG},
-            ["model"],
-            given(
-                "The ids.",
-                shape(
-                    {
-                        "model": TEXT,
-                        "tokens": {"type": "array", "items": _NUMBERS},
-                        "count": WHOLE,
-                        "offsets": {
-                            "type": "array",
-                            "items": {"type": "array", "items": _NUMBERS},
-                        },
-                    },
-                    ["model", "tokens", "count"],
-                ),
-            ),
-            "400 404 413 500 503",
-        )
-    },
-    "/api/detokenize": {
-        "post": _asked(
-            {
-                "model": MODEL,
-                "tokens": {"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}]},
-                "skip_special_tokens": FLAG,
-            },
-            ["model", "tokens"],
-            given("The texts.", shape({"model": TEXT, "texts": STRINGS})),
-            "400 404 413 500 503",
-        )
-    },
     "/v1/models": {
         "get": _told(
             given(
@@ -291,6 +258,22 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
     },
+    "/indexes/{name}/export": {
+        "get": _told(given("The archive.", _BYTES, ZIP), "404 409"),
+    },
+    "/indexes/import": {
+        "post": {
+            "responses": {
+                "201": given("The index was added.", OBJECT),
+                **refused("400 404 409 413 500"),
+            }
+        }
+    },
+    "/indexes/{name}/check": {
+        "post": _told(given(_LAST_LINE, TEXT, LINES), "400 404 413"),
+    },
+    "/indexes/{name}/rebuild": {"post": _told(given(_LAST_LINE, TEXT, LINES), "404")},
+    "/vacuum": {"post": _told(given(_LAST_LINE, TEXT, LINES))},
     "/jobs": {
         "get": _told(given("The jobs.", shape({"jobs": {"type": "array", "items": OBJECT}})), "400")
     },

@@ -41,6 +41,7 @@ TIMEOUT: Schema = {
 JSON = "application/json"
 PLAIN = "text/plain"
 LINES = "application/x-ndjson"
+ZIP = "application/zip"
 
 NATIVE_ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 OPENAI_ERROR: Schema = {
@@ -67,6 +68,12 @@ TEI_ERROR: Schema = {
         "error_type": {"enum": ["Validation", "Backend", "Overloaded", "Unhealthy"]},
     },
 }
+# Cohere's is the message, Jina's the detail; both at /v1.
+COHERE_ERROR: Schema = {
+    "type": "object",
+    "required": ["message"],
+    "properties": {"message": TEXT, "detail": TEXT},
+}
 
 STATUSES = {
     "400": "Something in the request is wrong; the message says what.",
@@ -89,6 +96,8 @@ def optional(schema: Schema) -> Schema:
         return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], None]}
+    if isinstance(schema["type"], list):  # may be null already
+        return schema
     return {**schema, "type": [schema["type"], "null"]}
 
 

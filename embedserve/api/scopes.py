@@ -3,8 +3,6 @@
 A route that has no row here needs `admin`; a test fails for one of ours that has none.
 """
 
-from functools import lru_cache
-
 from starlette.routing import compile_path
 
 OPEN, READ, INGEST, ADMIN = "open", "read", "ingest", "admin"
@@ -69,7 +67,6 @@ def scope_of(method: str, path: str) -> str:
     return ROWS.get((method, path)) or _of_pattern(method, path)
 
 
-@lru_cache(maxsize=1024)
 def _of_pattern(method: str, path: str) -> str:
     found = (scope for of, pattern, scope in _PATTERNS if of == method and pattern.match(path))
     return next(found, ADMIN)

@@ -1,8 +1,9 @@
 """How Text Embeddings Inference says what went wrong: statuses and types. Knows no routes."""
 
+from typing import Any
+
 from embedserve.errors import EmbedserveError, InputTooLongError, OverloadedError, TooLargeError
 
-PATHS = frozenset({"/embed", "/info"})
 ERROR_TYPES = {
     424: "Backend",
     429: "Overloaded",
@@ -19,3 +20,8 @@ def status_of(status: int, error: EmbedserveError | None) -> int:
     if isinstance(error, InputTooLongError | TooLargeError):
         return 413
     return {400: 422, 500: 424}.get(status, status)
+
+
+def body_of(status: int, message: str) -> dict[str, Any]:
+    """Return what is sent with a status of `status_of`."""
+    return {"error": message, "error_type": ERROR_TYPES.get(status, "Validation")}

@@ -6,6 +6,7 @@ is neither Ollama's nor OpenAI's path never leaves this server.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from embedserve.api.errors import error_response
 from embedserve.api.forward import Forwarder, UpstreamAddress
 from embedserve.api.peek import Recording, find_name
+from embedserve.errors import InvalidRequestError
 from embedserve.services.ownership import Ownership
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class UpstreamProxy:
     async def _ours_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer here; what is not found here is the upstream's."""
         body = Recording(receive)
-        if not await _answers(self._app, scope, body, send):
+        if not await _answers(self._app, scope, body, send, on_found=body.forget):
             await self._forwarder.forward(scope, body.replay(), send)
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +128,7 @@ class UpstreamProxy:
             return _Theirs([one for one in models if isinstance(one, dict)])
         except (httpx.HTTPError, TimeoutError):
             return _Theirs([], "unreachable")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, InvalidRequestError) as error:
             logger.warning(
                 "the upstream's answer to %s is no list of models: %s", scope["path"], error
             )
@@ -166,14 +168,26 @@ class _Held:
         await send({"type": "http.response.body", "body": self.body})
 
 
-async def _answers(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Let `app` answer; False, and nothing is sent, when its answer is 404."""
+async def _answers(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    on_found: Callable[[], None] = lambda: None,
+) -> bool:
+    """Let `app` answer; False, and nothing is sent, when its answer is 404.
+
+    `on_found` is called once it is known that it is not.
+    """
     is_found = True
 
     async def send_found(message: Message) -> None:
         nonlocal is_found
         if message["type"] == "http.response.start":
             is_found = message["status"] != 404
+            if is_found:
+                on_found()
         if is_found:
             await send(message)
 

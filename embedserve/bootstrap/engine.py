@@ -19,6 +19,7 @@ from embedserve.services.engine_probe import EngineProbe
 from embedserve.services.machine import Machine, resolve_device
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
+from embedserve.services.reranking import RerankingService
 from embedserve.services.residency import Residency
 from embedserve.settings import Settings
 from embedserve.types import BatchTokens
@@ -78,8 +79,16 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
         scheduler.close()
 
 
-def open_embedding(settings: Settings, engine: Engine, stack: ExitStack) -> EmbeddingService:
-    """Return the service of the embedding routes."""
+@dataclass(frozen=True)
+class Inference:
+    """The services that ask models."""
+
+    embedding: EmbeddingService
+    reranking: RerankingService
+
+
+def open_inference(settings: Settings, engine: Engine, stack: ExitStack) -> Inference:
+    """Return the services of the embedding and reranking routes; they share one cache."""
     cache = VectorCache(settings.cache_bytes)
     engine.metrics.watch(engine.scheduler, cache, engine.encoders)
     limits = EmbedLimits(
@@ -90,9 +99,14 @@ def open_embedding(settings: Settings, engine: Engine, stack: ExitStack) -> Embe
         batch_tokens=settings.bulk_batch_tokens,
         queue_tokens=settings.queue_tokens,
     )
-    service = EmbeddingService(engine.encoders, cache, limits, threads=engine.scheduler.workers)
-    stack.callback(service.close)
-    return service
+    threads = engine.scheduler.workers
+    embedding = EmbeddingService(engine.encoders, cache, limits, threads=threads)
+    stack.callback(embedding.close)
+    reranking = RerankingService(
+        engine.encoders, cache, limits, threads=threads, admission=embedding.admission
+    )
+    stack.callback(reranking.close)
+    return Inference(embedding, reranking)
 
 
 def open_probe(settings: Settings, engine: Engine, stack: ExitStack) -> EngineProbe:

@@ -16,14 +16,18 @@ from embedserve.bootstrap.documents import document_limits, fetcher_of, watch_ti
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
-    open_embedding,
     open_engine,
+    open_inference,
     open_probe,
 )
-from embedserve.ingest.extract import ExtractLimits, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.fetch import Fetcher
+from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.documents import DocumentService
+from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
@@ -164,39 +168,25 @@ def _services(
         ),
     )
     indexes.apply(sources.definitions)
-    tools = IngestTools(
-        _extractors(settings, stack),
-        worker,
-        sources.roots,
-        uploads,
-        fetcher,
-        max_files=settings.max_source_files,
-        max_urls=settings.fetch_max_urls,
-        jobs=settings.ingest_jobs,
-        # Many more than extractors: most wait for the engine, which is fastest with many texts.
-        files_at_once=settings.extract_workers + WAITING_FILES,
-    )
+    extractors = _extractors(settings, stack)
+    retry_after_change(catalog, extractors.identity)
+    inference = open_inference(settings, engine, stack)
+    tools = _ingest_tools(settings, extractors, worker, sources, (uploads, fetcher))
     ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
     return Services(
-        embedding=open_embedding(settings, engine, stack),
+        embedding=inference.embedding,
+        reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            catalog,
-            indexes,
-            vector_index,
-            worker,
-            engine.encoders,
+            *(catalog, indexes, vector_index, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
         ),
         checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
-            catalog,
-            indexes,
-            engine.encoders,
-            worker,
+            *(catalog, indexes, engine.encoders, worker),
             spool=(settings.home, settings.max_archive_bytes),
         ),
         documents=DocumentService(
@@ -204,6 +194,26 @@ def _services(
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
+    )
+
+
+def _ingest_tools(
+    settings: Settings,
+    extractors: ExtractorPool,
+    worker: IndexWorker,
+    sources: _Sources,
+    kept: tuple[UploadFiles, Fetcher],
+) -> IngestTools:
+    return IngestTools(
+        extractors,
+        worker,
+        sources.roots,
+        *kept,
+        max_files=settings.max_source_files,
+        max_urls=settings.fetch_max_urls,
+        jobs=settings.ingest_jobs,
+        # Many more than extractors: most wait for the engine, which is fastest with many texts.
+        files_at_once=settings.extract_workers + WAITING_FILES,
     )
 
 
@@ -215,6 +225,13 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             memory_bytes=settings.extract_memory_bytes,
             max_file_bytes=settings.max_file_bytes,
             max_text_chars=settings.max_text_chars,
+            max_nesting=settings.max_nesting,
+            archive_members=settings.archive_members,
+            archive_bytes=settings.archive_bytes,
+            archive_ratio=settings.archive_ratio,
+            archive_depth=settings.archive_depth,
+            ocr_languages=settings.ocr_languages,
+            tessdata=language_folder(settings.ocr_languages, settings.tessdata),
         ),
     )
     stack.callback(extractors.close)

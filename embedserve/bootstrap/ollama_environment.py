@@ -11,6 +11,7 @@ from typing import Any
 
 from embedserve.api.keep_alive import seconds_of
 from embedserve.errors import InvalidRequestError, StartupError
+from embedserve.settings import first_without_scheme
 
 PREFIX = "OLLAMA_"
 DEFAULT_PORT = 11434
@@ -133,11 +134,10 @@ def _count(setting: str) -> Callable[[str], dict[str, Any]]:
 
 def _origins(value: str) -> dict[str, Any]:
     origins = tuple(part.strip() for part in value.split(",") if part.strip())
-    for origin in origins:
-        if origin not in ("*", "null") and "://" not in origin:
-            raise StartupError(
-                f"OLLAMA_ORIGINS: `{origin}` lacks its scheme. Write `https://{origin}`."
-            )
+    if origin := first_without_scheme(origins):
+        raise StartupError(
+            f"OLLAMA_ORIGINS: `{origin}` lacks its scheme. Write `https://{origin}`."
+        )
     return {"allowed_origins": origins}
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from embedserve.bootstrap import read_all
 from embedserve.cli.client import Home
 from embedserve.cli.console import AsJson, errors, print_result, size
 from embedserve.services.backup import back_up
-from embedserve.settings import read_settings
 
 
 def backup(
@@ -19,7 +19,7 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy catalog, models and definitions, also while a server runs; Chroma is derived."""
-    settings = read_settings({"home": home, "log_level": "warning"})
+    settings = read_all({"home": home, "log_level": "warning"}).settings
     made = back_up(settings.home, target, definitions=settings.definitions)
     result = {
         "target": str(made.target),

@@ -1,6 +1,5 @@
 """What a server must do for any client at all: be there, have the model, embed."""
 
-import ipaddress
 import socket
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from embedserve.bootstrap import is_loopback
 from embedserve.cli.recordings.calls import Call, Names, Need
 from embedserve.cli.recordings.replay import replay
 
@@ -83,7 +83,7 @@ def _reach(names: Names) -> Check:
     """Say how clients elsewhere, containers above all, reach the server."""
     parts = urlsplit(names.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    if not _is_loopback(parts.hostname or ""):
+    if not is_loopback(parts.hostname or ""):
         return Check("from elsewhere", "note", f"clients elsewhere use {names.url} as well")
     container = f"http://host.docker.internal:{port}"
     other = _other_address()
@@ -103,13 +103,6 @@ def _reach(names: Names) -> Check:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _other_address() -> str | None:
     """Return this machine's address on its network, None when it has none; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -118,7 +111,7 @@ def _other_address() -> str | None:
         except OSError:
             return None
         address: str = probe.getsockname()[0]
-        return None if _is_loopback(address) else address
+        return None if is_loopback(address) else address
 
 
 def _answers(host: str, port: int) -> bool:

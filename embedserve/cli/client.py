@@ -19,9 +19,9 @@ import typer
 import uvicorn
 from pydantic import SecretStr
 
-from embedserve.bootstrap import listen, open_house, url_of
+from embedserve.bootstrap import listen, open_house, read_all, url_of
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
-from embedserve.settings import Settings, read_settings
+from embedserve.settings import Settings
 from embedserve.store.home_lock import HomeLockedError, Owner, guest_of
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
@@ -132,7 +132,7 @@ def connect(
     `roots` are folders that this command may ingest when it opens the house itself; a running
     server has its own list. A long command runs jobs, and shares no house of another command.
     """
-    settings = read_settings({"home": home, "log_level": "warning"})
+    settings = read_all({"home": home, "log_level": "warning"}).settings
     settings = settings.model_copy(update={"ingest_roots": (*settings.ingest_roots, *roots)})
     with ExitStack() as stack:
         url = _visit(settings.home, stack, is_long=is_long)

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from embedserve.bootstrap import read_all, url_at
 from embedserve.cli.checks import Check, general_checks
 from embedserve.cli.client import Home
 from embedserve.cli.console import AsJson, output, print_json, print_table
 from embedserve.cli.recordings.calls import Names, Recording, recordings
 from embedserve.cli.recordings.replay import Outcome, replay
 from embedserve.errors import NotFoundError
-from embedserve.settings import Settings, read_settings
+from embedserve.settings import Settings
 from embedserve.store.home_lock import owner_of
 
 TIMEOUT_S = 60.0
@@ -58,7 +59,13 @@ def doctor(  # noqa: PLR0913  # each parameter is an option of the command
     reranker: Annotated[
         str | None, typer.Option(help="Reranker that it uses.", show_default=False)
     ] = None,
-    key: Annotated[str, typer.Option(help="Key, where the server wants one.")] = "",
+    key: Annotated[
+        str,
+        typer.Option(
+            help="Key, where the server wants one; EMBEDSERVE_API_KEY without --url.",
+            show_default=False,
+        ),
+    ] = "",
     change: Annotated[
         bool, typer.Option("--change", help="Try calls that pull or unload a model, too.")
     ] = False,
@@ -69,9 +76,12 @@ def doctor(  # noqa: PLR0913  # each parameter is an option of the command
     known = recordings()
     if client is not None and client not in known:
         raise NotFoundError(f"No client `{client}` is known. Known are: {', '.join(known)}.")
-    settings = read_settings({"home": home})
+    settings = read_all({"home": home}).settings
     names = Names(
-        model or settings.default_model, _address(url, settings), key=key, reranker=reranker or ""
+        model or settings.default_model,
+        _address(url, settings),
+        key=key or own_key(url, settings),
+        reranker=reranker or "",
     )
     with _caller() as http:
         if client is None:
@@ -102,9 +112,14 @@ def _address(url: str | None, settings: Settings) -> str:
     """Return the server's address: what was given, what serves the home, or the settings'."""
     if url is None:
         owner = owner_of(settings.home)
-        url = (owner.url if owner else None) or f"http://127.0.0.1:{settings.port}"
+        url = (owner.url if owner else None) or url_at(settings.host, settings.port)
     url = url if "://" in url else f"http://{url}"
     return url.rstrip("/").removesuffix("/v1")
+
+
+def own_key(url: str | None, settings: Settings) -> str:
+    """Return the key of the settings for the home's own server; no other address is told it."""
+    return settings.api_key.get_secret_value() if settings.api_key and url is None else ""
 
 
 @contextmanager

@@ -1,16 +1,17 @@
-"""Commands about indexes: list, show, create, delete."""
+"""Commands about indexes: list, show, create, delete; the others are in files of their own."""
 
 from typing import Annotated
 
 import typer
 
-from embedserve.cli import archives, index_care
+from embedserve.cli import archives, index_care, reembed
 from embedserve.cli.client import Home, connect
 from embedserve.cli.console import AsJson, errors, print_json, print_result, print_table
 
 app = typer.Typer(no_args_is_help=True)
 app.command("check")(index_care.check)
 app.command("rebuild")(index_care.rebuild)
+app.command("reembed")(reembed.reembed)
 app.command("export")(archives.export)
 app.command("import")(archives.import_)
 

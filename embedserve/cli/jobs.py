@@ -34,7 +34,7 @@ def list_jobs(
     for job in jobs:
         progress = job["progress"]
         files = f"{progress['files_done']}/{progress['files_total'] or '?'}"
-        path = job["path"] or "(sources)"
+        path = job["path"] or ("(sources)" if job["kind"] == "ingest" else "(another model)")
         rows.append([job["id"], job["index"], job["status"], files, job["created_at"], path])
     print_table(rows, "ID", "INDEX", "STATUS", "FILES", "CREATED", "PATH")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedserve.bootstrap import open_engine
+from embedserve.bootstrap import open_engine, read_all
 from embedserve.cli.client import Home, connect
 from embedserve.cli.console import (
     AsJson,
@@ -20,7 +20,6 @@ from embedserve.cli.console import (
 from embedserve.cli.model_card import print_card, print_model, print_verification
 from embedserve.cli.pull import following
 from embedserve.errors import InvalidRequestError, ModelError
-from embedserve.settings import read_settings
 
 UPSTREAM = {"engine": "upstream", "recipe": "-"}
 
@@ -74,7 +73,7 @@ def show(
 
 def verify(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     """Check a model's files and canary, and measure it again here; status 1 if it differs."""
-    with open_engine(read_settings({"home": home})) as engine, following() as progress:
+    with open_engine(read_all({"home": home}).settings) as engine, following() as progress:
         found = engine.models.verify(name, progress)
     if as_json:
         print_json(asdict(found))

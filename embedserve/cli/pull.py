@@ -9,13 +9,12 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
-from embedserve.bootstrap import open_engine
+from embedserve.bootstrap import open_engine, read_all
 from embedserve.cli.client import Home, Json, connect
 from embedserve.cli.console import AsJson, errors, print_result, size
 from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Overrides
 from embedserve.services.models import Progress, PullRequest
-from embedserve.settings import read_settings
 from embedserve.store.home_lock import owner_of
 
 PulledName = Annotated[str, typer.Argument(help="Model, such as all-minilm or hf.co/org/repo.")]
@@ -147,7 +146,7 @@ def why_chosen(facts: Json) -> str:
 
 
 def _pull(wanted: PullRequest, home: Path | None, progress: Progress) -> Json:
-    settings = read_settings({"home": home})
+    settings = read_all({"home": home}).settings
     owner = owner_of(settings.home)
     if owner is None:
         with open_engine(settings) as engine:

@@ -73,7 +73,8 @@ def query(
 
 def _last_job(home: Path | None, index: str) -> str:
     with connect(home) as client:
-        jobs = client.get("jobs", index=index, limit=1)["jobs"]
+        latest = client.get("jobs", index=index, limit=200)["jobs"]
+    jobs = [job for job in latest if job["kind"] == "ingest"]
     if not jobs:
         raise NotFoundError(f"Index `{index}` has had no job yet; ingest a folder first.")
     return str(jobs[0]["id"])

@@ -1,9 +1,10 @@
 """One model ready to embed: its tokenizer, its graph, and a place in the scheduler."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from embedserve.engine.requests import WhenFull
 from embedserve.engine.scheduler import Scheduler
 from embedserve.engine.tokenizer import ModelTokenizer, TokenizedText, TokenSpans
 from embedserve.engine.two_graphs import TwoGraphs
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, TextFailedError
 from embedserve.types import EncoderSpec, Lane, Vectors
 
 # Texts that one blocking call keeps in the queue, so that a huge document never fills it.
@@ -67,6 +68,18 @@ class Encoder:
         limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
+    def tokenize_query(self, query: str) -> list[int]:
+        """Return a reranker's query for `tokenize_pairs`; see `ModelTokenizer.tokenize_query`."""
+        return self._tokenizer.tokenize_query(query, self.spec.max_tokens)
+
+    def tokenize_pairs(
+        self, query: Sequence[int], texts: Sequence[str], *, max_text_tokens: int | None = None
+    ) -> list[TokenizedText]:
+        """Return the ids of `query` with each text, for a reranker; texts are cut to what fits."""
+        return self._tokenizer.tokenize_pairs(
+            query, texts, self.spec.max_tokens, max_text_tokens=max_text_tokens
+        )
+
     def tokenize_ends(
         self, texts: Sequence[str], *, prompt: str, max_tokens: int | None = None
     ) -> list[TokenizedText]:
@@ -77,18 +90,18 @@ class Encoder:
         limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize_end(prompt, text, limit) for text in texts]
 
-    def read_tokens(self, texts: Sequence[str], *, with_special: bool) -> list[TokenSpans]:
+    def read_tokens(
+        self, texts: Sequence[str], *, with_special: bool, with_offsets: bool
+    ) -> list[TokenSpans]:
         """Return every token of each text, of any length; see `ModelTokenizer.read`."""
-        return [self._tokenizer.read(text, with_special=with_special) for text in texts]
+        return [
+            self._tokenizer.read(text, with_special=with_special, with_offsets=with_offsets)
+            for text in texts
+        ]
 
     def write_tokens(self, ids: Sequence[Sequence[int]], *, without_special: bool) -> list[str]:
         """Return the text of each list of ids; see `ModelTokenizer.write`."""
         return [self._tokenizer.write(one, without_special=without_special) for one in ids]
-
-    def tokenize_pairs(self, query: str, texts: Sequence[str]) -> list[TokenizedText]:
-        """Return the ids of `query` with each text, for a reranker, cut to the model's length."""
-        limit = self.spec.max_tokens
-        return [self._tokenizer.tokenize_pair(query, text, limit) for text in texts]
 
     def excess_s(self, lane: Lane, tokens: int, *, coming: int) -> float:
         """Return how long until `tokens` would not be refused; see `Scheduler.excess_s`."""
@@ -125,26 +138,13 @@ class Encoder:
 
         Text beyond the model's length is cut off.
         """
-        parts = [
-            self.submit(
-                self.tokenize(texts[first : first + SLICE]), lane=lane, when_full="wait"
-            ).result()
-            for first in range(0, len(texts), SLICE)
-        ]
-        empty = np.empty((0, self.spec.dimensions), dtype=np.float32)
-        return np.concatenate([empty, *parts])
+        return self._in_slices(self.tokenize, texts, lane)
 
     def score(self, query: str, texts: Sequence[str], *, lane: Lane = "bulk") -> Vectors:
         """Return a reranker's logit for each text, (len(texts), 1) float32, and wait for them."""
-        parts = [
-            self.submit(
-                self.tokenize_pairs(query, texts[first : first + SLICE]),
-                lane=lane,
-                when_full="wait",
-            ).result()
-            for first in range(0, len(texts), SLICE)
-        ]
-        return np.concatenate([np.empty((0, 1), dtype=np.float32), *parts])
+        return self._in_slices(
+            partial(self.tokenize_pairs, self.tokenize_query(query)), texts, lane
+        )
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token of each text lies; see `types.TokenOffsets`."""
@@ -153,6 +153,22 @@ class Encoder:
     def close(self) -> None:
         """Free the graph. Texts that are still queued fail."""
         self._backend.close()
+
+    def _in_slices(
+        self,
+        read: Callable[[Sequence[str]], list[TokenizedText]],
+        texts: Sequence[str],
+        lane: Lane,
+    ) -> Vectors:
+        """Tokenize and run some texts at a time, and wait for each lot; failures name the text."""
+        parts = [np.empty((0, self.spec.dimensions), dtype=np.float32)]
+        for first in range(0, len(texts), SLICE):
+            tokenized = read(texts[first : first + SLICE])
+            try:
+                parts.append(self.submit(tokenized, lane=lane, when_full="wait").result())
+            except TextFailedError as error:
+                raise error.at([first + at for at in error.positions]) from error
+        return np.concatenate(parts)
 
     def _limit(self, max_tokens: int | None) -> int:
         limit = min(max_tokens or self.spec.max_tokens, self.spec.max_tokens)

@@ -8,10 +8,8 @@ from threading import Lock
 from typing import Literal
 
 from embedserve.engine.backend import Backend
-from embedserve.errors import EmbedserveError, OverloadedError
+from embedserve.errors import BUSY, EmbedserveError, OverloadedError
 from embedserve.types import Lane, TokenIds, Vectors
-
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 WhenFull = Literal["refuse", "wait", "queue"]
 """What becomes of texts that find their lane full; `queue` is for what was let in before."""

@@ -21,7 +21,7 @@ from embedserve.engine.lanes import Lanes, shape_of
 from embedserve.engine.requests import EmbedRequest, Entry, WhenFull, busy, run_tokens
 from embedserve.engine.throughput import Throughput
 from embedserve.engine.workers import Worker, Workers
-from embedserve.errors import EmbedserveError, ModelError, OverloadedError
+from embedserve.errors import EmbedserveError, ModelError, OverloadedError, TextFailedError
 from embedserve.types import BatchTokens, Lane, TokenIds, Vectors
 
 logger = logging.getLogger(__name__)
@@ -288,4 +288,4 @@ def _is_awaited(entry: Entry) -> bool:
 def _fail(entry: Entry, error: Exception) -> None:
     logger.error("one text of %d tokens failed in the engine", len(entry.ids), exc_info=error)
     reason = error.message if isinstance(error, EmbedserveError) else repr(error)
-    entry.request.fail(ModelError(f"Text {entry.row} could not be embedded: {reason}"))
+    entry.request.fail(TextFailedError(reason, [entry.row]))

@@ -1,15 +1,19 @@
 """Text to token ids and offsets, with the model's own tokenizer. Knows lengths, not vectors."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from embedserve.errors import InvalidRequestError, ModelError
+from embedserve.errors import InputTooLongError, InvalidRequestError, ModelError
 from embedserve.types import TokenIds
+
+T = TypeVar("T", np.int32, np.int64)
 
 # A long text is tokenized by its head first: this many characters for each token that fits.
 HEAD_CHARS_PER_TOKEN = 32
@@ -22,6 +26,14 @@ _READ_MORE = 4
 MOST_CHARS = 1_000_000
 
 _MOST_IDS = 2**32
+# Numbers that are made an array in one go, some milliseconds.
+_PIECE = 20_000
+
+# Where a text may be cut without another token behind the cut: no tokenizer joins words across it,
+# and a run of spaces stays whole.
+_WORD_END = re.compile(r"(?<=\S)\s")
+# So much of a text decides which tokens a prompt in front of it becomes.
+_BEGINNING_CHARS = 4096
 
 
 @dataclass(frozen=True)
@@ -35,12 +47,21 @@ class TokenizedText:
 
 
 @dataclass(frozen=True)
+class _Body:
+    """A text's own tokens."""
+
+    ids: list[int]
+    is_truncated: bool
+
+
+@dataclass(frozen=True)
 class TokenSpans:
     """The tokens of one text."""
 
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-    """Characters from and to; (0, 0) for special tokens."""
+    ids: NDArray[np.int32]
+    """(tokens,) int32."""
+    offsets: NDArray[np.int32] | None
+    """(tokens, 2) int32, characters from and to; (0, 0) for special tokens. None: not asked for."""
 
 
 class ModelTokenizer:
@@ -57,7 +78,8 @@ class ModelTokenizer:
             raise ModelError(f"Tokenizer `{path}` cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"))
+        self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"), texts=1)
+        self._around_pair = _special_tokens(self._tokenizer.encode("a", "a"), texts=2)
 
     @property
     def special_tokens(self) -> int:
@@ -66,12 +88,40 @@ class ModelTokenizer:
 
     def tokenize(self, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `text`, cut to `max_tokens` with the special tokens kept."""
-        room = max(max_tokens - self.special_tokens, 0)
-        head = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
-        readable = text[: max(head, MOST_CHARS)]
-        body = self._body(readable, room, head)
-        ids = np.array([*self._prefix, *body[:room], *self._suffix], dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=len(body) > room or len(readable) < len(text))
+        body = self._cut(text, max(max_tokens - self.special_tokens, 0))
+        return _joined(self._prefix, body, self._suffix)
+
+    def tokenize_query(self, query: str, max_tokens: int) -> list[int]:
+        """Return the ids of a reranker's query, without special tokens, for `tokenize_pairs`.
+
+        Raises InputTooLongError when it leaves no room for a single token of a document.
+        """
+        room = max_tokens - sum(map(len, self._around_pair))
+        body = self._cut(query, max(room - 1, 0))
+        if body.is_truncated or room < 1:
+            raise InputTooLongError(
+                f"The query is too long: with a document's first token it exceeds the {max_tokens} "
+                "tokens that this model takes. A query is not cut; shorten it."
+            )
+        return body.ids
+
+    def tokenize_pairs(
+        self,
+        query: Sequence[int],
+        texts: Sequence[str],
+        max_tokens: int,
+        *,
+        max_text_tokens: int | None,
+    ) -> list[TokenizedText]:
+        """Return the ids of a query, see `tokenize_query`, with each text; only texts are cut.
+
+        A text is cut to what the query leaves of `max_tokens`, and to `max_text_tokens`.
+        """
+        before, between, after = self._around_pair
+        room = max_tokens - sum(map(len, self._around_pair)) - len(query)
+        room = min(room, max_text_tokens or room)
+        start = [*before, *query, *between]
+        return [_joined(start, self._cut(text, room), after) for text in texts]
 
     def tokenize_end(self, prompt: str, text: str, max_tokens: int) -> TokenizedText:
         """Return the ids of `prompt` and `text`, the beginning of `text` cut to `max_tokens`.
@@ -80,21 +130,25 @@ class ModelTokenizer:
         """
         room = max(max_tokens - self.special_tokens, 0)
         readable = text[-MOST_CHARS:]
-        whole = self._tokenizer.encode(prompt + readable, add_special_tokens=False)
-        excess = len(whole.ids) - room
-        body: list[int] = whole.ids
-        if excess > 0:
-            # The prompt says what the text is for, so it stays as long as there is room.
-            kept = sum(end <= len(prompt) for _, end in whole.offsets) if prompt else 0
-            kept = min(kept, room)
-            body = body[:kept] + body[kept + excess :]
-        ids = np.array([*self._prefix, *body, *self._suffix], dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=excess > 0 or len(readable) < len(text))
+        end = self._end(readable, room)
+        start = self._encoding(prompt + readable[: None if end is None else _BEGINNING_CHARS])
+        if end is None and len(start.ids) <= room:
+            body = _Body(start.ids, is_truncated=len(readable) < len(text))
+            return _joined(self._prefix, body, self._suffix)
+        # The prompt says what the text is for, so it stays as long as there is room.
+        kept = sum(until <= len(prompt) for _, until in start.offsets) if prompt else 0
+        kept = min(kept, room)
+        end = start.ids if end is None else end
+        body = _Body(start.ids[:kept] + end[len(end) - (room - kept) :], is_truncated=True)
+        return _joined(self._prefix, body, self._suffix)
 
-    def read(self, text: str, *, with_special: bool) -> TokenSpans:
+    def read(self, text: str, *, with_special: bool, with_offsets: bool) -> TokenSpans:
         """Return every token of `text`, none cut off, and where it lies."""
-        found = self._tokenizer.encode(text, add_special_tokens=with_special)
-        return TokenSpans(ids=list(found.ids), offsets=list(found.offsets))
+        # Of the two the fast one knows no offsets. Both let other threads run, unlike `encode`.
+        batch = self._tokenizer.encode_batch if with_offsets else self._tokenizer.encode_batch_fast
+        [found] = batch([text], add_special_tokens=with_special)
+        ids = _array(found.ids, np.int32)
+        return TokenSpans(ids, _spans(found, np.int32) if with_offsets else None)
 
     def write(self, ids: Sequence[int], *, without_special: bool) -> str:
         """Return the text that `ids` stand for, as far as the tokenizer can tell.
@@ -109,30 +163,21 @@ class ModelTokenizer:
                     f"Token {position} is {token}, which the model's vocabulary of {size} tokens "
                     "does not have."
                 )
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=without_special)
-        return text
-
-    def tokenize_pair(self, first: str, second: str, max_tokens: int) -> TokenizedText:
-        """Return the ids of two texts as one, the longer one cut until both fit."""
-        added = self._tokenizer.num_special_tokens_to_add(is_pair=True)
-        room = max(max_tokens - added, 0)
-        # A token more than fits shows that something was cut.
-        chars = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
-        one, two = (
-            self._tokenizer.encode(text[:chars], add_special_tokens=False)
-            for text in (first, second)
-        )
-        lengths = share_room(len(one.ids), len(two.ids), room)
-        is_truncated = sum(lengths) < len(one.ids) + len(two.ids)
-        one.truncate(lengths[0])
-        two.truncate(lengths[1])
-        ids = np.array(self._tokenizer.post_process(one, two).ids, dtype=np.int64)
-        return TokenizedText(ids=ids, is_truncated=is_truncated)
+        # Unlike `decode` it lets other threads run.
+        [text] = self._tokenizer.decode_batch([list(ids)], skip_special_tokens=without_special)
+        return str(text)
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return where each token lies: one (tokens, 2) array of character offsets a text."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(item.offsets, dtype=np.int64).reshape(-1, 2) for item in encodings]
+        return [_spans(item, np.int64) for item in encodings]
+
+    def _cut(self, text: str, room: int) -> _Body:
+        """Return the first `room` ids of `text`, without special tokens."""
+        head = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
+        readable = text[: max(head, MOST_CHARS)]
+        ids = self._body(readable, room, head)
+        return _Body(ids[:room], is_truncated=len(ids) > room or len(readable) < len(text))
 
     def _body(self, text: str, room: int, head: int) -> list[int]:
         """Return the ids without special tokens: all of them, or provably more than `room`."""
@@ -143,28 +188,50 @@ class ModelTokenizer:
             head *= _READ_MORE
         return self._ids(text)
 
+    def _end(self, text: str, room: int) -> list[int] | None:
+        """Return the last ids of `text`, provably more than `room`; None: all of it is needed."""
+        read = (room + HEAD_MARGIN_TOKENS) * HEAD_CHARS_PER_TOKEN
+        while read < len(text):
+            if cut := _WORD_END.search(text, len(text) - read):
+                ids = self._ids(text[cut.start() :])
+                if len(ids) > room + HEAD_MARGIN_TOKENS:
+                    return ids
+            read *= _READ_MORE
+        return None
+
+    def _encoding(self, text: str) -> Encoding:
+        [encoding] = self._tokenizer.encode_batch([text], add_special_tokens=False)
+        return encoding
+
     def _ids(self, text: str) -> list[int]:
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
 
 
-def share_room(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of two texts fit into `room`, taking from the longer one first.
-
-    The rule that sentence-transformers' rerankers are trained and used with ("longest first").
-    """
-    shorter, longer = sorted((first, second))
-    if shorter + longer > room:
-        longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter, longer = room // 2, room - room // 2
-    return (shorter, longer) if first <= second else (longer, shorter)
+def _joined(start: Sequence[int], body: _Body, end: Sequence[int]) -> TokenizedText:
+    ids = np.array([*start, *body.ids, *end], dtype=np.int64)
+    return TokenizedText(ids=ids, is_truncated=body.is_truncated)
 
 
-def _special_tokens(sample: Encoding) -> tuple[list[int], list[int]]:
-    """Split the special tokens of a one-word sample into those before and those after it."""
-    mask = sample.special_tokens_mask
-    first = mask.index(0)
-    last = len(mask) - mask[::-1].index(0)
-    return sample.ids[:first], sample.ids[last:]
+def _spans(encoding: Encoding, dtype: type[T]) -> NDArray[T]:
+    """Return where each token lies: (tokens, 2) characters from and to."""
+    return _array(encoding.offsets, dtype).reshape(-1, 2)
+
+
+def _array(values: list[Any], dtype: type[T]) -> NDArray[T]:
+    """Return an array of numbers or pairs, made piece by piece: other threads run in between."""
+    pieces = range(0, max(len(values), 1), _PIECE)
+    return np.concatenate([np.array(values[first : first + _PIECE], dtype) for first in pieces])
+
+
+def _special_tokens(sample: Encoding, *, texts: int) -> list[list[int]]:
+    """Return the special tokens of a sample: before its first text, between, after its last."""
+    gaps: list[list[int]] = [[] for _ in range(texts + 1)]
+    begun = 0
+    for id_, place in zip(sample.ids, sample.sequence_ids, strict=True):
+        if place is None:
+            gaps[begun].append(id_)
+        else:
+            begun = place + 1
+    return gaps

@@ -5,21 +5,22 @@ Enough of the grammar to cut well; not a parser. One pass over the lines, linear
 
 import re
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from embedserve.ingest.outline import Definition
+from embedserve.ingest.spans import Span, line_spans
 
 MAX_HEADING_CHARS = 200
+# Names of a path that are kept: more say little, and a hostile file would repeat a thousand of
+# them for each of its chunks.
+OUTER_NAMES, INNER_NAMES = 2, 4
 
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
-_ANCHOR = re.compile(r"\s*\{[#.][^{}]{0,200}\}$")
-
-
-class Span(NamedTuple):
-    """Character offsets, end exclusive."""
-
-    start: int
-    end: int
+_ROW = re.compile(r"[ \t]*\|")
+_RULE = re.compile(r"[ \t]*\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*")
+# Only from the first of several spaces on: from each of them it would look at all the rest.
+_ANCHOR = re.compile(r"(?<!\s)\s*\{[#.][^{}]{0,200}\}$")
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,18 @@ class Section:
     heading: tuple[str, ...] = ()
     whole: tuple[Span, ...] = ()
     """Fences and tables: not to be cut when they fit."""
+    tables: tuple[Span, ...] = ()
+    """Those of `whole` that begin with a row of column names."""
+    outline: tuple[Definition, ...] = ()
+    """The definitions of source code."""
+    kind: str = "markdown"
+    """A row of `layouts.LAYOUTS`."""
 
 
 @dataclass(frozen=True)
-class _Heading:
+class Heading:
+    """A title with its lines, and how deep it is."""
+
     start: int
     end: int
     level: int
@@ -47,7 +56,7 @@ class _Reading:
     """Where the pass stands."""
 
     text: str
-    headings: list[_Heading] = field(default_factory=list)
+    headings: list[Heading] = field(default_factory=list)
     whole: deque[Span] = field(default_factory=deque)
     fence: str = ""
     fence_start: int = 0
@@ -63,13 +72,13 @@ def markdown_sections(text: str) -> list[Section]:
     """
     reading = _Reading(text)
     start = _front_matter_end(text)
-    for line in _lines(text, start):
+    for line in line_spans(text, start):
         _read_line(reading, line)
     if reading.fence:  # never closed: it runs to the end
         reading.whole.append(Span(reading.fence_start, len(text)))
     elif reading.table_start >= 0:
         reading.whole.append(Span(reading.table_start, len(text)))
-    return _sections(text, reading)
+    return under_headings(text, reading.headings, reading.whole)
 
 
 def front_matter(text: str) -> str:
@@ -85,13 +94,6 @@ def _front_matter_end(text: str) -> int:
     block = text[4:close] if close > 0 else ""
     # A rule above a paragraph looks the same, but has no `key:` on its first line.
     return close + 5 if re.match(r"[\w-]+:", block) else 0
-
-
-def _lines(text: str, start: int) -> Iterator[Span]:
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield Span(start, end)
-        start = end
 
 
 def _read_line(reading: _Reading, span: Span) -> None:
@@ -135,7 +137,7 @@ def _open_fence(reading: _Reading, span: Span, line: str) -> None:
     reading.paragraph.clear()
 
 
-def _heading(reading: _Reading, span: Span, line: str) -> _Heading | None:
+def _heading(reading: _Reading, span: Span, line: str) -> Heading | None:
     text = reading.text
     if span.end - span.start > 1000 or text.startswith(("    ", "\t"), span.start):
         return None
@@ -146,29 +148,29 @@ def _heading(reading: _Reading, span: Span, line: str) -> _Heading | None:
             return None
         title = title.strip()
         bare = title.rstrip("#")
-        return _Heading(span.start, span.end, level, bare if bare[-1:] in ("", " ") else title)
+        return Heading(span.start, span.end, level, bare if bare[-1:] in ("", " ") else title)
     # A one-line paragraph with a line of = or - under it; longer paragraphs are seldom meant so.
     if len(line) >= 2 and line[0] in "=-" and not line.strip(line[0]):
         above = reading.paragraph
         if len(above) == 1 and above[0].end == span.start:
             title = text[above[0].start : above[0].end].strip()
             if len(title) <= MAX_HEADING_CHARS and title[0] not in "-*+>=":
-                return _Heading(above[0].start, span.end, 1 if line[0] == "=" else 2, title)
+                return Heading(above[0].start, span.end, 1 if line[0] == "=" else 2, title)
     return None
 
 
-def _sections(text: str, reading: _Reading) -> list[Section]:
+def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> list[Section]:
+    """Return the sections between headings, each with the path to its own and its blocks."""
     sections: list[Section] = []
-    stack: list[_Heading] = []
-    headings = reading.headings
+    stack: list[_Above] = []
     first = headings[0].start if headings else len(text)
     if text[:first].strip():
-        sections.append(Section(0, 0, first, (), _within(reading.whole, 0, first)))
+        sections.append(_section(text, Section(0, 0, first), whole))
     open_start: int | None = None
     for number, heading in enumerate(headings):
         while stack and stack[-1].level >= heading.level:
             stack.pop()
-        stack.append(heading)
+        stack.append(_Above(heading.level, _plain(heading.title)))
         end = headings[number + 1].start if number + 1 < len(headings) else len(text)
         start = heading.start if open_start is None else open_start
         is_empty = not text[heading.end : end].strip()
@@ -176,10 +178,37 @@ def _sections(text: str, reading: _Reading) -> list[Section]:
             open_start = start
             continue
         open_start = None
-        path = tuple(title for title in (_plain(above.title) for above in stack) if title)
-        whole = _within(reading.whole, start, end)
-        sections.append(Section(start, min(heading.end, end), end, path, whole))
+        path = short_path([above.title for above in stack if above.title])
+        section = Section(start, min(heading.end, end), end, path)
+        sections.append(_section(text, section, whole))
     return sections
+
+
+@dataclass(frozen=True)
+class _Above:
+    level: int
+    title: str
+
+
+def short_path(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the outermost and innermost of the names that lead to a place."""
+    if len(names) <= OUTER_NAMES + INNER_NAMES:
+        return tuple(names)
+    return (*names[:OUTER_NAMES], *names[-INNER_NAMES:])
+
+
+def _section(text: str, bare: Section, whole: deque[Span]) -> Section:
+    kept = _within(whole, bare.start, bare.end)
+    tables = tuple(span for span in kept if _has_column_names(text, span))
+    return replace(bare, whole=kept, tables=tables)
+
+
+def _has_column_names(text: str, table: Span) -> bool:
+    second = text.find("\n", table.start, table.end) + 1
+    if not second or not _ROW.match(text, table.start):
+        return False
+    end = text.find("\n", second, table.end)
+    return _RULE.fullmatch(text, second, end if end >= 0 else table.end) is not None
 
 
 def _within(spans: deque[Span], start: int, end: int) -> tuple[Span, ...]:

@@ -5,6 +5,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from embedserve.ingest import legacy
+
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -41,7 +43,7 @@ def decode(content: bytes, *, is_markup: bool = False) -> Decoded | None:
     """Decode text of unknown encoding, or return None for bytes that are no text.
 
     Tries, in order: byte order mark, UTF-8, what HTML or XML declares (`is_markup`), UTF-16
-    without a mark, Windows-1252 with a warning.
+    without a mark; then the likeliest older encoding, with a warning.
     """
     for mark, name in _MARKS:
         if content.startswith(mark):
@@ -64,16 +66,26 @@ def clean(text: str) -> str:
 def _guess(content: bytes, *, is_markup: bool) -> Decoded | None:
     if is_markup and (found := _DECLARED_CHARSET.search(content[:_SAMPLE_BYTES])):
         try:
-            return Decoded(content.decode(found[1].decode("ascii"), "replace"))
+            declared = codecs.lookup(found[1].decode("ascii")).name
+            if declared != "utf-8":  # which it is not, or nobody would guess
+                return Decoded(content.decode(declared, "replace"))
         except (LookupError, UnicodeDecodeError, ValueError):
             pass  # a name that is no encoding: guess as if it were absent
     if (name := _utf16_without_mark(content[:_SAMPLE_BYTES])) is not None:
         return Decoded(content.decode(name, "replace"))
+    if not is_markup and legacy.is_ebcdic(content):
+        return Decoded(legacy.ebcdic(content), (_guessed("EBCDIC"),))
+    name = legacy.guess(content)
     # Latin-1's control block stands in for the five bytes that Windows-1252 leaves out.
-    text = codecs.charmap_decode(content, "strict", _WINDOWS_1252)[0]
-    if not is_markup and not _is_text(text):
+    plain = codecs.charmap_decode(content, "strict", _WINDOWS_1252)[0]
+    text = content.decode(name, "replace") if name else plain
+    if not is_markup and not (_is_text(plain) or _is_text(text)):
         return None
-    return Decoded(text, ("The text is not UTF-8; it was read as Windows-1252, which is a guess.",))
+    return Decoded(text, (_guessed(name or "Windows-1252"),))
+
+
+def _guessed(name: str) -> str:
+    return f"The text is not UTF-8; it was read as {name}, which is a guess."
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:
@@ -101,5 +113,5 @@ ascii utf-8 utf-8-sig utf-7 utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-b
 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10
 iso8859-13 iso8859-14 iso8859-15 iso8859-16 cp437 cp850 cp852 cp855 cp866 cp874 cp932 cp936 cp949
 cp950 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 koi8-r koi8-u mac-roman shift_jis
-shift_jis_2004 euc_jp iso2022_jp gb2312 gbk gb18030 hz big5 big5hkscs euc_kr johab tis-620
+shift_jis_2004 euc_jp iso2022_jp gb2312 gbk gb18030 hz big5 big5hkscs euc_kr johab tis-620 cp500
 """

@@ -4,6 +4,7 @@ The parent opens each file and hands over the descriptor, so that a worker needs
 """
 
 import hashlib
+import json
 import os
 import queue
 import signal
@@ -12,11 +13,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from embedserve import __version__
 from embedserve.errors import ExtractionError
+from embedserve.ingest.limits import ExtractLimits, ReadLimits
 from embedserve.ingest.worker_process import (
     ABANDON_POLL_MS,
     AbandonedError,
@@ -27,7 +31,7 @@ from embedserve.ingest.worker_process import (
     name_of_signal,
     never,
 )
-from embedserve.types import Extraction, PageSpan
+from embedserve.types import Extraction, MemberSpan, PageSpan
 
 # Parsers leak; a fresh process now and then costs a third of a second.
 FILES_PER_WORKER = 200
@@ -36,16 +40,7 @@ REPLY_EXTRA_BYTES = 16 * 1024 * 1024
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
 DIGEST_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ExtractLimits:
-    """What one file may cost."""
-
-    timeout_s: float = 60.0
-    memory_bytes: int = 2048 * 1024 * 1024
-    max_file_bytes: int = 100 * 1024 * 1024
-    max_text_chars: int = 50_000_000
+_WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
 
 
 class ExtractorPool:
@@ -82,6 +77,7 @@ class ExtractorPool:
             sha256=reply["sha256"],
             size_bytes=reply["size_bytes"],
             pages=pages,
+            members=tuple(MemberSpan(*member) for member in reply["members"]),
             warnings=tuple(reply["warnings"]),
         )
 
@@ -95,6 +91,12 @@ class ExtractorPool:
             while part := os.read(file, DIGEST_BYTES):
                 digest.update(part)
         return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """What decides which files can be read: this release, its library, and the limits."""
+        versions = {"embedserve": __version__, "kreuzberg": version("kreuzberg")}
+        return json.dumps(versions | asdict(self._limits), sort_keys=True)
 
     def protections(self) -> tuple[str, ...]:
         """Name the parts of the jail that hold on this machine; see `jail`."""
@@ -119,9 +121,8 @@ class ExtractorPool:
         limits = self._limits
         request = {
             "name": path.name,
-            "max_bytes": limits.max_file_bytes,
-            "max_text_chars": limits.max_text_chars,
-            "cpu_s": limits.timeout_s * (os.cpu_count() or 1),
+            "limits": {name: getattr(limits, name) for name in _WATCHED_BY_WORKER},
+            "timeout_s": limits.timeout_s,
         }
         most = limits.max_text_chars * BYTES_PER_CHAR + REPLY_EXTRA_BYTES
         with self._borrowed(is_abandoned) as worker:
@@ -175,7 +176,9 @@ class ExtractorPool:
 
     def _start(self) -> WorkerProcess:
         try:
-            worker = self._starter.submit(WorkerProcess, self._limits.memory_bytes).result()
+            limits = self._limits
+            started = self._starter.submit(WorkerProcess, limits.memory_bytes, limits.tessdata)
+            worker = started.result()
         except RuntimeError as error:
             raise _failure("shutting_down", Path("-")) from error
         except (OSError, WorkerGoneError) as error:
@@ -252,17 +255,20 @@ _WORDS: dict[str, tuple[str, str]] = {
     "abandoned": ("Nobody waits for it any more.", "Run the job again."),
     "shutting_down": ("The server is stopping.", "Run the job again."),
 }
+_AT_OPENING = {
+    *("not_found", "not_a_file", "permission_denied", "outside_root", "empty_file", "too_large")
+}
 _RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down", "abandoned"}
 
 
 def _failure(code: str, path: Path, reply: dict[str, Any] | None = None) -> ExtractionError:
     reply = reply or {}
     words, hint = _WORDS.get(code, ("", ""))
-    is_opening = code in ("not_found", "not_a_file", "permission_denied", "outside_root")
+    is_opening = "code" not in reply and code in _AT_OPENING
     return ExtractionError(
         code,
         f"Cannot read `{path}`: {reply.get('message') or words}",
-        stage="open" if is_opening or code in ("empty_file", "too_large") else "extract",
+        stage="open" if is_opening else "extract",
         hint=reply.get("hint") or hint,
         is_retryable=code in _RETRYABLE,
     )

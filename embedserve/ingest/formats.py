@@ -7,6 +7,7 @@ import html
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -18,11 +19,27 @@ _LINK = re.compile(r"\[([^\[\]]{0,500})\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"
 # Not at the start of a line, where the bare character would become a heading or a list; not
 # before a bar, which would add a column to a table.
 _ESCAPE = re.compile(r"(?<=[^\n])\\([\\`*_{}\[\]()#+.!~<>=-])")
+# Bold parts of one word: as marks they would make two words of it.
+_BOLD_HEAD = re.compile(r"(?<=\w)\*\*(\w[^*\n]{0,500})\*\*")
+_BOLD_TAIL = re.compile(r"\*\*([^*\n]{0,500}\w)\*\*(?=\w)")
 _FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 _TITLE = re.compile(r"<title[^>]*>([^<]{0,1000})", re.IGNORECASE)
 _HEAD_TAGS = re.compile(r"</?(?:meta|link|base)\b[^>]*>", re.IGNORECASE)
 _TITLE_ELEMENT = re.compile(r"<title[^>]*>[^<]*(?:</title\s*>)?", re.IGNORECASE)
+
+_HTML_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)\b[^>]*(?<!/)>")
+_CONTAINER = re.compile(
+    r"</?(?:div|span|section|article|main|center|font|small|form)\b[^>]*>", re.I
+)
+# Elements that have no end, or whose end may be left out.
+_UNCLOSED = re.compile(
+    "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|tr|td|th"
+    "|thead|tbody|tfoot|option|optgroup|colgroup|rt|rp",
+    re.IGNORECASE,
+)
+# Found by trial with release 4.10: text 80 deep is lost, 50 deep is not.
+LIBRARY_HTML_DEPTH = 50
 
 _DRAW_PAGE = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}page"
 _ODF_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
@@ -45,7 +62,7 @@ class CleanedHtml:
 
 
 def tidy_markdown(text: str) -> str:
-    """Replace links and images by their words and undo escapes, outside of fenced code.
+    """Take out link targets, escapes and bold marks within words, outside of fenced code.
 
     Targets are noise to an encoder, and an escape would break a quotation of the document.
     """
@@ -57,11 +74,39 @@ def tidy_markdown(text: str) -> str:
     return "".join([*tidied, _tidy(text[position:])])
 
 
-def clean_html(page: str) -> CleanedHtml:
-    """Take the title and the tags about the page out of a page."""
+def clean_html(page: str, max_nesting: int) -> CleanedHtml:
+    """Take the title and the tags about the page out of a page.
+
+    Containers are taken out too where they lie deeper than the library follows: it would drop
+    their text without a word. Raises ExtractionError when the rest is over `max_nesting`.
+    """
     found = _TITLE.search(page)
     title = " ".join(html.unescape(found[1]).split()) if found else ""
-    return CleanedHtml(_TITLE_ELEMENT.sub("", _HEAD_TAGS.sub("", page)), title)
+    page = _TITLE_ELEMENT.sub("", _HEAD_TAGS.sub("", page))
+    if _html_depth(page) > LIBRARY_HTML_DEPTH:
+        page = _CONTAINER.sub("<br>", page)
+        if (depth := _html_depth(page)) > min(max_nesting, LIBRARY_HTML_DEPTH):
+            raise too_nested(depth)
+    return CleanedHtml(page, title)
+
+
+def too_nested(depth: int) -> ExtractionError:
+    """Make the error for elements too deep inside of each other."""
+    return ExtractionError(
+        "too_nested",
+        f"Its elements lie {depth} deep inside of each other.",
+        stage="extract",
+        hint="Such a file is broken or hostile; save it anew, or raise EMBEDSERVE_MAX_NESTING.",
+    )
+
+
+def _html_depth(page: str) -> int:
+    depth = deepest = 0
+    for tag in _HTML_TAG.finditer(page):
+        if not _UNCLOSED.fullmatch(tag[2]):
+            depth = max(depth - 1, 0) if tag[1] else depth + 1
+            deepest = max(deepest, depth)
+    return deepest
 
 
 def odp_slides(content: bytes) -> list[str]:
@@ -69,7 +114,10 @@ def odp_slides(content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             document = ElementTree.fromstring(archive.read("content.xml"))
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, NotImplementedError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError),
+        *(ElementTree.ParseError, NotImplementedError),
+    ) as error:
         raise ExtractionError(
             "corrupt", f"It is not a readable presentation: {error}.", stage="extract"
         ) from error
@@ -81,21 +129,31 @@ def odp_slides(content: bytes) -> list[str]:
 
 
 def mbox_messages(content: bytes) -> Iterator[bytes]:
-    """Yield the messages of a mailbox file, as `.eml` content."""
+    """Yield the messages of a mailbox file, as `.eml` content; all of it where none is marked."""
     starts = list(_MESSAGE.finditer(content))
+    if not starts:
+        yield content
+        return
     ends = [match.start() for match in starts[1:]] + [len(content)]
     for match, end in zip(starts, ends, strict=True):
         yield content[match.end() : end]
 
 
-def xml_lines(content: bytes) -> str | None:
+def xml_lines(content: bytes, max_nesting: int) -> str | None:
     """Return one line `element: text` for each element of an XML document that holds text.
 
-    None when it is not well-formed.
+    None when it is not well-formed; raises ExtractionError when it is nested too deep.
     """
     lines: list[str] = []
+    depth = 0
     try:
-        for _, element in ElementTree.iterparse(io.BytesIO(content), events=("end",)):
+        for event, element in ElementTree.iterparse(io.BytesIO(content), events=("start", "end")):
+            if event == "start":
+                depth += 1
+                if depth > max_nesting:
+                    raise too_nested(depth)
+                continue
+            depth -= 1
             words = [element.text or "", *(child.tail or "" for child in element)]
             text = " ".join(" ".join(words).split())
             if text:
@@ -119,10 +177,18 @@ def is_encrypted(content: bytes) -> bool:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 return b"encryption-data" in archive.read("META-INF/manifest.xml")
-        except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError):
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            KeyError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+        ):
             return False
     return False
 
 
 def _tidy(text: str) -> str:
+    text = _BOLD_TAIL.sub(r"\1", _BOLD_HEAD.sub(r"\1", text))
     return _ESCAPE.sub(r"\1", _LINK.sub(r"\1", _IMAGE.sub(r"\1", text)))

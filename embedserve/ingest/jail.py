@@ -1,7 +1,8 @@
 """Take away from this process what a document's parser does not need. Linux; irreversible.
 
 Covered where the kernel allows: network (own empty namespace, and TCP denied by landlock), every
-file (landlock: none can be opened, created, listed or executed), signals to other processes,
+file (landlock: none can be opened, created, listed or executed, but for reading those of one
+folder where OCR needs its language files), signals to other processes,
 privileges (own user namespace, no capabilities, none to be gained), memory, file size, open
 files, core dumps. The process dies with the thread that started it.
 
@@ -25,7 +26,9 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # Landlock has the same numbers on every architecture (linux/landlock.h, unistd.h).
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_PATH_BENEATH = 1
+_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
 _LANDLOCK_VERSION = 1
 # Number of file rights that each version of the interface knows: all are denied.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
@@ -34,10 +37,11 @@ _TCP_RIGHTS = 0b11  # bind and connect, since version 4
 _SCOPES = 0b11  # abstract sockets and signals of other processes, since version 6
 
 
-def apply(memory_bytes: int, parent_pid: int) -> list[str]:
+def apply(memory_bytes: int, parent_pid: int, *, readable: str = "") -> list[str]:
     """Close the jail around this process and return the names of what holds.
 
-    `memory_bytes` is what may be mapped beyond what is mapped now.
+    `memory_bytes` is what may be mapped beyond what is mapped now; files in the folder `readable`
+    may still be read.
 
     Call it while the process has one thread and after its imports: landlock and namespaces bind
     only the calling thread and what it starts later. Exits when the parent is gone already.
@@ -53,7 +57,7 @@ def apply(memory_bytes: int, parent_pid: int) -> list[str]:
         held += ["user_namespace", "network_namespace"]
     elif libc.unshare(_CLONE_NEWNET) == 0:
         held.append("network_namespace")
-    held += _drop_capabilities(libc) + _landlock(libc)
+    held += _drop_capabilities(libc) + _landlock(libc, readable)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0:
         held.append("not_dumpable")
     # Last: entering a user namespace clears it.
@@ -104,7 +108,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> list[str]:
     return ["no_capabilities"] if libc.capset(header, none) == 0 else []
 
 
-def _landlock(libc: ctypes.CDLL) -> list[str]:
+def _landlock(libc: ctypes.CDLL, readable: str) -> list[str]:
     version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         return []
@@ -118,6 +122,15 @@ def _landlock(libc: ctypes.CDLL) -> list[str]:
     ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
     if ruleset < 0:
         return []
+    if readable:
+        _allow_reading(libc, ruleset, readable)
     refused = libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
     return [] if refused else ["no_files"]
+
+
+def _allow_reading(libc: ctypes.CDLL, ruleset: int, folder: str) -> None:
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    rule = struct.pack("=Qi", _READ_FILE | _READ_FOLDER, opened)
+    libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
+    os.close(opened)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Reader = Literal["text", "html", "xml", "library", "odp", "mbox"]
+Reader = Literal[
+    "text", "html", "xml", "library", "odp", "mail", "mbox", "rtf", "archive", "picture"
+]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
-TextKind = Literal["markdown", "code", "text"]
+TextKind = Literal["markdown", "rst", "code", "text", "rows"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ def _words(text: str) -> list[str]:
 _PLAIN = FileKind("text", "text")
 _MARKDOWN = FileKind("text", "markdown")
 _CODE = FileKind("text", "code")
+_ARCHIVE = FileKind("archive", "markdown")
 _OOXML = "application/vnd.openxmlformats-officedocument"
 _ODF = "application/vnd.oasis.opendocument"
 
 _KINDS: dict[str, FileKind] = {
-    # reStructuredText underlines its titles as Markdown's setext headings do.
-    **dict.fromkeys((".md", ".markdown", ".mdx", ".mdown", ".qmd", ".rmd", ".rst"), _MARKDOWN),
+    **dict.fromkeys((".md", ".markdown", ".mdx", ".mdown", ".qmd", ".rmd"), _MARKDOWN),
+    **dict.fromkeys((".rst", ".rest"), FileKind("text", "rst")),
+    **dict.fromkeys((".jsonl", ".ndjson"), FileKind("text", "rows")),
     **dict.fromkeys((".txt", ".text", ".log", ".adoc", ".asciidoc", ".org", ".tex"), _PLAIN),
     **dict.fromkeys((".srt", ".vtt", ".diff", ".patch"), _PLAIN),
     **dict.fromkeys(
@@ -44,7 +48,7 @@ _KINDS: dict[str, FileKind] = {
             " .erl .clj .cljs .lisp .el .scm .sh .bash .zsh .fish .ps1 .psm1 .psd1 .bat .cmd .sql"
             " .graphql .proto .thrift .tf .hcl .nix .cmake .mk .gradle .groovy .dart .zig .nim .v"
             " .sv .vhd .asm .s .f90 .f .pas .d .vue .svelte .css .scss .sass .less .yaml .yml .toml"
-            " .ini .cfg .conf .properties .json .jsonl .ndjson .json5 .jsonc"
+            " .ini .cfg .conf .properties .json .json5 .jsonc"
         ),
         _CODE,
     ),
@@ -60,24 +64,30 @@ _KINDS: dict[str, FileKind] = {
     ".odt": FileKind("library", "markdown", f"{_ODF}.text"),
     ".ods": FileKind("library", "markdown", f"{_ODF}.spreadsheet"),
     ".odp": FileKind("odp", "markdown"),
-    ".rtf": FileKind("library", "markdown", "application/rtf"),
+    ".rtf": FileKind("rtf", "markdown"),
     ".epub": FileKind("library", "markdown", "application/epub+zip"),
-    ".eml": FileKind("library", "markdown", "message/rfc822"),
+    ".eml": FileKind("mail", "markdown", "message/rfc822"),
     ".msg": FileKind("library", "markdown", "application/vnd.ms-outlook"),
     ".mbox": FileKind("mbox", "markdown", "message/rfc822"),
     ".csv": FileKind("library", "markdown", "text/csv"),
     ".tsv": FileKind("library", "markdown", "text/tab-separated-values"),
     ".ipynb": FileKind("library", "markdown", "application/x-ipynb+json"),
+    **dict.fromkeys(_words(".zip .tar .gz .tgz .bz2 .tbz2 .xz .txz"), _ARCHIVE),
+    **dict.fromkeys((".jpg", ".jpeg"), FileKind("picture", "text", "image/jpeg")),
+    **dict.fromkeys((".tif", ".tiff"), FileKind("picture", "text", "image/tiff")),
+    ".png": FileKind("picture", "text", "image/png"),
+    ".webp": FileKind("picture", "text", "image/webp"),
+    ".bmp": FileKind("picture", "text", "image/bmp"),
 }
 
 _HINTS: dict[str, str] = {
     **dict.fromkeys(
-        _words(".zip .tar .gz .tgz .bz2 .xz .7z .rar .zst .jar"),
-        "Unpack the archive beside it; archives are not opened.",
+        _words(".7z .rar .zst .lz4 .cab .iso .jar"),
+        "Unpack it beside it, or pack it as ZIP or TAR; this kind of archive is not opened.",
     ),
     **dict.fromkeys(
-        _words(".png .jpg .jpeg .gif .bmp .tif .tiff .webp .heic .ico .svg .psd"),
-        "An image has no text without OCR; add a text version of it.",
+        _words(".gif .heic .ico .svg .psd"),
+        "This kind of picture is not read; add a text version of it.",
     ),
     **dict.fromkeys(
         _words(".mp3 .wav .m4a .flac .ogg .mp4 .mov .avi .mkv .webm"),

@@ -1,6 +1,6 @@
 """Readers that need no library, and the nouns that all readers share. Runs in the worker only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from embedserve.errors import ExtractionError
 from embedserve.ingest import decode, formats
@@ -9,6 +9,7 @@ from embedserve.ingest.kinds import FileKind
 
 # Front matter is looked for at the top only.
 FRONT_MATTER_CHARS = 20_000
+ENCRYPTED_HINT = "Save a copy without a password."
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,21 @@ class Page:
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader made of the bytes, before cleaning."""
+    """What a reader made of the bytes, before cleaning: pages, or the documents inside."""
 
     pages: list[Page]
     kind: str
     title: str = ""
     warnings: tuple[str, ...] = ()
+    inside: "list[NamedRead]" = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class NamedRead:
+    """A member of an archive, or a message of a mailbox."""
+
+    name: str
+    read: Read
 
 
 def refusal(code: str, message: str, hint: str = "") -> ExtractionError:
@@ -49,9 +59,9 @@ def read_text(content: bytes, kind: FileKind) -> Read:
     return Read([Page(None, decoded.text)], kind.kind, title, decoded.warnings)
 
 
-def read_xml(content: bytes, kind: FileKind) -> Read:
+def read_xml(content: bytes, kind: FileKind, max_nesting: int) -> Read:
     """Read the elements of XML; all of it, tags included, where it is not well-formed."""
-    lines = formats.xml_lines(content)
+    lines = formats.xml_lines(content, max_nesting)
     if lines is not None:
         return Read([Page(None, lines)], kind.kind)
     raw = read_text(content, FileKind("text", "code"))

@@ -58,14 +58,14 @@ class WorkerProcess:
     when that very thread ends, which is how it is sure to die with this process.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, readable: str = "") -> None:
         self.served = 0
         self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
         self.channel, theirs = socket.socketpair()
         # The library unpacks native code under a fixed name into the temporary folder: give it
         # one that nobody else can write to, for as long as it takes to load.
         with theirs, tempfile.TemporaryDirectory(prefix="embedserve-") as folder:
-            self.process = _start(theirs.fileno(), memory_bytes, folder)
+            self.process = _start(theirs.fileno(), memory_bytes, readable, folder)
             theirs.close()  # so that its end is seen as the end
             # Somebody must empty the pipe, or a talkative parser would stop in the middle.
             self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -158,17 +158,18 @@ class WorkerProcess:
                 self._last_words.append(line.decode("utf-8", "replace").rstrip())
 
 
-def _start(fd: int, memory_bytes: int, folder: str) -> subprocess.Popen[bytes]:
-    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+def _start(fd: int, memory_bytes: int, readable: str, folder: str) -> subprocess.Popen[bytes]:
+    passed = {"TESSDATA_PREFIX": readable} if readable else {}
+    passed |= {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
     command = ["-m", "embedserve.ingest.extract_worker", str(fd), str(os.getpid())]
     return subprocess.Popen(
-        [sys.executable, *command, str(memory_bytes)],
+        [sys.executable, *command, str(memory_bytes), readable],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         pass_fds=[fd],
         # Each arena of malloc reserves 64 MiB of address space, which is what the jail limits.
-        env={**passed, "TMPDIR": folder, "MALLOC_ARENA_MAX": "2"},
+        env={**passed, "TMPDIR": folder, "HOME": folder, "MALLOC_ARENA_MAX": "2"},
         process_group=0,  # an interrupt from the terminal is for the server alone
     )
 

@@ -39,13 +39,19 @@ Ranges = Mapping[str, Range]
 
 def calibration_texts() -> list[str]:
     """Return texts of many kinds and lengths; none of them is a reference text of `fidelity`."""
-    content = files("embedserve.models").joinpath("calibration_texts.txt").read_text("utf-8")
-    lines = [line for line in content.splitlines() if line]
+    lines = _lines()
     return [
         " ".join(lines[first : first + count])
         for count in _LINES_JOINED
         for first in range(0, len(lines), count)
     ]
+
+
+def calibration_pairs() -> list[tuple[str, str]]:
+    """Return the same texts, each behind one of the shortest lines: what a reranker reads."""
+    texts = calibration_texts()
+    queries = sorted(_lines(), key=len)[: len(texts) // 6]
+    return [(queries[place % len(queries)], text) for place, text in enumerate(texts)]
 
 
 def observing_graph(model: ModelProto) -> ModelProto:
@@ -94,3 +100,8 @@ def read_ranges(model: ModelProto, rows: Sequence[Vectors]) -> dict[str, Range]:
 
 def _features(editor: GraphEditor, linear: Linear) -> int:
     return int(constant(editor, linear.weights[0]).shape[0])
+
+
+def _lines() -> list[str]:
+    content = files("embedserve.models").joinpath("calibration_texts.txt").read_text("utf-8")
+    return [line for line in content.splitlines() if line]

@@ -25,6 +25,9 @@ _NO_LIMIT = 1_000_000_000
 _UNUSED = ("position_ids", "decoder.", "lm_head", "cls.")
 _UNUSED_BY_EMBEDDINGS = (*_UNUSED, "pooler.", "classifier")
 
+# Both are served: the sigmoid as the score, the logit as the raw score.
+_SCORE_ACTIVATIONS = ("Sigmoid", "Identity")
+
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
@@ -181,7 +184,27 @@ def _kind(
         raise ModelError(
             f"Checkpoint `{folder}` is a classifier with {labels} labels; a reranker has one."
         )
+    _check_activation(folder, config)
     return "reranker"
+
+
+def _check_activation(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a reranker whose score is neither its logit nor the logit's sigmoid.
+
+    Three places, as sentence-transformers' CrossEncoder has had them; without any it is Sigmoid.
+    """
+    named = _first(
+        read_object(folder / "config_sentence_transformers.json").get("activation_fn"),
+        (config.get("sentence_transformers") or {}).get("activation_fn"),
+        config.get("sbert_ce_default_activation_function"),
+        "Sigmoid",
+    )
+    activation = str(named).rpartition(".")[2]
+    if activation not in _SCORE_ACTIVATIONS:
+        raise ModelError(
+            f"Checkpoint `{folder}` turns its logit into a score by `{activation}`; a reranker can "
+            f"be served with one of: {', '.join(_SCORE_ACTIVATIONS)}."
+        )
 
 
 def _pooling(folder: Path, head: Head, told: Overrides) -> str:

@@ -12,6 +12,9 @@ from embedserve.models.recipes import RECIPES
 from embedserve.types import Vectors
 
 NEIGHBOURS = 10
+ALIKE = 0.02
+"""Share of a reranker's range of scores. Most passages have nothing to do with a query; in which
+order those come, at the low end and close together, says nothing of what was kept."""
 
 # Behind texts of all kinds and an empty line the reference texts have topics of ten: three queries,
 # seven passages.
@@ -28,7 +31,8 @@ class FidelityCard:
     """An artefact's vectors against the fp32 vectors of the same texts.
 
     Of a reranker: a query's scores over all passages stand for a vector, less their mean and of
-    unit length, so that the cosine is their correlation; the nearest are those scored highest.
+    unit length, so that the cosine is their correlation; the nearest are those scored highest, and
+    passages that fp32 scores alike (`ALIKE`) may stand for each other.
     """
 
     cosine_mean: float
@@ -53,7 +57,17 @@ def compare(true: Vectors, ours: Vectors) -> FidelityCard:
     """Compare (texts, dimensions) vectors of unit length; raises ValueError for less than two."""
     if len(true) < 2:
         raise ValueError("fidelity needs at least two texts")
-    return _card(true, ours, _similarity(true), _similarity(ours))
+    cosines = np.einsum("nd,nd->n", true, ours, dtype=np.float64)
+    count = min(NEIGHBOURS, len(true) - 1)
+    near = (_highest(_similarity(true), count), _highest(_similarity(ours), count))
+    pairs = list(zip(*near, strict=True))
+    return FidelityCard(
+        cosine_mean=float(cosines.mean()),
+        cosine_min=float(cosines.min()),
+        top1_agreement=float(np.mean([a[0] == b[0] for a, b in pairs])),
+        top10_overlap=float(np.mean([len(set(a) & set(b)) / count for a, b in pairs])),
+        texts=len(true),
+    )
 
 
 def compare_kind(kind: str, true: Vectors, ours: Vectors) -> FidelityCard:
@@ -63,7 +77,14 @@ def compare_kind(kind: str, true: Vectors, ours: Vectors) -> FidelityCard:
 
 def compare_scores(true: Vectors, ours: Vectors) -> FidelityCard:
     """Compare a reranker's scores, (queries, passages); see FidelityCard."""
-    return _card(_centred(true), _centred(ours), true, ours)
+    correlations = np.einsum("qp,qp->q", _centred(true), _centred(ours), dtype=np.float64)
+    return FidelityCard(
+        cosine_mean=float(correlations.mean()),
+        cosine_min=float(correlations.min()),
+        top1_agreement=_rightly_highest(true, ours, 1),
+        top10_overlap=_rightly_highest(true, ours, min(NEIGHBOURS, true.shape[1] - 1)),
+        texts=len(true),
+    )
 
 
 def reference_pairs() -> tuple[list[str], list[str]]:
@@ -81,20 +102,6 @@ def _lines() -> tuple[list[str], list[str]]:
     if len(topics) % _TOPIC_TEXTS:
         raise ValueError(f"This is a bug: {len(topics)} reference texts do not make whole topics.")
     return varied, topics
-
-
-def _card(true: Vectors, ours: Vectors, true_near: Vectors, our_near: Vectors) -> FidelityCard:
-    """Compare rows by cosine, and by which columns of the nearness tables are the highest."""
-    cosines = np.einsum("nd,nd->n", true, ours, dtype=np.float64)
-    count = min(NEIGHBOURS, true_near.shape[1] - 1)
-    pairs = list(zip(_highest(true_near, count), _highest(our_near, count), strict=True))
-    return FidelityCard(
-        cosine_mean=float(cosines.mean()),
-        cosine_min=float(cosines.min()),
-        top1_agreement=float(np.mean([a[0] == b[0] for a, b in pairs])),
-        top10_overlap=float(np.mean([len(set(a) & set(b)) / count for a, b in pairs])),
-        texts=len(true),
-    )
 
 
 def failed_figures(card: FidelityCard, recipe: str) -> list[str]:
@@ -124,6 +131,13 @@ def _centred(scores: Vectors) -> Vectors:
     lengths = np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), np.float32(1e-12))
     rows: Vectors = apart / lengths
     return rows
+
+
+def _rightly_highest(true: Vectors, ours: Vectors, count: int) -> float:
+    """Return the share of our `count` highest of each row that are the highest, or as high."""
+    chosen = np.argsort(-ours, axis=1, kind="stable")[:, :count]
+    least = np.sort(true, axis=1)[:, -count] - ALIKE * np.ptp(true)
+    return float(np.mean(np.take_along_axis(true, chosen, axis=1) >= least[:, None]))
 
 
 def _highest(table: Vectors, count: int) -> list[list[int]]:

@@ -16,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from embedserve.errors import ModelError
 from embedserve.models.checkpoint import Architecture
 from embedserve.models.fidelity import FidelityCard
+from embedserve.models.library import find_known
+from embedserve.models.names import parse_name
 from embedserve.types import Arithmetic, InputType
 
 FORMAT_VERSION = 2
@@ -180,9 +182,8 @@ def read(folder: Path, name: str) -> Manifest:
         content = json.loads(path.read_bytes())
         version = content["format_version"]
         if version != FORMAT_VERSION:
-            raise _broken(
-                name, f"`{path}` has format {version}, this version reads {FORMAT_VERSION}"
-            )
+            reason = f"`{path}` has format {version}, this version reads {FORMAT_VERSION}"
+            raise _broken(name, reason, str(content.get("parent", "")))
         manifest = _ADAPTER.validate_python(content)
     except OSError as error:
         raise _broken(name, f"`{path}` cannot be read: {error.strerror}") from error
@@ -204,13 +205,14 @@ def verify(folder: Path, manifest: Manifest) -> None:
         try:
             found = digest_file(path)
         except OSError as error:
-            raise _broken(manifest.name, f"`{path}` cannot be read: {error.strerror}") from error
+            reason = f"`{path}` cannot be read: {error.strerror}"
+            raise _broken(manifest.name, reason, manifest.parent) from error
         if found.size_bytes != expected.size_bytes:
             reason = f"`{path}` has {found.size_bytes} bytes instead of {expected.size_bytes}"
-            raise _broken(manifest.name, reason)
+            raise _broken(manifest.name, reason, manifest.parent)
         if found.sha256 != expected.sha256:
             reason = f"`{path}` has sha256 {found.sha256[:12]} instead of {expected.sha256[:12]}"
-            raise _broken(manifest.name, reason)
+            raise _broken(manifest.name, reason, manifest.parent)
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -231,10 +233,20 @@ def digest_file(path: Path) -> FileDigest:
         return FileDigest(digest, os.fstat(file.fileno()).st_size)
 
 
-def _broken(name: str, reason: str) -> ModelError:
-    return ModelError(
-        f"Model `{name}` cannot be used: {reason}. Repair it with `embedserve pull {name}`."
-    )
+def _broken(name: str, reason: str, parent: str = "") -> ModelError:
+    return ModelError(f"Model `{name}` cannot be used: {reason}. {_repair(name, parent)}")
+
+
+def _repair(name: str, parent: str) -> str:
+    if parent:
+        # The two share their files, so that the parent is most likely damaged too.
+        return f"Pull its parent again (`embedserve pull {parent}`), and create `{name}` anew."
+    if find_known(parse_name(name)) is None:
+        return (
+            f"Repair it with `embedserve pull {name}`, pulled as before; a copy: pull what it was "
+            "copied from, and copy it again."
+        )
+    return f"Repair it with `embedserve pull {name}`."
 
 
 def _canonical(value: object) -> bytes:

@@ -28,16 +28,12 @@ class Admission:
         self._coming: Counter[Lane] = Counter()
 
     @contextmanager
-    def place(
-        self, encoder: Encoder, texts: Sequence[str], *, max_tokens: int | None
-    ) -> Iterator[Lane]:
+    def place(self, encoder: Encoder, tokens: int) -> Iterator[Lane]:
         """Hold a place for texts while they are tokenized; gives the lane that they should be of.
 
+        `tokens` is about how many they will have, see `forecast`.
         Raises OverloadedError when every lane that they may belong to is full.
         """
-        tokens = forecast(
-            texts, min(max_tokens or encoder.spec.max_tokens, encoder.spec.max_tokens)
-        )
         waits_s = {
             lane: encoder.excess_s(lane, tokens, coming=self._coming[lane])
             for lane in self._lanes(tokens)
@@ -59,9 +55,19 @@ class Admission:
         return ("small", "bulk")
 
 
-def forecast(texts: Sequence[str], max_tokens: int) -> int:
-    """Return about how many tokens texts will have, each cut to `max_tokens`."""
-    return sum(min(_forecast(text), max_tokens) for text in texts)
+def forecast(texts: Sequence[str], max_tokens: int, *, prompt: str = "") -> int:
+    """Return about how many tokens texts will have behind `prompt`, each cut to `max_tokens`."""
+    before = _forecast(prompt) - _SPECIAL_TOKENS
+    return sum(min(before + _forecast(text), max_tokens) for text in texts)
+
+
+def forecast_pairs(
+    query: str, texts: Sequence[str], max_tokens: int, *, max_text_tokens: int | None
+) -> int:
+    """Return about how many tokens `query` will have with each of the texts, all pairs together."""
+    query_tokens = min(_forecast(query), max_tokens)
+    room = max_tokens - query_tokens
+    return len(texts) * query_tokens + forecast(texts, min(max_text_tokens or room, room))
 
 
 def _forecast(text: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from embedserve import __version__
+from embedserve.engine.encoder import Encoder
 from embedserve.errors import (
     CatalogError,
     ConflictError,
@@ -29,12 +30,14 @@ from embedserve.services.archive_format import (
     npy_header,
 )
 from embedserve.services.archive_reader import Reader
+from embedserve.services.archive_rows import check_rows
 from embedserve.services.definitions import IndexDefinition, check_index_name, parse_definition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.origins import Origin
 from embedserve.store.catalog import Catalog
+from embedserve.store.staging import Staging
 from embedserve.store.transfer import Arrival, Counts, Snapshot
 from embedserve.types import Index
 
@@ -161,43 +164,48 @@ class ArchiveService:
         """Add the index of an uploaded archive, under its own name or another.
 
         Raises InvalidRequestError for an archive that does not hold, ConflictError for a taken
-        name, another build of the model or another machine's vectors, and ModelNotFoundError.
-        Nothing is changed then.
+        name, a model that is not installed or another build of it, or another machine's vectors,
+        and CatalogError. No index is changed then; vectors that were stored before a failure at
+        the very end are as those that no chunk has any more.
         """
         reader = Reader(upload.file, limit_bytes=upload.limit_bytes)
         archived = reader.index
         definition = _definition(archived)
-        self._check_model(archived)
-        index = self._catalog.transfer.add(
-            Arrival(
-                name=check_index_name(name or archived.name),
+        encoder = self._matching_encoder(archived)
+        name, origin = check_index_name(name or archived.name), _checked_origin(archived)
+        with Staging(self._spool) as rows:
+            check_rows(reader, rows, encoder, definition)
+            arrival = Arrival(
+                name=name,
                 definition=definition.model_dump_json(),
                 model=archived.model,
                 artefact=archived.artefact,
                 dimensions=archived.dimensions,
-                origin=_checked_origin(archived),
-                vectors=reader.vectors(),
-                documents=reader.documents(),
-                chunks=reader.chunks(),
-            ),
-            is_same_origin=_is_same_origin,
-        )
+                origin=origin,
+                rows=rows,
+                vectors=reader.vectors,
+            )
+            index = self._catalog.transfer.add(arrival, is_same_origin=_is_same_origin)
         logger.info("index %s: imported", index.name)
         self._worker.wake()
         return index
 
-    def _check_model(self, archived: ArchivedIndex) -> None:
-        """Refuse vectors that no installed model can be compared with."""
+    def _matching_encoder(self, archived: ArchivedIndex) -> Encoder:
+        """Return the model of the vectors; refuse those that no installed one can be compared to.
+
+        Raises ConflictError.
+        """
         recipe = f" --recipe {archived.recipe}" if archived.recipe else ""
         engine = f" --engine {archived.engine}" if archived.engine else ""
         pull = f"`embedserve pull {archived.model}{recipe}{engine}`"
         try:
-            spec = self._encoders.get(archived.model).spec
+            encoder = self._encoders.get(archived.model)
         except ModelNotFoundError as error:
             raise ConflictError(
                 f"The archive's vectors are of `{archived.model}`, which is not installed. "
                 f"Pull it first: {pull}."
             ) from error
+        spec = encoder.spec
         if (spec.artefact, spec.dimensions) != (archived.artefact, archived.dimensions):
             raise ConflictError(
                 f"The archive's vectors are of another build of `{archived.model}` "
@@ -205,6 +213,7 @@ class ArchiveService:
                 f"the two are never mixed. Pull that one: {pull}, or copy its folder below "
                 "`models/` from the home of the export."
             )
+        return encoder
 
 
 def _npy(snapshot: Snapshot, counts: Counts) -> Iterator[bytes]:
@@ -220,7 +229,7 @@ def _definition(archived: ArchivedIndex) -> IndexDefinition:
     """
     try:
         value = json.loads(archived.definition)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The archive's definition is not JSON.") from error
     definition = parse_definition(value, origin="The archive's definition")
     return definition.model_copy(update={"watch": False})
@@ -232,7 +241,7 @@ def _checked_origin(archived: ArchivedIndex) -> str | None:
     try:
         origin = Origin.read(archived.origin)
         is_whole = origin.vector.shape == (archived.dimensions,)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidRequestError("The archive's origin cannot be read.") from error
     if not is_whole:
         raise InvalidRequestError("The archive's origin has a vector of another length.")

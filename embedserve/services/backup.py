@@ -27,6 +27,9 @@ FORMAT = "embedserve-backup"
 VERSION = 1
 TAR_MODES = {".tar": "w:", ".tar.gz": "w:gz", ".tgz": "w:gz"}
 PAGE_BYTES = 1 << 20
+# The texts of all documents are in it: for the owner alone, whatever the umask.
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def _make(home: Path, target: Path, scratch: Path, definitions: Path | None) -> 
     else:
         _write_folder(made, parts)
     made.replace(target)
+    _sync(target.parent)
     names = tuple(sorted(model.name.display for model in models))
     total = sum(part.path.stat().st_size for part in parts if part.path.exists())
     return Backup(target, len(parts), total, names, bool(ending))
@@ -154,26 +158,42 @@ def _contents(parts: list[_Part]) -> dict[str, object]:
 def _write_folder(target: Path, parts: list[_Part]) -> None:
     """Copy files; names of one model that share a file on disk share it in the copy as well."""
     copied: dict[tuple[int, int], Path] = {}
+    folders = {target}
+    target.mkdir(mode=FOLDER_MODE)
     for part in parts:
         place = target / part.name
-        place.parent.mkdir(parents=True, exist_ok=True)
+        for folder in reversed([f for f in place.parents if f.is_relative_to(target)]):
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            folders.add(folder)
         status = part.path.stat()
         key = (status.st_dev, status.st_ino)
         if key in copied:
             os.link(copied[key], place)
             continue
         shutil.copy2(part.path, place)
+        place.chmod(FILE_MODE)
         copied[key] = place
         _sync(place)
+    for folder in folders:
+        _sync(folder)
 
 
 def _write_tar(target: Path, parts: list[_Part], mode: str) -> None:
     with tarfile.open(target, mode) as archive:  # type: ignore[call-overload]
         for part in parts:
-            archive.add(part.path, arcname=part.name, recursive=False)
+            archive.add(part.path, arcname=part.name, recursive=False, filter=_private)
+    target.chmod(FILE_MODE)
     _sync(target)
 
 
+def _private(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.mode = FILE_MODE
+    return entry
+
+
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,5 +1,7 @@
 """The canary: does a loaded model still give the vector that it gave when it was installed?
 
+A reranker's is its score of the canary text with itself.
+
 The same artefact gives the same bits on one class of CPU with one engine version. Elsewhere the
 last bits may differ; within a tolerance that is said, beyond it the model is not served.
 """
@@ -45,12 +47,14 @@ def check_canary(
     manifest = installed.manifest
     stored = np.array(manifest.canary.vector, dtype=np.float32)
     got = _vector(encoder, manifest.canary.text, timeout_s)
-    cosine = float(np.dot(got, stored))
+    cosine = closeness(got, stored)
     if not cosine >= CANARY_COSINE:  # also catches NaN
+        name = installed.name.display
+        anew = f", and create `{name}` anew" if manifest.parent else ""
         raise ModelError(
-            f"Model `{installed.name.display}` gives another vector than when it was installed "
-            f"(cosine {cosine:.5f} to its canary). It is not served. Run "
-            f"`embedserve pull {installed.name.display} --force` on this machine."
+            f"Model `{name}` gives another vector than when it was installed (cosine {cosine:.5f} "
+            "to its canary). It is not served. Run "
+            f"`embedserve pull {manifest.parent or name} --force` on this machine{anew}."
         )
     is_exact = got.tobytes() == stored.tobytes()
     cpu, version = cpu_class(), describe(encoder.spec.engine).version
@@ -60,8 +64,23 @@ def check_canary(
     return CanaryCheck(manifest.canary.text, got, cpu, version, is_exact, words)
 
 
+def closeness(got: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
+    """Return the cosine of two unit vectors, or what stands for it where they are one score.
+
+    Unit vectors at distance d have the cosine 1 - d * d / 2. Of two scores d is what they differ
+    by, as a share of the stored one where that is above 1.
+    """
+    if len(stored) > 1:
+        return float(np.dot(got, stored))
+    distance = float(np.abs(got - stored)[0]) / max(1.0, float(np.abs(stored)[0]))
+    return 1 - distance * distance / 2
+
+
 def _vector(encoder: Encoder, text: str, timeout_s: float | None) -> NDArray[np.float32]:
-    tokenized = encoder.tokenize([text])
+    if encoder.spec.kind == "reranker":
+        tokenized = encoder.tokenize_pairs(encoder.tokenize_query(text), [text])
+    else:
+        tokenized = encoder.tokenize([text])
     when_full: WhenFull = "wait" if timeout_s is None else "refuse"
     future = encoder.submit(tokenized, lane="small", when_full=when_full, timeout_s=timeout_s)
     try:

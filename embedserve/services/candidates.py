@@ -8,7 +8,7 @@ nothing of a group of recipes passes, the most faithful way of each stands in.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -215,6 +215,7 @@ class CandidateSearch:
             output=str(ranges),
             max_tokens=self._task.max_tokens,
             pad_token_id=self._task.pad_token_id,
+            kind=self._task.kind,
         )
         return ranges
 
@@ -226,10 +227,8 @@ class CandidateSearch:
             tokenizer_path=task.folder / TOKENIZER_FILE,
             max_tokens=task.max_tokens,
             dimensions=task.dimensions,
-            engine=runtime.engine,
-            arithmetic=runtime.arithmetic,
-            dynamic_group=runtime.dynamic_group,
-            pad_token_id=runtime.pad_token_id,
+            kind=task.kind,
+            **asdict(runtime),
         )
         machine = task.machine
         return LoadedModel(bench, spec, task.kind, device=machine.device, threads=machine.threads)

@@ -17,6 +17,8 @@ from embedserve.models.manifest import Manifest
 from embedserve.types import InputType
 
 PARAMETERS = ("num_ctx", "query_prompt", "document_prompt", "input_type")
+MOST_PROMPT_CHARS = 2_000
+"""It goes in front of every text; the longest that models are published with have some hundreds."""
 LEAST_TOKENS = 64
 """The canary's text must fit, or the model could not be checked when it is loaded."""
 
@@ -49,8 +51,8 @@ def derive_model(
             manifest,
             parent=origin.name.display,
             max_tokens=_max_tokens(manifest, parameters),
-            query_prompt=_text(parameters, "query_prompt", manifest.query_prompt),
-            document_prompt=_text(parameters, "document_prompt", manifest.document_prompt),
+            query_prompt=_prompt(parameters, "query_prompt", manifest.query_prompt),
+            document_prompt=_prompt(parameters, "document_prompt", manifest.document_prompt),
             input_type=_input_type(manifest, parameters),
             created_at=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         )
@@ -82,6 +84,16 @@ def _max_tokens(manifest: Manifest, parameters: Mapping[str, Any]) -> int:
             "requests may ask for fewer in `options`"
         )
     return min(value, manifest.max_tokens)
+
+
+def _prompt(parameters: Mapping[str, Any], name: str, former: str) -> str:
+    prompt = _text(parameters, name, former)
+    if name in parameters and len(prompt) > MOST_PROMPT_CHARS:
+        raise InvalidRequestError(
+            f"parameter `{name}` has {len(prompt)} characters; {MOST_PROMPT_CHARS} are "
+            "allowed, since it goes in front of every text and takes its room; shorten it"
+        )
+    return prompt
 
 
 def _text(parameters: Mapping[str, Any], name: str, former: str) -> str:

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 from embedserve.engine.encoder import Encoder
 from embedserve.ingest.chunk import prefix
+from embedserve.services.reading import prompt_of
 from embedserve.services.token_budget import TokenBudget
 
 
@@ -29,8 +31,23 @@ def embedded_texts(
         heading: text[: spans[budget.prefix, 0]] + "\n" if len(spans) > budget.prefix else text
         for (heading, text), spans in zip(prefixes, offsets, strict=True)
     }
-    prompt = encoder.spec.document_prompt
+    prompt = prompt_of(encoder.spec, "document")
     return [prompt + fitted[part.heading] + part.text for part in chunks]
+
+
+class TitledPassage(Passage, Protocol):
+    """A chunk that says what document it is of."""
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+
+def texts_of(encoder: Encoder, budget: TokenBudget, chunks: Sequence[TitledPassage]) -> list[str]:
+    """Return what is embedded for chunks of any documents, in their order."""
+    texts: list[str] = []
+    for title, group in groupby(chunks, key=lambda chunk: chunk.title):
+        texts += embedded_texts(encoder, budget, title, list(group))
+    return texts
 
 
 def text_hash(text: str) -> str:

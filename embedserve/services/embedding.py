@@ -1,29 +1,25 @@
 """Texts to vectors for the API dialects: one service call behind all of them."""
 
-import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 
 from embedserve.engine.cache import VectorCache
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.requests import WhenFull
-from embedserve.engine.tokenizer import MOST_CHARS, TokenSpans
-from embedserve.errors import InputTooLongError, TooLargeError
-from embedserve.services.admission import Admission
+from embedserve.errors import InputTooLongError, InvalidRequestError
+from embedserve.services.admission import Admission, forecast
 from embedserve.services.deadline import deadline
 from embedserve.services.encoders import Encoders
-from embedserve.services.reading import TruncateSide, reader
+from embedserve.services.loading import ModelLoader
+from embedserve.services.reading import TruncateSide, prompt_of, reader
+from embedserve.services.rows import RowSource, Work, refuse_too_many
 from embedserve.services.shorter import cut, warnings_of
 from embedserve.services.tokenizing import TokenizerPool, is_quick
+from embedserve.services.tokens import TokenService
 from embedserve.services.vectors import VectorSource
-from embedserve.types import InputType, Lane, Vectors
-
-# Models that may be loading at once; more wait for their turn.
-_LOADERS = 4
+from embedserve.types import InputType, Vectors
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,8 @@ class EmbedRequest:
     """How long the caller waits; never longer than the server's own limit."""
     input_type: InputType | None = None
     """What the texts are: the model's prompt for that goes in front of each."""
+    is_exact_size: bool = False
+    """True: `dimensions` that the model cannot give are an error."""
     truncate_side: TruncateSide = "right"
     """Where a text is cut that is too long: `right` keeps its beginning, `left` its end."""
 
@@ -86,125 +84,93 @@ class EmbeddingService:
         self, encoders: Encoders, cache: VectorCache, limits: EmbedLimits, *, threads: int
     ) -> None:
         """Tokenize on so many threads."""
-        self._encoders = encoders
-        self._source = VectorSource(cache)
-        self._admission = Admission(small_request_tokens=limits.small_request_tokens)
+        self.admission = Admission(small_request_tokens=limits.small_request_tokens)
+        self._source = RowSource(
+            encoders, VectorSource(cache), self.admission, limits.small_request_tokens
+        )
         self._tokenizers = TokenizerPool(threads, max_text_bytes=limits.max_text_bytes)
-        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
-        self._loading: dict[str, asyncio.Future[Encoder]] = {}
+        self._models = ModelLoader(encoders, "embedding")
         self.limits = limits
         self.tokenizer_threads = threads
+        self.tokens = TokenService(
+            self._models,
+            self._tokenizers,
+            max_texts=limits.max_texts,
+            timeout_s=limits.timeout_s,
+        )
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Return one vector for each text; all or nothing.
 
         Raises ModelNotFoundError, InputTooLongError, TooLargeError, OverloadedError, ModelError,
-        and DeadlineError when its time is over.
+        InvalidRequestError, and DeadlineError when its time is over.
         """
-        self._refuse_too_many(request.texts)
+        async with self.time_for(request) as deadline_s:
+            return await self.embed_until(deadline_s, request)
+
+    def time_for(self, request: EmbedRequest) -> AbstractAsyncContextManager[float | None]:
+        """Keep the request's deadline, or the server's; see `services.deadline`."""
+        return deadline(request.timeout_s, self.limits.timeout_s)
+
+    async def embed_until(self, deadline_s: float | None, request: EmbedRequest) -> Embeddings:
+        """Embed within `time_for`, to which the deadline belongs; raises as `embed`."""
+        refuse_too_many(
+            request.texts,
+            self.limits.max_texts,
+            what="texts",
+            instead="Send them in several requests.",
+        )
+        started = time.perf_counter_ns()
         # What waits for a model, a tokenizer or a worker is dropped; the engine itself is told the
         # deadline too.
-        async with deadline(request.timeout_s, self.limits.timeout_s) as deadline_s:
-            return await self._embed(request, deadline_s=deadline_s)
-
-    async def _embed(self, request: EmbedRequest, *, deadline_s: float | None) -> Embeddings:
-        started = time.perf_counter_ns()
-        encoder = await self._encoder(request.model)
+        encoder = await self._models.encoder(request.model)
         loaded = time.perf_counter_ns()
-        encoder.touch()  # what the cache answers is use too
-        try:
-            read = reader(
-                encoder,
-                input_type=request.input_type,
-                truncate_side=request.truncate_side,
-                max_tokens=request.max_tokens,
-            )
-            with self._place(encoder, request) as let_into:
-                texts = await self._tokenizers.tokenize(read, request.texts)
-            truncated = tuple(i for i, text in enumerate(texts) if text.is_truncated)
-            if truncated and not request.truncate:
-                raise InputTooLongError(
-                    "the input length exceeds the context length", positions=truncated
-                )
-            tokens = sum(len(text.ids) for text in texts)
-            lane: Lane = "small" if tokens <= self.limits.small_request_tokens else "bulk"
-            # What found a place before it was tokenized is not refused after all that.
-            when_full: WhenFull = "queue" if lane == let_into else "refuse"
-            vectors = await self._source.vectors(
-                encoder, texts, lane=lane, deadline_s=deadline_s, when_full=when_full
-            )
-        finally:
-            if request.keep_alive_s is not None:
-                self._encoders.keep(encoder, request.keep_alive_s)
+        work = self._work(encoder, request)
+        found = await self._source.rows(encoder, work, deadline_s=deadline_s)
         return Embeddings(
-            vectors=cut(vectors, request.dimensions, encoder.spec),
-            tokens=tokens,
-            truncated=truncated,
+            vectors=cut(found.vectors, request.dimensions, encoder.spec),
+            tokens=found.tokens,
+            truncated=found.truncated,
             load_ns=loaded - started,
             total_ns=time.perf_counter_ns() - started,
             warnings=tuple(warnings_of(request.model, request.dimensions, encoder.spec)),
         )
 
-    def _place(
-        self, encoder: Encoder, request: EmbedRequest
-    ) -> AbstractContextManager[Lane | None]:
-        """Ask for a place before texts are tokenized, where that takes longer than to ask."""
-        if is_quick(request.texts):
-            return nullcontext()
-        return self._admission.place(encoder, request.texts, max_tokens=request.max_tokens)
-
-    async def read_tokens(
-        self, model: str, texts: Sequence[str], *, with_special: bool
-    ) -> list[TokenSpans]:
-        """Return every token of each text, none cut off.
-
-        Raises ModelNotFoundError, and TooLargeError for a text of which not all would be read.
-        """
-        self._refuse_too_many(texts)
-        wrong = [i for i, text in enumerate(texts) if len(text) > MOST_CHARS]
-        if wrong:
-            raise TooLargeError(
-                f"Text {wrong[0]} has more than {MOST_CHARS} characters, the most that is read of "
-                "any text. Send it in parts.",
-                positions=wrong,
-            )
-        encoder = await self._encoder(model)
-        encoder.touch()
-        read = partial(encoder.read_tokens, with_special=with_special)
-        return await self._tokenizers.tokenize(read, texts)
-
-    async def write_tokens(
-        self, model: str, ids: Sequence[Sequence[int]], *, without_special: bool
-    ) -> list[str]:
-        """Return the text of each list of ids.
-
-        Raises ModelNotFoundError, and InvalidRequestError for an id that the model does not know.
-        """
-        self._refuse_too_many(ids)
-        encoder = await self._encoder(model)
-        encoder.touch()
-        return await asyncio.to_thread(encoder.write_tokens, ids, without_special=without_special)
+    def _work(self, encoder: Encoder, request: EmbedRequest) -> Work:
+        """Return what is to be done; raise InvalidRequestError for what cannot be."""
+        if request.is_exact_size:
+            _check_dimensions(request.dimensions, encoder.spec.dimensions)
+        prompt, texts = prompt_of(encoder.spec, request.input_type), request.texts
+        longest = encoder.spec.max_tokens
+        most = min(request.max_tokens or longest, longest)
+        read = reader(
+            encoder,
+            prompt=prompt,
+            truncate_side=request.truncate_side,
+            max_tokens=request.max_tokens,
+        )
+        is_soon = is_quick(texts, prompt_chars=len(prompt))
+        return Work(
+            partial(self._tokenizers.tokenize, read, texts, prompt_chars=len(prompt)),
+            None if is_soon else partial(forecast, texts, most, prompt=prompt),
+            refuse_cut=None if request.truncate else _too_long,
+            keep_alive_s=request.keep_alive_s,
+        )
 
     def close(self) -> None:
         """Load and tokenize nothing more."""
         self._tokenizers.close()
-        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._models.close()
 
-    def _refuse_too_many(self, texts: Sequence[object]) -> None:
-        most = self.limits.max_texts
-        if len(texts) > most:
-            raise TooLargeError(
-                f"{len(texts)} texts in one request; at most {most} are allowed "
-                "(EMBEDSERVE_MAX_REQUEST_TEXTS). Send them in several requests."
-            )
 
-    async def _encoder(self, name: str) -> Encoder:
-        if encoder := self._encoders.find(name):
-            return encoder
-        # One thread for each model that is loading, however many wait for it, and none of those
-        # that tokenize: the other models go on.
-        if name not in self._loading:
-            loop = asyncio.get_running_loop()
-            self._loading[name] = loop.run_in_executor(self._loaders, self._encoders.get, name)
-            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
-        return await asyncio.shield(self._loading[name])
+def _too_long(positions: tuple[int, ...]) -> InputTooLongError:
+    return InputTooLongError("the input length exceeds the context length", positions=positions)
+
+
+def _check_dimensions(wanted: int | None, most: int) -> None:
+    if wanted is not None and not 1 <= wanted <= most:
+        raise InvalidRequestError(
+            f"Invalid value for 'dimensions' = {wanted}. This model gives {most}; ask for 1 to "
+            f"{most}, or leave it out.",
+            field="dimensions",
+        )

@@ -4,6 +4,7 @@ How long they stay is decided in residents.py.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -19,8 +20,18 @@ from embedserve.services.machine import unfit
 from embedserve.services.models import encoder_spec
 from embedserve.services.residency import LoadedModel, Reason, Residency
 from embedserve.services.residents import NameKey, Residents
+from embedserve.types import ModelKind
 
 logger = logging.getLogger(__name__)
+
+_EXAMPLES: Mapping[ModelKind, str] = {
+    "embedding": "all-minilm",
+    "reranker": "bge-reranker-base",
+}
+_NOT_OF_KIND: Mapping[ModelKind, str] = {
+    "embedding": "is a reranker: it scores a query with a document and gives no embeddings",
+    "reranker": "gives embeddings: it does not score a query with documents",
+}
 
 # What a pull measures is a whole process; without any model one that has an engine takes this.
 _PROCESS_BYTES = 84 * 1024 * 1024
@@ -55,23 +66,23 @@ class Encoders:
         self._residents = Residents(residency or Residency())
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
+        self._only_names: dict[ModelKind, str] = {}
         self._lock = Lock()
 
-    def get(self, name: str) -> Encoder:
+    def get(self, name: str, kind: ModelKind = "embedding") -> Encoder:
         """Return the model's encoder, loading it on first use (this blocks).
 
-        Raises InvalidNameError, ModelNotFoundError, InvalidRequestError for a reranker, ModelError
-        when its files cannot be trusted or it can never fit, and OverloadedError while the models
-        that are in use leave no room for it.
+        Raises InvalidNameError, ModelNotFoundError, InvalidRequestError for a model of another
+        kind, ModelError when its files cannot be trusted or it can never fit, and OverloadedError
+        while the models that are in use leave no room for it.
         """
         key = parse_name(name).key
-        # Reading a dict is atomic; the hot path takes no lock and touches no file.
-        if encoder := self._residents.by_name(key):
+        if encoder := self.find(name, kind):
             return encoder
         with self._lock:
             seen = self._refreshes
         installed = resolve(self._models_folder, name)
-        self._refuse_reranker(installed)
+        self._refuse_other_kind(installed, kind)
         artefact = installed.manifest.artefact
         if key == self._default_key:
             self._residents.kept_artefact = artefact
@@ -87,9 +98,40 @@ class Encoders:
         self.refresh()
         return encoder
 
-    def find(self, name: str) -> Encoder | None:
-        """Return the model's encoder if it is loaded, at once; raise InvalidNameError."""
-        return self._residents.by_name(parse_name(name).key)
+    def find(self, name: str, kind: ModelKind = "embedding") -> Encoder | None:
+        """Return the model's encoder if it is of that kind and loaded, at once.
+
+        Raises InvalidNameError.
+        """
+        # Reading a dict is atomic; the hot path takes no lock and touches no file.
+        encoder = self._residents.by_name(parse_name(name).key)
+        return encoder if encoder and encoder.spec.kind == kind else None
+
+    def only_name(self, kind: ModelKind) -> str:
+        """Return the name of the only installed model of a kind; its copies do not count.
+
+        Raises InvalidRequestError when there is none, and when there are several.
+        """
+        # Each request that names no model asks; manifests are read once after each refresh.
+        with self._lock:
+            seen, known = self._refreshes, self._only_names.get(kind)
+        if known:
+            return known
+        models = {model.manifest.artefact: model.name.display for model in self._installed(kind)}
+        names = sorted(models.values())
+        if len(names) == 1:
+            with self._lock:
+                if seen == self._refreshes:
+                    self._only_names[kind] = names[0]
+            return names[0]
+        if not names:
+            raise InvalidRequestError(
+                f"No {kind} model is installed. Pull one: `embedserve pull {_EXAMPLES[kind]}`."
+            )
+        listed = ", ".join(f"`{name}`" for name in names)
+        raise InvalidRequestError(
+            f"Several {kind} models are installed: {listed}. Name one of them in `model`."
+        )
 
     def keep(self, encoder: Encoder, seconds: float) -> None:
         """Let a model stay for `seconds` after its last use; see `Residents.set_keep_alive`."""
@@ -122,7 +164,7 @@ class Encoders:
 
     def is_loaded(self, name: str) -> bool:
         """Tell whether `get` would return at once; raise InvalidNameError."""
-        return self.find(name) is not None
+        return self._residents.by_name(parse_name(name).key) is not None
 
     def refresh(self) -> None:
         """Look at the models folder anew: a model was installed, replaced or removed there.
@@ -133,6 +175,7 @@ class Encoders:
         """
         with self._lock:
             self._refreshes += 1
+            self._only_names.clear()
             installed = {model.manifest.artefact for model in list_installed(self._models_folder)}
             self._residents.kept_artefact = self._artefact(self._default_model)
             found = {
@@ -193,15 +236,20 @@ class Encoders:
             logger.warning("model %s: its canary is %s", name, canary.words)
         return encoder
 
-    def _refuse_reranker(self, installed: InstalledModel) -> None:
-        if installed.manifest.kind == "embedding":
+    def _installed(self, kind: ModelKind) -> list[InstalledModel]:
+        return [one for one in list_installed(self._models_folder) if one.manifest.kind == kind]
+
+    def _refuse_other_kind(self, installed: InstalledModel, kind: ModelKind) -> None:
+        if installed.manifest.kind == kind:
             return
-        others = list_installed(self._models_folder)
-        names = [model.name.display for model in others if model.manifest.kind == "embedding"]
-        way_out = f"Use `{names[0]}`" if names else "Pull one that does: `embedserve pull`"
+        others = self._installed(kind)
+        way_out = (
+            f"Use `{others[0].name.display}`"
+            if others
+            else f"Pull one that does: `embedserve pull {_EXAMPLES[kind]}`"
+        )
         raise InvalidRequestError(
-            f"Model `{installed.name.display}` is a reranker: it scores a query with a document "
-            f"and gives no embeddings. {way_out}."
+            f"Model `{installed.name.display}` {_NOT_OF_KIND[kind]}. {way_out}."
         )
 
 

@@ -157,6 +157,7 @@ class FileIngest:
             extraction.pages,
             self._offsets,
             max_tokens=self._budget.chunk,
+            members=extraction.members,
         )
         if not chunks:
             raise ExtractionError(

@@ -1,14 +1,35 @@
 """Why a file gave no chunks, in the words that the catalog keeps."""
 
+import logging
+
 from embedserve.errors import EmbedserveError, ExtractionError
+from embedserve.store.catalog import Catalog
 from embedserve.types import FileProblem, Outcome
 
-SKIPPED_CODES = frozenset({"empty_file", "no_text", "unsupported"})
+logger = logging.getLogger(__name__)
+
+READER_MARK = "reader"
+"""Catalog mark: the reader whose problems it holds; see `ExtractorPool.identity`."""
+_STAGES_OF_READING = ("open", "extract", "chunk")
+SKIPPED_CODES = frozenset({"empty_file", "no_text", "scanned", "encrypted", "unsupported"})
 
 
 def outcome_of(problem: FileProblem) -> Outcome:
     """Nothing to index is `skipped`; something wrong with the file is `failed`."""
     return "skipped" if problem.code in SKIPPED_CODES else "failed"
+
+
+def retry_after_change(catalog: Catalog, reader: str) -> None:
+    """Have files that gave no text read again, when another reader or other limits said so.
+
+    A problem is kept with the size and time of its file; without this, nobody who follows its
+    hint and raises a limit would see a change.
+    """
+    if catalog.get_meta(READER_MARK) == reader:
+        return
+    if count := catalog.documents.retry_problems(_STAGES_OF_READING):
+        logger.info("the reader has changed: %d file(s) without text will be read again", count)
+    catalog.set_meta(READER_MARK, reader)
 
 
 def problem_of(path: str, error: ExtractionError) -> FileProblem:

@@ -46,6 +46,8 @@ class GenerationBuilder:
             self._catalog.generations.begin(index)
             return False
         repair(self._catalog, self._vector_index, candidate, health)
-        if len(health.missing) or len(health.extra):
+        # A chunk without a vector, which a check finds, is missing in every generation.
+        some = health.missing[: self._batch].tolist()
+        if len(health.extra) or len(self._catalog.chunks.vectors_of(index, some).ids):
             return False
         return self._catalog.generations.switch(index, building)

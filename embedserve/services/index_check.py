@@ -5,22 +5,23 @@ everything else goes on.
 """
 
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import ConflictError, EmbedserveError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition
-from embedserve.services.embedded_text import embedded_texts, text_hash
+from embedserve.services.embedded_text import text_hash, texts_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, check_same_artefact
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
+from embedserve.store.integrity import EmbeddedChunk
 from embedserve.store.repair import IndexHealth, check, repair
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
@@ -29,7 +30,11 @@ APPLY_TIMEOUT_S = 600
 TELL_EVERY_S = 2.0
 """How often a check that goes on says so, so that nobody takes the connection for dead."""
 SHOWN = 5
+ROUNDS = 2
+"""Looks with a repair: what the vector index lacks shows when the catalog's vectors are sound."""
 MEND = 64  # chunks that are embedded again at once
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,12 @@ class CheckReport:
 class _Findings:
     """What one look at everything gave."""
 
+    index: Index
+    """As it was then."""
     file_problems: list[str]
     bad_ids: NDArray[np.int64]
     health: IndexHealth | None = None
     down: str = ""
-    mend_problem: str = ""
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -105,27 +111,27 @@ class IndexCheck:
         return self._steps(self._indexes.find(name), repairs=repairs)
 
     def _steps(self, index: Index, *, repairs: bool) -> Iterator[Progress | CheckReport]:
-        before = yield from self._look(index)
-        if not repairs or not before.faults:
-            yield self._report(index, before, ())
-            return
-        yield from self._mend(index, before)
-        if before.health is not None:
-            yield from self._repair(index, before.health)
-        after = yield from self._look(self._indexes.find(index.name))
-        if before.mend_problem:
-            after.faults = [
-                replace(fault, hint=before.mend_problem) if fault.code == "bad_vectors" else fault
-                for fault in after.faults
-            ]
-        left = {fault.code for fault in after.faults}
+        before = found = yield from self._look(index.name)
+        mend_problem = ""
+        for _ in range(ROUNDS if repairs else 0):
+            if not found.faults:
+                break
+            mend_problem = yield from self._mend(found)
+            if found.health is not None:
+                yield from self._repair(found.index, found.health)
+            found = yield from self._look(index.name)
+        found.faults = [
+            replace(fault, hint=mend_problem) if fault.code == "bad_vectors" else fault
+            for fault in found.faults
+        ]
+        left = {fault.code for fault in found.faults}
         gone = tuple(fault for fault in before.faults if fault.code not in left)
-        yield self._report(index, after, gone)
+        yield self._report(found, gone)
 
-    def _report(self, index: Index, found: _Findings, repaired: tuple[Fault, ...]) -> CheckReport:
+    def _report(self, found: _Findings, repaired: tuple[Fault, ...]) -> CheckReport:
         return CheckReport(
-            index.name,
-            self._catalog.indexes.counts(index.id),
+            found.index.name,
+            self._catalog.indexes.counts(found.index.id),
             found.health.stored if found.health else None,
             found.health.sampled if found.health else 0,
             self._catalog.integrity.count_unused_vectors(),
@@ -135,9 +141,19 @@ class IndexCheck:
 
     # -- looking ------------------------------------------------------------------------------
 
-    def _look(self, index: Index) -> Generator[Progress, None, _Findings]:
+    def _look(self, name: str) -> Generator[Progress, None, _Findings]:
+        """Look at everything, and once more while the index takes another model meanwhile."""
         yield Progress("reading the catalog's file")
-        found = _Findings(self._catalog.integrity.file_problems(), np.empty(0, dtype=np.int64))
+        file_problems = self._catalog.integrity.file_problems()
+        while True:
+            index = self._indexes.find(name)
+            found = _Findings(index, file_problems, np.empty(0, dtype=np.int64))
+            yield from self._look_at(index, found)
+            if _is_same(index, self._indexes.find(name)):
+                found.faults = list(_faults(found))
+                return found
+
+    def _look_at(self, index: Index, found: _Findings) -> Iterator[Progress]:
         read = 0
         pages = [found.bad_ids]
         for page in self._catalog.integrity.bad_vectors(index):
@@ -147,63 +163,84 @@ class IndexCheck:
         found.bad_ids = np.concatenate(pages)
         # Vectors that are not sound cannot be compared with anything.
         if not len(found.bad_ids):
-            yield Progress("comparing the vector index")
-            yield from self._ask(index, found)
-        found.faults = list(_faults(found))
-        return found
+            yield from self._compare(index, found)
 
-    def _ask(self, index: Index, found: _Findings) -> Iterator[Progress]:
-        """Compare in the worker's thread: between two batches nothing moves."""
-        answer: Future[IndexHealth] = self._worker.ask(
-            lambda: check(self._catalog, self._vector_index, index)
-        )
+    def _compare(self, index: Index, found: _Findings) -> Iterator[Progress]:
+        def compared() -> IndexHealth:
+            found.index = self._catalog.indexes.get(index.name)
+            return check(self._catalog, self._vector_index, found.index)
+
+        try:
+            found.health = yield from self._ask(compared, "comparing the vector index")
+        except VectorStoreError as error:
+            found.down = error.message
+
+    def _ask(self, question: Callable[[], T], step: str) -> Generator[Progress, None, T]:
+        """Have the worker's thread answer: between two batches nothing moves."""
+        answer = self._worker.ask(question)
         while True:
+            yield Progress(step)
             try:
-                found.health = answer.result(TELL_EVERY_S)
-                return
+                return answer.result(TELL_EVERY_S)
             except NotYetError:
-                yield Progress("comparing the vector index")
-            except VectorStoreError as error:
-                found.down = error.message
-                return
+                continue
 
     # -- mending ------------------------------------------------------------------------------
 
-    def _mend(self, index: Index, found: _Findings) -> Iterator[Progress]:
-        """Embed again, from the catalog's texts, what has no sound vector."""
+    def _mend(self, found: _Findings) -> Generator[Progress, None, str]:
+        """Embed again, from the catalog's texts, what has no sound vector; say what prevents it."""
         ids = found.bad_ids.tolist()
         try:
             for start in range(0, len(ids), MEND):
-                self._embed_again(index, ids[start : start + MEND])
+                self._embed_again(found.index, ids[start : start + MEND])
                 yield Progress("embedding again", min(start + MEND, len(ids)))
         except EmbedserveError as error:
-            found.mend_problem = error.message
+            return error.message
+        return ""
 
     def _embed_again(self, index: Index, ids: list[int]) -> None:
         encoder = self._encoders.get(index.model)
         check_same_artefact(index, encoder)
         definition = IndexDefinition.model_validate_json(index.definition)
         budget = chunk_budget(encoder, definition)
-        for chunk in self._catalog.integrity.embedded_chunks(index.id, ids):
-            [text] = embedded_texts(encoder, budget, chunk.title, [chunk])
-            if text_hash(text) != chunk.text_hash:
-                raise ConflictError(
-                    f"Chunk {chunk.id} of index `{index.name}` was embedded with other words "
-                    "before it than this program puts there. Delete the index and ingest its "
-                    "documents again."
-                )
-            [vector] = encoder.encode([text])
-            self._catalog.integrity.replace_vector(index, chunk.text_hash, vector)
+        chunks = self._catalog.integrity.embedded_chunks(index.id, ids)
+        wanted = {}
+        other: EmbeddedChunk | None = None
+        for chunk, text in zip(chunks, texts_of(encoder, budget, chunks), strict=True):
+            if text_hash(text) == chunk.text_hash:
+                wanted[chunk.text_hash] = text
+            else:
+                other = other or chunk
+        vectors = dict(zip(wanted, encoder.encode(list(wanted.values())), strict=True))
+        self._catalog.integrity.replace_vectors(index, vectors)
+        if other:
+            raise ConflictError(
+                f"Chunk {other.id} of index `{index.name}` was embedded with other words "
+                "before it than this program puts there. Delete the index and ingest its "
+                "documents again."
+            )
 
     def _repair(self, index: Index, health: IndexHealth) -> Iterator[Progress]:
         """Have the worker put right what differs, and wait until it has."""
-        yield Progress("repairing the vector index")
-        self._worker.ask(lambda: repair(self._catalog, self._vector_index, index, health)).result()
+        step = "repairing the vector index"
+
+        def repaired() -> int:
+            present = self._catalog.indexes.get(index.name)
+            # What was found is of another generation or model otherwise; the next look tells.
+            if not _is_same(index, present) or present.key != index.key:
+                return 0
+            return repair(self._catalog, self._vector_index, present, health)
+
+        yield from self._ask(repaired, step)
         deadline = time.monotonic() + APPLY_TIMEOUT_S
         while not self._worker.wait_until_applied(index.id, TELL_EVERY_S):
             if not self._worker.is_alive or time.monotonic() > deadline:
                 return  # the second look says what is left
-            yield Progress("repairing the vector index")
+            yield Progress(step)
+
+
+def _is_same(one: Index, other: Index) -> bool:
+    return (one.id, one.artefact) == (other.id, other.artefact)
 
 
 def _faults(found: _Findings) -> Iterator[Fault]:

@@ -18,7 +18,7 @@ from embedserve.services.generation_builder import GenerationBuilder
 from embedserve.services.index_comparison import compare, put_right
 from embedserve.services.pace import Pace
 from embedserve.services.questions import Questions
-from embedserve.services.retries import RETRY_S, Failure, log_once, reason, retry_s
+from embedserve.services.retries import RETRY_S, Failure, keep_only, log_once, reason, retry_s
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
 from embedserve.store.vector_index import VectorIndex, probe
@@ -88,8 +88,7 @@ class IndexWorker:
     def problems(self) -> dict[int, str]:
         """Map `Index.key` to why its changes do not reach the vector index at present."""
         with self._changed:
-            failures = self._failures.items()
-            return {key: failure.message for key, failure in failures if key in self._live}
+            return {key: f.message for key, f in self._failures.items() if key in self._live}
 
     def wake(self, *, check: bool = False) -> None:
         """Tell that the catalog changed, or (`check`) that any index may have lost something."""
@@ -189,13 +188,17 @@ class IndexWorker:
         self._has_work = False
         self._pace.begin()
         self._questions.answer()
-        for key in self._catalog.generations.dropped():
+        dropped = self._catalog.generations.dropped()
+        for key in dropped:
             self._attempt(key, f"former generation {key}", partial(self._drop, key))
         is_recount = time.monotonic() >= self._recount_at
         if is_recount:
             self._recount_at = time.monotonic() + RECOUNT_S
         indexes = self._catalog.indexes.all()
         self._live = {index.key for index in indexes}
+        with self._changed:
+            for noted in (self._losses, self._ready, self._checked, self._failures):
+                keep_only(noted, self._live.union(dropped))
         is_more = False
         for index in indexes:
             step = partial(self._advance, index, is_recount=is_recount)
@@ -229,8 +232,6 @@ class IndexWorker:
     def _drop(self, key: int) -> bool:
         self._vector_index.drop(key)
         self._catalog.generations.acknowledge_drop(key)
-        for known in (self._ready, self._checked, self._losses):
-            known.pop(key, None)
         return False
 
     def _advance(self, index: Index, *, is_recount: bool) -> bool:
@@ -281,8 +282,7 @@ class IndexWorker:
 
     def _wait_for_work(self) -> None:
         with self._changed:
-            retries = [failure.retry_at for failure in self._failures.values()]
-            until = min([self._recount_at, *retries])
+            until = min([self._recount_at, *(f.retry_at for f in self._failures.values())])
             self._changed.wait_for(
                 lambda: self._has_work or self._is_stopping,
                 timeout=max(0.0, until - time.monotonic()),

@@ -1,7 +1,7 @@
 """Indexes as users see them: created, described, counted, deleted."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedserve.engine.encoder import Encoder
@@ -13,6 +13,7 @@ from embedserve.services.origins import VectorOrigins
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
+from embedserve.store.model_changes import ModelChange
 from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
@@ -33,6 +34,10 @@ class IndexReport:
     """What keeps its definition file from taking effect, or its vectors from being found."""
     warnings: tuple[str, ...] = ()
     """What a user of its vectors has to know."""
+    change: ModelChange | None = None
+    """What it becomes when a job has embedded all its chunks with another model."""
+    ready: int = 0
+    """Chunks that have their vector of that model."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class IndexService:
         self._encoders = encoders
         self._tools = tools
         self._origins = VectorOrigins(catalog, encoders)
+        self.on_job: Callable[[], None] = lambda: None
+        """Called when a job was queued here; set by whoever runs jobs."""
         # Definition files that are not in effect, tried again whenever their index is asked for:
         # a model that was missing at start may have been pulled since.
         self._waiting: dict[str, IndexDefinition] = {}
@@ -99,6 +106,7 @@ class IndexService:
             reachable = self._vector_index.count(index.key)
         except VectorStoreError:
             reachable = None
+        change = self._catalog.model_changes.get(index.id)
         return IndexReport(
             index=index,
             definition=IndexDefinition.model_validate_json(index.definition),
@@ -106,6 +114,8 @@ class IndexService:
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
             warnings=(*self._origins.warnings(index), *self._notices(name)),
+            change=change,
+            ready=self._catalog.model_changes.count_ready(index.id) if change else 0,
         )
 
     def _notices(self, name: str) -> list[str]:
@@ -123,9 +133,10 @@ class IndexService:
     def put(self, name: str, definition: IndexDefinition) -> bool:
         """Create the index or replace its definition; tell whether it was created.
 
-        Raises InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the
-        allowed roots, ModelNotFoundError, and ConflictError for a change that the stored vectors
-        do not allow.
+        Another model takes effect when a job has embedded all chunks with it, at once where there
+        are none and no job may bring some. Raises
+        InvalidNameError, DefinitionError, PathNotAllowedError for a source outside the allowed
+        roots, ModelNotFoundError, and ConflictError for another chunking of what is stored.
         """
         check_index_name(name)
         sources = tuple(
@@ -139,13 +150,14 @@ class IndexService:
         encoder = self._encoders.get(model)
         chunk_budget(encoder, definition)  # refuses chunks that the model cannot take
         existing = self._existing(name)
-        if existing and existing.artefact != encoder.spec.artefact:
-            self._give_up_vectors(existing)
-            existing = None
-        if existing:
+        if existing is None:
+            is_done = self._create(name, definition, model, encoder)
+        elif existing.artefact == encoder.spec.artefact:
             self._refuse_other_chunks(existing, definition)
-            self._catalog.indexes.set_definition(name, definition.model_dump_json())
-        elif not self._create(name, definition, model, encoder):
+            is_done = self._catalog.model_changes.stay(existing, definition.model_dump_json())
+        else:
+            is_done = self._change_model(existing, definition, encoder)
+        if not is_done:
             return self.put(name, definition)  # another request was quicker: change its index
         self._waiting.pop(name, None)
         self._problems.pop(name, None)
@@ -202,15 +214,26 @@ class IndexService:
         except IndexNotFoundError:
             return None
 
-    def _give_up_vectors(self, existing: Index) -> None:
-        """Make room for another model's vectors; refuse while there are any of the former."""
-        if self._catalog.indexes.counts(existing.id).chunks:
-            raise ConflictError(
-                f"Index `{existing.name}` is filled with vectors of `{existing.model}` "
-                f"({existing.artefact[:12]}); they cannot be mixed with another model's. Choose a "
-                f"new name, or delete it first: `embedserve index delete {existing.name}`."
-            )
-        self.delete(existing.name)
+    def _change_model(self, existing: Index, definition: IndexDefinition, encoder: Encoder) -> bool:
+        """Take another model: at once when there are no chunks yet, else by a job.
+
+        False when the index is gone.
+        """
+        self._refuse_other_chunks(existing, definition)
+        self._origins.begin(encoder)
+        model = definition.model or self._tools.default_model
+        spec = encoder.spec
+        change = ModelChange(
+            existing.id, definition.model_dump_json(), model, spec.artefact, spec.dimensions
+        )
+        if self._catalog.model_changes.become_at_once(existing, change):
+            self._tools.index_worker.wake()
+            return True
+        if not self._catalog.model_changes.ask(existing, change):
+            return False
+        logger.info("index %s: it is embedded anew with %s", existing.name, model)
+        self.on_job()
+        return True
 
     def _refuse_other_chunks(self, existing: Index, definition: IndexDefinition) -> None:
         stored = IndexDefinition.model_validate_json(existing.definition)
@@ -230,6 +253,6 @@ def check_same_artefact(index: Index, encoder: Encoder) -> None:
             f"Index `{index.name}` holds vectors of another build of `{index.model}` "
             f"({index.artefact[:12]}) than the one that is installed now (recipe {spec.recipe} on "
             f"{spec.engine}, {spec.artefact[:12]}); the two are never mixed. Pull the former one "
-            "again with its `--recipe` and `--engine`, or delete the index "
-            f"(`embedserve index delete {index.name}`) and ingest its documents anew."
+            "again with its `--recipe` and `--engine`, or have the index embedded anew: "
+            f"`embedserve index reembed {index.name}`."
         )

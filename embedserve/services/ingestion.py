@@ -45,6 +45,7 @@ class IngestionService:
         self._is_stopping = False
         self._threads: list[Thread] = []
         self._waiting: dict[str, list[Future[None]]] = {}
+        indexes.on_job = self.tell
 
     def start(self) -> None:
         """Take up the jobs that a former process left unfinished, then wait for new ones."""

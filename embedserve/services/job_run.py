@@ -17,6 +17,7 @@ from embedserve.services.ingest_run import IngestRun
 from embedserve.services.interruption import Interruption
 from embedserve.services.job_progress import JobProgress
 from embedserve.services.kept_files import kept_files
+from embedserve.services.reembedding import Reembedding
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.services.url_run import UrlRun, UrlTools
@@ -62,6 +63,9 @@ class JobRun:
     def run(self, job: Job, interruption: Interruption, progress: JobProgress) -> JobStatus:
         """Carry out one job; raise JobInterruptedError when it is to stop."""
         index = self._catalog.indexes.get(job.index)
+        if job.kind == "reembed":
+            self._reembed(job, index, interruption, progress)
+            return "succeeded"
         encoder = self._encoders.get(index.model)
         for warning in self._indexes.check_vectors(index, encoder):
             logger.warning("job %s: %s", job.id, warning)
@@ -86,6 +90,15 @@ class JobRun:
         )
         failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
         return "succeeded_with_errors" if failed else "succeeded"
+
+    def _reembed(
+        self, job: Job, index: Index, interruption: Interruption, progress: JobProgress
+    ) -> None:
+        progress.begin_reading(job.bytes_done)
+        worker = self._tools.index_worker
+        Reembedding(self._catalog, self._encoders, worker, interruption.check).run(job, index)
+        progress.begin_indexing()
+        worker.wait_until_applied(index.id, APPLY_TIMEOUT_S, is_interrupted=interruption)
 
     def preview(self, index: Index | None, path: str) -> Survey:
         """Return what a job would have to do in folders now; no index: an empty one."""

@@ -109,6 +109,7 @@ def encoder_spec(model: InstalledModel) -> EncoderSpec:
         matryoshka_dimensions=manifest.matryoshka_dimensions,
         layer_norm_before_cut=manifest.layer_norm_before_cut,
         recipe=manifest.recipe,
+        kind=manifest.kind,
         input_type=manifest.input_type,
     )
 

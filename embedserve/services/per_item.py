@@ -1,10 +1,14 @@
 """Requests of which some texts may fail, each with its reason, while the others are embedded."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from embedserve.errors import InvalidRequestError, NotFiniteError
+from embedserve.errors import (
+    EmbedserveError,
+    InvalidRequestError,
+    NotFiniteError,
+    TextFailedError,
+)
 from embedserve.services.embedding import Embeddings, EmbeddingService, EmbedRequest
 
 
@@ -28,17 +32,23 @@ async def embed_items(
     Raises what `EmbeddingService.embed` raises for anything that is not the fault of one text.
     """
     failures = dict(known)
-    deadline_s = None if request.timeout_s is None else time.monotonic() + request.timeout_s
-    while True:
-        positions = tuple(i for i in range(len(request.texts)) if i not in failures)
-        left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 1e-3)
-        texts = [request.texts[i] for i in positions]
-        try:
-            result = await embedding.embed(replace(request, texts=texts, timeout_s=left_s))
-        except (InvalidRequestError, NotFiniteError) as error:
-            if not error.positions:
-                raise
-            # At least one fewer each time, so this comes to an end; all of one kind go at once.
-            failures |= {positions[i]: error.message for i in error.positions}
-            continue
-        return EmbeddedItems(result, positions, dict(sorted(failures.items())))
+    # One deadline for all rounds, however many texts turn out to be at fault.
+    async with embedding.time_for(request) as deadline_s:
+        while True:
+            positions = tuple(i for i in range(len(request.texts)) if i not in failures)
+            asked = replace(request, texts=[request.texts[i] for i in positions])
+            try:
+                result = await embedding.embed_until(deadline_s, asked)
+            except (InvalidRequestError, NotFiniteError, TextFailedError) as error:
+                if not error.positions:
+                    raise
+                # At least one fewer each time, so this comes to an end; all of one kind go at once.
+                for at in error.positions:
+                    failures[positions[at]] = _message(error, positions[at])
+                continue
+            return EmbeddedItems(result, positions, dict(sorted(failures.items())))
+
+
+def _message(error: EmbedserveError, position: int) -> str:
+    """Return what to say of one text, which stands at `position` for the caller."""
+    return error.at([position]).message if isinstance(error, TextFailedError) else error.message

@@ -14,14 +14,9 @@ Read = Callable[[Sequence[str]], list[TokenizedText]]
 
 
 def reader(
-    encoder: Encoder,
-    *,
-    input_type: InputType | None,
-    truncate_side: TruncateSide,
-    max_tokens: int | None,
+    encoder: Encoder, *, prompt: str, truncate_side: TruncateSide, max_tokens: int | None
 ) -> Read:
     """Return what turns texts of one request into tokens, see `Encoder.tokenize`."""
-    prompt = prompt_of(encoder.spec, input_type)
     if truncate_side == "left":
         return partial(encoder.tokenize_ends, prompt=prompt, max_tokens=max_tokens)
     if prompt:
@@ -30,10 +25,14 @@ def reader(
 
 
 def prompt_of(spec: EncoderSpec, input_type: InputType | None) -> str:
-    """Return what goes in front of a text, whether its request says what it is or not."""
+    """Return what goes in front of a text that is a query or a document, or does not say.
+
+    The one place that chooses among a model's prompts: for requests, indexes and searches.
+    """
     chosen = input_type or spec.input_type
-    prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
-    return prompts[chosen] if chosen else ""
+    if chosen is None:
+        return ""
+    return spec.query_prompt if chosen == "query" else spec.document_prompt
 
 
 def _tokenize_prompted(

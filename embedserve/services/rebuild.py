@@ -54,7 +54,7 @@ class RebuildService:
         catalog = self._catalog.upkeep
         before = catalog.size_bytes()
         deleted = 0
-        while count := catalog.delete_unused_vectors():
+        for count in catalog.delete_unused_vectors():
             deleted += count
             yield VacuumProgress(deleted, before, catalog.size_bytes())
         while catalog.release_pages():

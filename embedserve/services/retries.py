@@ -1,7 +1,9 @@
 """What failed last with one part of a worker's work, and when it is tried again."""
 
 import logging
+from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 from embedserve.errors import EmbedserveError
 
@@ -39,3 +41,9 @@ def log_once(label: str, error: Exception, former: Failure | None) -> None:
         logger.warning("%s: %s It is tried again.", label, error)
     else:
         logger.error("%s: it is tried again after", label, exc_info=error)
+
+
+def keep_only(noted: MutableMapping[int, Any], keys: Collection[int]) -> None:
+    """Forget what is noted of other keys."""
+    for key in [key for key in noted if key not in keys]:
+        del noted[key]

@@ -17,6 +17,7 @@ from embedserve.services.definitions import IndexDefinition
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
+from embedserve.services.reading import prompt_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
@@ -25,6 +26,9 @@ from embedserve.types import Index, ScoredId, StoredChunk, Vectors
 logger = logging.getLogger(__name__)
 
 MAX_K = 1000
+MANY_WAITING = 1000
+"""Chunks that wait for the vector index and are compared one by one beside it, however few others
+there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
 EXACTLY = "every vector was compared exactly instead."
 
 
@@ -91,12 +95,14 @@ class SearchService:
         started = time.perf_counter()
         encoder = self._encoders.get(index.model)
         warnings = self._indexes.check_vectors(index, encoder)
-        [tokenized] = encoder.tokenize([encoder.spec.query_prompt + text])
+        [tokenized] = encoder.tokenize([prompt_of(encoder.spec, "query") + text])
         vector = _embedded(encoder, tokenized, deadline_s)
         embedded = time.perf_counter()
         if tokenized.is_truncated:
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
         hits, is_exact = self._nearest(index, vector, k, warnings)
+        if self._indexes.find(index_name).artefact != index.artefact:
+            return self._query(index_name, text, k, deadline_s)  # it took another model meanwhile
         return SearchResult(
             hits=hits,
             model=index.model,
@@ -117,6 +123,9 @@ class SearchService:
                 warnings.append(f"The vector index is being loaded or repaired; {EXACTLY}")
             return self._exactly(index, vector, k), True
         waiting = self._catalog.changes.pending_ids(index.id)
+        if self._is_mostly_waiting(index, len(waiting)):
+            warnings.append(f"Most of the index is still on its way to the vector index; {EXACTLY}")
+            return self._exactly(index, vector, k), True
         try:
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             count = k + min(len(waiting), MAX_K)
@@ -137,6 +146,9 @@ class SearchService:
         if not len(waiting):
             self._index_worker.suspect(index.key)
         return self._exactly(index, vector, k), True
+
+    def _is_mostly_waiting(self, index: Index, waiting: int) -> bool:
+        return waiting > MANY_WAITING and waiting > self._catalog.chunks.count(index.id) // 2
 
     def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:
         return self._live(index, self._exact.search(index, vector, count=k))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import DefinitionError
 from embedserve.services.definitions import DEFAULT_CHUNK_TOKENS, IndexDefinition
+from embedserve.services.reading import prompt_of
 
 
 @dataclass(frozen=True)
@@ -36,5 +37,5 @@ def token_budget(model_tokens: int, prompt_tokens: int, wanted: int | None) -> T
 
 def chunk_budget(encoder: Encoder, definition: IndexDefinition) -> TokenBudget:
     """Return the token budget of an index; raise DefinitionError when its chunks do not fit."""
-    [prompt] = encoder.offsets([encoder.spec.document_prompt])
+    [prompt] = encoder.offsets([prompt_of(encoder.spec, "document")])
     return token_budget(encoder.spec.max_tokens, len(prompt), definition.chunking.max_tokens)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from embedserve.errors import TooLargeError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Figures: docs/decisions.md, "Tokenizing".
@@ -25,20 +26,50 @@ class TokenizerPool:
         self._max_text_bytes = max_text_bytes
 
     async def tokenize(
-        self, read: Callable[[Sequence[str]], list[T]], texts: Sequence[str]
+        self,
+        read: Callable[[Sequence[str]], list[T]],
+        texts: Sequence[str],
+        *,
+        prompt_chars: int = 0,
+        other_chars: int = 0,
     ) -> list[T]:
         """Return what `read`, such as `Encoder.tokenize`, makes of each text.
 
+        `prompt_chars` are what it reads in front of each; `other_chars` are what the request has
+        besides, be they read elsewhere.
         Raises TooLargeError that names the texts. When the caller is cancelled, the rest is left.
         """
-        if is_quick(texts):
+        if is_quick(texts, prompt_chars=prompt_chars, other_chars=other_chars):
             return read(texts)
         self._refuse_too_large(texts)
+        return await self.take_turns(read, texts, lambda text: _cost(text) + prompt_chars)
+
+    async def take_turns(
+        self, work: Callable[[Sequence[S]], list[T]], items: Sequence[S], cost: Callable[[S], int]
+    ) -> list[T]:
+        """Return what `work` makes of each item, in turns of about `TURN_CHARS` of their `cost`.
+
+        When the caller is cancelled, the turns that have not begun are left.
+        """
         loop = asyncio.get_running_loop()
-        tokenized: list[T] = []
-        for turn in _turns(texts):
-            tokenized += await loop.run_in_executor(self._threads, read, turn)
-        return tokenized
+        done: list[T] = []
+        for turn in _turns(items, cost):
+            done += await loop.run_in_executor(self._threads, work, turn)
+        return done
+
+    async def tokenize_query(self, read: Callable[[str], list[int]], query: str) -> list[int]:
+        """Return what `read`, such as `Encoder.tokenize_query`, makes of the query of a request.
+
+        Raises TooLargeError.
+        """
+        if is_quick([query]):
+            return read(query)
+        if _is_larger(query, self._max_text_bytes):
+            raise TooLargeError(
+                f"The query has more than {self._max_text_bytes} bytes (EMBEDSERVE_MAX_TEXT_BYTES)."
+                " A query is not cut; shorten it."
+            )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read, query)
 
     def close(self) -> None:
         """Take no more texts."""
@@ -66,9 +97,10 @@ def _is_larger(text: str, limit_bytes: int) -> bool:
     return size > limit_bytes
 
 
-def is_quick(texts: Sequence[str]) -> bool:
+def is_quick(texts: Sequence[str], *, prompt_chars: int = 0, other_chars: int = 0) -> bool:
     """Tell whether texts are tokenized on the event loop: sooner than they would leave it."""
-    return sum(map(_cost, texts)) <= ON_LOOP_CHARS
+    chars = sum(map(_cost, texts), other_chars) + prompt_chars * len(texts)
+    return chars <= ON_LOOP_CHARS
 
 
 def _cost(text: str) -> int:
@@ -76,12 +108,13 @@ def _cost(text: str) -> int:
     return len(text) + TEXT_CHARS
 
 
-def _turns(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a request into runs of texts that cost about `TURN_CHARS` each, one text at least."""
+def _turns(items: Sequence[S], cost: Callable[[S], int]) -> Iterator[Sequence[S]]:
+    """Cut a request into runs of items that cost about `TURN_CHARS` each, one item at least."""
     first, chars = 0, 0
-    for position, text in enumerate(texts):
-        if chars and chars + _cost(text) > TURN_CHARS:
-            yield texts[first:position]
+    for position, item in enumerate(items):
+        item_chars = cost(item)
+        if chars and chars + item_chars > TURN_CHARS:
+            yield items[first:position]
             first, chars = position, 0
-        chars += _cost(text)
-    yield texts[first:]
+        chars += item_chars
+    yield items[first:]

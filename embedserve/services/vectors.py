@@ -6,16 +6,17 @@ Ingestion goes past this: the catalog knows what it has embedded.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedserve.engine.cache import VectorCache, key_of
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.requests import WhenFull
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import NotFiniteError
+from embedserve.errors import ModelError, NotFiniteError, TextFailedError
 from embedserve.services.mailbox import Mailbox
 from embedserve.types import Lane, Vectors
 
@@ -37,15 +38,19 @@ class _Flight:
     lane: Lane
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
     rows: Mapping[bytes, Vectors] = field(default_factory=dict)
-    """Empty when it failed or its client left: whoever waits computes for itself."""
+    """None of what failed or whose client left: whoever waits computes that for itself."""
 
 
-class _NotFinite(Exception):
-    """These texts got vectors that are no numbers."""
+class _BadTexts(Exception):
+    """These texts got no vectors, and others of the same request may have got theirs."""
 
-    def __init__(self, texts: Sequence[TokenizedText]) -> None:
+    def __init__(
+        self, texts: Sequence[TokenizedText], told: Callable[[Sequence[int]], ModelError]
+    ) -> None:
+        """Take what makes an error of the positions at which the caller has the texts."""
         super().__init__()
         self.texts = texts
+        self.told = told
 
 
 class VectorSource:
@@ -68,20 +73,22 @@ class VectorSource:
         """Return (len(texts), dimensions) float32 in the order of the texts.
 
         What has not begun at `deadline_s`, of `time.monotonic`, is dropped.
-        Raises OverloadedError, NotFiniteError and ModelError. When the caller is cancelled, its
-        texts are dropped.
+        Raises OverloadedError, ModelError, and NotFiniteError or TextFailedError with the positions
+        of the texts at fault. When the caller is cancelled, its texts are dropped.
         """
         try:
             return await self._vectors(_Job(encoder, lane, deadline_s, when_full), texts)
-        except _NotFinite as error:
+        except _BadTexts as error:
             wrong = {text.ids.tobytes() for text in error.texts}
             positions = [i for i, text in enumerate(texts) if text.ids.tobytes() in wrong]
-            raise NotFiniteError(positions) from None
+            raise error.told(positions) from error.__cause__
 
     async def _vectors(self, job: _Job, texts: Sequence[TokenizedText]) -> Vectors:
         encoder, lane = job.encoder, job.lane
         if not self._cache.is_on:
-            return await self._run(job, texts)
+            vectors = await self._run(job, texts)
+            _check_finite(texts, vectors)
+            return vectors
         keys = [key_of(encoder.spec.artefact, text.ids) for text in texts]
         rows = {k: r for k, r in zip(keys, self._cache.find(keys), strict=True) if r is not None}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in rows}
@@ -111,8 +118,14 @@ class VectorSource:
             self._flights.setdefault(key, flight)
         try:
             vectors = await self._run(job, list(texts.values()))
-            self._cache.keep(keys, vectors)
-            flight.rows = dict(zip(keys, vectors, strict=True))
+            # The good rows were computed: one that is none does not cost them.
+            good = np.flatnonzero(_is_finite(vectors)).tolist()
+            if len(good) == len(keys):
+                self._cache.keep(keys, vectors)
+            else:
+                self._cache.keep([keys[i] for i in good], vectors[good])
+            flight.rows = {keys[i]: vectors[i] for i in good}
+            _check_finite(list(texts.values()), vectors)
             return flight.rows
         finally:
             for key in keys:
@@ -125,14 +138,24 @@ class VectorSource:
         pending = job.encoder.submit(
             texts, lane=job.lane, when_full=job.when_full, timeout_s=left_s
         )
-        vectors = await self._mailbox.result(pending)
-        is_finite = np.isfinite(vectors)
-        if not is_finite.all():
-            rows: list[bool] = np.all(is_finite, axis=1).tolist()
-            raise _NotFinite(
-                [text for text, is_good in zip(texts, rows, strict=True) if not is_good]
-            )
-        return vectors
+        try:
+            return await self._mailbox.result(pending)
+        except TextFailedError as error:
+            raise _BadTexts([texts[i] for i in error.positions], error.at) from error
+
+
+def _is_finite(vectors: Vectors) -> NDArray[np.bool_]:
+    """Tell of each row whether all of it are numbers."""
+    finite: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
+    return finite
+
+
+def _check_finite(texts: Sequence[TokenizedText], vectors: Vectors) -> None:
+    """Raise _BadTexts for texts whose rows are no numbers."""
+    is_finite = _is_finite(vectors)
+    if not is_finite.all():
+        wrong = np.flatnonzero(~is_finite).tolist()
+        raise _BadTexts([texts[i] for i in wrong], NotFiniteError)
 
 
 def _stacked(rows: Iterable[Vectors], count: int, dimensions: int) -> Vectors:

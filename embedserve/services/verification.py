@@ -19,7 +19,7 @@ from embedserve.models.installed import InstalledModel
 from embedserve.models.library import library, spellings
 from embedserve.models.manifest import REFERENCE_FILE, TOKENIZER_FILE, Manifest, Performance
 from embedserve.models.names import HUB_HOST, ModelName, parse_name
-from embedserve.services.canary import CANARY_COSINE, changed_since
+from embedserve.services.canary import CANARY_COSINE, changed_since, closeness
 from embedserve.services.checkpoints import FoundCheckpoint, find_checkpoint
 from embedserve.services.models import Machine, Progress, encoder_spec
 from embedserve.services.workshop import LoadedModel, Workbench, Workshop
@@ -180,9 +180,7 @@ def _canary(manifest: Manifest, got: Vectors, here: Performance) -> tuple[str, b
     stored = np.array(manifest.canary.vector, dtype=np.float32)
     if got.tobytes() == stored.tobytes():
         return "exact", True
-    # A reranker's score is a single number, whose cosine tells its sign alone.
-    distance = float(np.abs(got - stored).max())
-    cosine = float(np.dot(got, stored)) if len(stored) > 1 else 1 - distance
+    cosine = closeness(got, stored)
     then = manifest.performance
     changes = changed_since(then.cpu, then.engine_version, here.cpu, here.engine_version)
     is_good = cosine >= CANARY_COSINE

@@ -214,7 +214,8 @@ class WatchService:
     def _submit(self, name: str, path: str | None) -> None:
         """Queue a job, unless the same one waits already."""
         for job in self._catalog.jobs.latest(20, index=name):
-            if job.status == "queued" and job.path == (path or ""):
+            is_same = job.kind == "ingest" and job.retry_of is None and job.path == (path or "")
+            if is_same and job.status == "queued":
                 return
         try:
             self._ingestion.submit(name, path)

@@ -51,19 +51,26 @@ def build(
 
 
 def observe(
-    *, reference: str, tokenizer: str, output: str, max_tokens: int, pad_token_id: int
+    *, reference: str, tokenizer: str, output: str, max_tokens: int, pad_token_id: int, kind: str
 ) -> None:
-    """Write the ranges of the fp32 graph's activations over the calibration texts."""
+    """Write the ranges of the fp32 graph's activations over the calibration texts, or pairs."""
     observer = Path(output).with_suffix(".onnx")
     builders.build_observer(Path(reference), observer)
     # onnxruntime runs exact lengths: padding would be observed too.
     options = BackendOptions("cpu", 1, "f32", pad_token_id, max_tokens)
     backend = BACKENDS.load("onnxruntime").load(observer, options)
     tokens = ModelTokenizer(Path(tokenizer))
-    rows = [
-        backend.run([tokens.tokenize(text, max_tokens).ids])
-        for text in calibration.calibration_texts()
-    ]
+    if kind == "reranker":
+        given = [
+            pair
+            for query, text in calibration.calibration_pairs()
+            for pair in tokens.tokenize_pairs(
+                tokens.tokenize_query(query, max_tokens), [text], max_tokens, max_text_tokens=None
+            )
+        ]
+    else:
+        given = [tokens.tokenize(text, max_tokens) for text in calibration.calibration_texts()]
+    rows = [backend.run([text.ids]) for text in given]
     builders.save_ranges(Path(reference), rows, Path(output))
 
 

@@ -16,6 +16,7 @@ from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
 from embedserve.store.integrity import Integrity
 from embedserve.store.jobs import Jobs
+from embedserve.store.model_changes import ModelChanges
 from embedserve.store.origins import Origins
 from embedserve.store.transfer import Transfer
 from embedserve.store.upkeep import Upkeep
@@ -42,6 +43,7 @@ class Catalog:
         self.integrity = Integrity(self._database)
         self.transfer = Transfer(self._database)
         self.upkeep = Upkeep(self._database)
+        self.model_changes = ModelChanges(self._database)
         self.jobs = Jobs(self._database)
         self.origins = Origins(self._database)
 

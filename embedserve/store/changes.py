@@ -1,5 +1,6 @@
 """The log that the vector index drains: what it has yet to apply, oldest first."""
 
+import sqlite3
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +15,18 @@ ENQUEUE = """
 INSERT INTO changes (index_id, chunk_id, op)
 SELECT ?, value, ? FROM json_each(?) ORDER BY value
 """
+
+
+def ask_for_all(connection: sqlite3.Connection, index_id: int) -> int:
+    """Log every live chunk of an index as one to be upserted, inside the caller's transaction.
+
+    Returns how many there are.
+    """
+    return connection.execute(
+        "INSERT INTO changes (index_id, chunk_id, op)"
+        " SELECT index_id, id, 'upsert' FROM chunks WHERE index_id = ? ORDER BY id",
+        (index_id,),
+    ).rowcount
 
 
 class Changes:
@@ -88,8 +101,4 @@ class Changes:
             connection.execute(
                 "DELETE FROM changes WHERE index_id = ? AND op = 'upsert'", (index_id,)
             )
-            return connection.execute(
-                "INSERT INTO changes (index_id, chunk_id, op)"
-                " SELECT index_id, id, 'upsert' FROM chunks WHERE index_id = ? ORDER BY id",
-                (index_id,),
-            ).rowcount
+            return ask_for_all(connection, index_id)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.rows import BYTES_PER_FLOAT, chunk_vectors, id_list
+from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.store.vector_rows import known_hashes
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
 MAX_ID = 2**63 - 1
@@ -79,13 +80,7 @@ class Chunks:
         A damaged vector counts as unknown, so that its text is embedded again.
         """
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT text_hash FROM vectors"
-                " WHERE artefact = ? AND text_hash IN (SELECT value FROM json_each(?))"
-                " AND length(vector) = ?",
-                (index.artefact, json.dumps(list(text_hashes)), BYTES_PER_FLOAT * index.dimensions),
-            )
-            return {row[0] for row in rows}
+            return known_hashes(connection, index.artefact, index.dimensions, text_hashes)
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.store.rows import Row, to_blob
+from embedserve.store.vector_rows import save_vectors
 from embedserve.types import Index, NewDocument, Vectors
 
 WITHOUT_VECTOR = """
@@ -94,13 +95,7 @@ def insert_vectors(
 ) -> None:
     """Keep vectors, (len(hashes), dimensions), of which some may be there already."""
     pairs = zip(hashes, vectors, strict=True)
-    connection.executemany(
-        "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
-        # The same text has the same vector, unless what is stored was damaged.
-        " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector"
-        " WHERE length(vector) != length(excluded.vector)",
-        ((index.artefact, text_hash, to_blob(vector)) for text_hash, vector in pairs),
-    )
+    save_vectors(connection, index.artefact, ((key, to_blob(vector)) for key, vector in pairs))
 
 
 def insert_chunks(

@@ -209,6 +209,20 @@ class Documents:
             remove_document(connection, index.id, path)
             write_file_result(connection, job_id, FileResult(path, "deleted"))
 
+    def retry_problems(self, stages: Collection[str]) -> int:
+        """Let the next job of each index read again what failed for good in one of these stages.
+
+        Returns how many files that are.
+        """
+        marks = ", ".join("?" * len(stages))
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE documents SET problem_is_retryable = 1"
+                f" WHERE problem_is_retryable = 0 AND problem_stage IN ({marks})",
+                tuple(stages),
+            )
+            return changed.rowcount
+
     def touch(
         self, index: Index, file: FoundFile, *, job_id: str, origin: Provenance = FROM_FOLDER
     ) -> None:

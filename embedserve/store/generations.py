@@ -98,4 +98,7 @@ def _building(connection: sqlite3.Connection, index_id: int) -> Generation | Non
 
 def _drop(connection: sqlite3.Connection, key: int) -> None:
     connection.execute("DELETE FROM generations WHERE key = ?", (key,))
-    connection.execute("INSERT INTO dropped_generations (key) VALUES (?)", (key,))
+    # The deletion of its index may have dropped it a moment before.
+    connection.execute(
+        "INSERT INTO dropped_generations (key) VALUES (?) ON CONFLICT DO NOTHING", (key,)
+    )

@@ -46,14 +46,6 @@ class Indexes:
             rows = connection.execute(INDEX + "ORDER BY i.name")
             return [Index(*row) for row in rows]
 
-    def set_definition(self, name: str, definition: str) -> Index:
-        """Replace the definition's JSON and return the index as it is now."""
-        with self._database.write() as connection:
-            connection.execute(
-                "UPDATE indexes SET definition = ? WHERE name = ?", (definition, name)
-            )
-            return _by_name(connection, name)
-
     def delete(self, name: str) -> Index:
         """Delete an index with all that it holds, except vectors and the history of its jobs.
 

@@ -1,20 +1,19 @@
 """Whether the catalog's file and an index's vectors are what they should be."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
+from embedserve.store.rows import BYTES_PER_FLOAT, are_sound, id_list, to_blob
 from embedserve.types import Index
 
 PAGE = 2000  # vectors in memory at once
 SHOWN = 20  # of what SQLite finds wrong
-UNIT_SLACK = 1e-3
-"""How far a vector's length may be from one: engines round to bfloat16 at worst."""
 
 # Every live chunk with its vector, or none.
 CHUNK_VECTORS = """
@@ -23,15 +22,20 @@ LEFT JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
 WHERE c.index_id = ? AND c.id > ? ORDER BY c.id LIMIT ?
 """
 
-EMBEDDED_CHUNKS = """
-SELECT c.id, c.text_hash, c.text, c.heading, d.title FROM chunks c
+EMBEDDED_COLUMNS = "c.id, c.text_hash, c.text, c.heading, d.title, d.path"
+EMBEDDED_CHUNKS = f"""
+SELECT {EMBEDDED_COLUMNS} FROM chunks c
 JOIN documents d ON d.id = c.document_id
 WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id
 """
 
+# What an index is being given by another model counts as used.
 UNUSED = """
 FROM vectors WHERE (artefact, text_hash) NOT IN (
-  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id)
+  SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id
+  UNION ALL
+  SELECT m.artefact, n.text_hash FROM model_changes m JOIN chunks c ON c.index_id = m.index_id
+  JOIN new_hashes n ON n.chunk_id = c.id)
 """
 
 
@@ -44,6 +48,8 @@ class EmbeddedChunk:
     text: str
     heading: tuple[str, ...]
     title: str
+    path: str
+    """Of its document."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +98,24 @@ class Integrity:
         """Return what the vectors of these chunks were computed from."""
         with self._database.read() as connection:
             rows = connection.execute(EMBEDDED_CHUNKS, (index_id, id_list(ids)))
-            return [
-                EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title)
-                for id_, text_hash, text, heading, title in rows
-            ]
+            return [embedded_chunk(row) for row in rows]
 
-    def replace_vector(self, index: Index, text_hash: str, vector: NDArray[np.float32]) -> None:
-        """Store a vector again, and ask for it to be carried to the vector index."""
+    def replace_vectors(self, index: Index, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Store vectors again by their text hash, and ask for them to be carried to the index.
+
+        Reads every chunk's hash once while nobody else writes: give it some dozens at a time.
+        """
         with self._database.write() as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
                 " ON CONFLICT (artefact, text_hash) DO UPDATE SET vector = excluded.vector",
-                (index.artefact, text_hash, to_blob(vector)),
+                ((index.artefact, key, to_blob(vector)) for key, vector in vectors.items()),
             )
             connection.execute(
                 "INSERT INTO changes (index_id, chunk_id, op) SELECT c.index_id, c.id, 'upsert'"
                 " FROM chunks c JOIN indexes i ON i.id = c.index_id"
-                " WHERE i.artefact = ? AND c.text_hash = ?",
-                (index.artefact, text_hash),
+                " WHERE i.artefact = ? AND c.text_hash IN (SELECT value FROM json_each(?))",
+                (index.artefact, json.dumps(list(vectors))),
             )
 
     def count_unused_vectors(self) -> int:
@@ -119,13 +125,16 @@ class Integrity:
             return count
 
 
+def embedded_chunk(row: tuple[Any, ...]) -> EmbeddedChunk:
+    """Read EMBEDDED_COLUMNS."""
+    id_, text_hash, text, heading, title, path = row
+    return EmbeddedChunk(id_, text_hash, text, tuple(json.loads(heading)), title, path)
+
+
 def _unsound(rows: Sequence[tuple[int, bytes | None]], dimensions: int) -> NDArray[np.int64]:
     size = dimensions * BYTES_PER_FLOAT
     bad = [id_ for id_, blob in rows if blob is None or len(blob) != size]
     whole = [(id_, blob) for id_, blob in rows if blob is not None and len(blob) == size]
-    flat = np.frombuffer(b"".join(blob for _, blob in whole), dtype="<f4")
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(flat.reshape(len(whole), dimensions), axis=1)
-        is_unit = np.abs(lengths - 1) <= UNIT_SLACK  # False for NaN
-    bad += [id_ for (id_, _), is_sound in zip(whole, is_unit, strict=True) if not is_sound]
+    is_sound = are_sound([blob for _, blob in whole], dimensions)
+    bad += [id_ for (id_, _), sound in zip(whole, is_sound, strict=True) if not sound]
     return np.array(sorted(bad), dtype=np.int64)

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 from embedserve.errors import JobNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.job_rows import write_file_result
+from embedserve.store.job_rows import add_work, write_file_result
 from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
-from embedserve.types import FileResult, Job, JobStatus, Outcome
+from embedserve.types import FileResult, Job, JobKind, JobStatus, Outcome, Work
 
 JOB_COLUMNS = (
     "id, index_name, path, status, created_at, started_at, finished_at, error, files_total,"
-    " chunks_embedded, tokens_embedded, chunks, bytes_done, bytes_total, retry_of"
+    " chunks_embedded, kind, tokens_embedded, chunks, bytes_done, bytes_total, retry_of"
 )
 
 KEPT_JOBS_WITH_FILES = 20
@@ -113,6 +113,11 @@ class Jobs:
         """Say how much the job has to do beside all that it has done."""
         with self._database.write() as connection:
             connection.execute(SET_LEFT, {"files": files, "bytes": bytes_to_read, "job": job_id})
+
+    def add_work(self, job_id: str, work: Work) -> None:
+        """Add to the sums of a job what belongs to no file."""
+        with self._database.write() as connection:
+            add_work(connection, job_id, work)
 
     def expect_bytes(self, job_id: str, count: int) -> None:
         """Add to what the job has to read."""
@@ -223,13 +228,20 @@ class Jobs:
             return bool(row and row[0])
 
 
-def insert_job(connection: sqlite3.Connection, index: str, path: str, *, retry_of: str = "") -> Job:
-    """Queue a job inside the caller's transaction."""
+def insert_job(
+    connection: sqlite3.Connection,
+    index: str,
+    path: str,
+    *,
+    kind: JobKind = "ingest",
+    retry_of: str | None = None,
+) -> Job:
+    """Queue a job, inside the caller's transaction."""
     job_id = uuid4().hex
     connection.execute(
-        "INSERT INTO jobs (id, index_name, path, status, created_at, retry_of)"
-        " VALUES (?, ?, ?, 'queued', ?, ?)",
-        (job_id, index, path, now(), retry_of or None),
+        "INSERT INTO jobs (id, index_name, path, status, created_at, kind, retry_of)"
+        " VALUES (?, ?, ?, 'queued', ?, ?, ?)",
+        (job_id, index, path, now(), kind, retry_of),
     )
     return _job(connection, job_id)
 

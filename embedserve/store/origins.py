@@ -4,7 +4,10 @@ One artefact may give other bits on another class of CPU or engine version. What
 origins apart is opaque here: services/origins.py makes and compares it.
 """
 
+import sqlite3
+
 from embedserve.store.database import Database
+from embedserve.store.vector_rows import is_in_use
 
 
 class Origins:
@@ -16,10 +19,7 @@ class Origins:
     def get(self, artefact: str) -> str | None:
         """Return the origin that was written down; None: no vector of this artefact is known."""
         with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT origin FROM origins WHERE artefact = ?", (artefact,)
-            ).fetchone()
-        return str(row[0]) if row else None
+            return origin_of(connection, artefact)
 
     def add(self, artefact: str, origin: str) -> str:
         """Write an origin down unless there is one, and return the one that holds."""
@@ -29,28 +29,34 @@ class Origins:
                 " ON CONFLICT (artefact) DO NOTHING",
                 (artefact, origin),
             )
-            row = connection.execute(
-                "SELECT origin FROM origins WHERE artefact = ?", (artefact,)
-            ).fetchone()
-        return str(row[0])
+            return origin_of(connection, artefact) or origin
 
     def renew(self, artefact: str, origin: str) -> bool:
         """Forget the artefact's vectors and begin anew with another origin.
 
-        False, and nothing done, while an index holds chunks with these vectors.
+        False, and nothing done, while an index holds chunks with these vectors, or is being
+        given them.
         """
         with self._database.write() as connection:
-            is_used = connection.execute(
-                "SELECT 1 FROM indexes i JOIN chunks c ON c.index_id = i.id"
-                " WHERE i.artefact = ? LIMIT 1",
-                (artefact,),
-            ).fetchone()
-            if is_used:
+            if is_in_use(connection, artefact):
                 return False
-            connection.execute("DELETE FROM vectors WHERE artefact = ?", (artefact,))
-            connection.execute(
-                "INSERT INTO origins (artefact, origin) VALUES (?, ?)"
-                " ON CONFLICT (artefact) DO UPDATE SET origin = excluded.origin",
-                (artefact, origin),
-            )
+            set_origin(connection, artefact, origin)
         return True
+
+
+def origin_of(connection: sqlite3.Connection, artefact: str) -> str | None:
+    """Return where the artefact's vectors were computed, if that was written down."""
+    row = connection.execute(
+        "SELECT origin FROM origins WHERE artefact = ?", (artefact,)
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
+def set_origin(connection: sqlite3.Connection, artefact: str, origin: str | None) -> None:
+    """Forget an artefact's vectors, which must not be in use, and begin with another origin."""
+    connection.execute("DELETE FROM vectors WHERE artefact = ?", (artefact,))
+    connection.execute("DELETE FROM origins WHERE artefact = ?", (artefact,))
+    if origin is not None:
+        connection.execute(
+            "INSERT INTO origins (artefact, origin) VALUES (?, ?)", (artefact, origin)
+        )

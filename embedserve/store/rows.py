@@ -12,6 +12,8 @@ from embedserve.types import ChunkVectors, FileProblem, Index
 PROBLEM_COLUMNS = "problem_code, problem_stage, problem_message, problem_hint, problem_is_retryable"
 
 BYTES_PER_FLOAT = 4
+UNIT_SLACK = 1e-3
+"""How far a vector's length may be from one: engines round to bfloat16 at worst."""
 
 Row = tuple[object, ...]
 
@@ -19,6 +21,20 @@ Row = tuple[object, ...]
 def to_blob(vector: NDArray[np.float32]) -> bytes:
     """Pack one (dimensions,) float32 vector as little-endian bytes."""
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def from_blob(blob: bytes) -> NDArray[np.float32]:
+    """Unpack one vector: (dimensions,) float32."""
+    return np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+
+
+def are_sound(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.bool_]:
+    """Tell of each vector of the right size whether it is finite and of unit length."""
+    flat = np.frombuffer(b"".join(blobs), dtype="<f4")
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(flat.reshape(len(blobs), dimensions), axis=1)
+        is_sound: NDArray[np.bool_] = np.abs(lengths - 1) <= UNIT_SLACK  # False for NaN
+    return is_sound
 
 
 def chunk_vectors(rows: Sequence[tuple[int, bytes]], index: Index) -> ChunkVectors:

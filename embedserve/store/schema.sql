@@ -118,6 +118,22 @@ CREATE TABLE dropped_generations (
     key INTEGER PRIMARY KEY
 ) STRICT;
 
+-- What an index is to become once every chunk has a vector of another model; its own row, and all
+-- queries, stay as they are until then.
+CREATE TABLE model_changes (
+    index_id   INTEGER PRIMARY KEY REFERENCES indexes(id) ON DELETE CASCADE,
+    definition TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    artefact   TEXT NOT NULL,
+    dimensions INTEGER NOT NULL
+) STRICT;
+
+-- The text hash that a chunk will have then: its prompt and prefix may differ.
+CREATE TABLE new_hashes (
+    chunk_id  INTEGER PRIMARY KEY REFERENCES chunks(id) ON DELETE CASCADE,
+    text_hash TEXT NOT NULL
+) STRICT;
+
 -- index_name is a word, not a reference: the history of a deleted index stays readable.
 CREATE TABLE jobs (
     seq                 INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -134,6 +150,7 @@ CREATE TABLE jobs (
     chunks_embedded     INTEGER NOT NULL DEFAULT 0,
     is_cancel_requested INTEGER NOT NULL DEFAULT 0,
     runner              TEXT,
+    kind                TEXT NOT NULL DEFAULT 'ingest' CHECK (kind IN ('ingest', 'reembed')),
     -- Of files that were committed: what was computed, what they gave, and their size. The total
     -- is of the files that have to be read.
     tokens_embedded     INTEGER NOT NULL DEFAULT 0,

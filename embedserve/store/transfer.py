@@ -1,7 +1,7 @@
-"""Whole indexes out of the catalog and into it: every row, from one snapshot, in one transaction.
+"""Whole indexes out of the catalog and into it: read from one snapshot, there in one transaction.
 
-Whoever adds a column to documents or chunks adds it here, and raises the version of the archive's
-format (services/archive_format.py) with it.
+Whoever adds a column to documents or chunks adds it to store/staging.py, and raises the version of
+the archive's format (services/archive_format.py) with it.
 """
 
 import json
@@ -11,24 +11,24 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
-from embedserve.errors import ConflictError, InvalidRequestError
+from embedserve.errors import ConflictError
+from embedserve.store.changes import ask_for_all
 from embedserve.store.database import Database, now
 from embedserve.store.indexes import INDEX, insert_index
-from embedserve.store.rows import PROBLEM_COLUMNS
+from embedserve.store.origins import origin_of, set_origin
+from embedserve.store.rows import BYTES_PER_FLOAT
+from embedserve.store.staging import CHUNK_COLUMNS, DOCUMENT_COLUMNS, Record, Staging, Value
+from embedserve.store.vector_rows import has_every_vector, is_in_use, save_vectors
 from embedserve.types import Index
 
-DOCUMENT_COLUMNS = (
-    "path", "size_bytes", "mtime_ns", "sha256", "title", "kind", "indexed_at",
-    "source", "metadata", "etag", "last_modified", *PROBLEM_COLUMNS.split(", "),
-)  # fmt: skip
-CHUNK_COLUMNS = (
-    "ordinal", "span_start", "span_end", "page", "heading", "text_hash", "text",
-)  # fmt: skip
-
-Value = str | int | None | list[str]
-Record = dict[str, Value]
+BATCH = 5000
+"""Vectors in one transaction: others may write after some tens of milliseconds."""
+BATCH_BYTES = 16 << 20
+TRIES = 3
+"""How often vectors are stored that a vacuum deletes before their index is there."""
 
 DOCUMENTS = (
     f"SELECT id, {', '.join(DOCUMENT_COLUMNS)} FROM documents WHERE index_id = ? ORDER BY id"
@@ -37,6 +37,11 @@ CHUNKS = (
     f"SELECT document_id, {', '.join(CHUNK_COLUMNS)} FROM chunks WHERE index_id = ?"
     " ORDER BY document_id, ordinal"
 )
+# Sizes were right when they were stored.
+MISSING = """
+SELECT 1 FROM chunks c WHERE c.index_id = ? AND NOT EXISTS (
+  SELECT 1 FROM vectors v WHERE v.artefact = ? AND v.text_hash = c.text_hash) LIMIT 1
+"""
 HELD = "artefact = ? AND text_hash IN (SELECT text_hash FROM chunks WHERE index_id = ?)"
 
 
@@ -71,10 +76,7 @@ class Snapshot:
 
     def origin(self) -> str | None:
         """Return where the artefact's vectors were computed."""
-        row = self._connection.execute(
-            "SELECT origin FROM origins WHERE artefact = ?", (self.index.artefact,)
-        ).fetchone()
-        return str(row[0]) if row else None
+        return origin_of(self._connection, self.index.artefact)
 
     def counts(self) -> Counts:
         """Count what the other methods give."""
@@ -90,13 +92,7 @@ class Snapshot:
     def has_every_vector(self) -> bool:
         """Tell whether each chunk has a vector of the right size."""
         index = self.index
-        row = self._connection.execute(
-            "SELECT 1 FROM chunks c LEFT JOIN vectors v ON v.artefact = ?"
-            " AND v.text_hash = c.text_hash"
-            " WHERE c.index_id = ? AND length(v.vector) IS NOT ? LIMIT 1",
-            (index.artefact, index.id, 4 * index.dimensions),
-        ).fetchone()
-        return row is None
+        return has_every_vector(self._connection, index.id, index.artefact, index.dimensions)
 
     def documents(self) -> Iterator[Record]:
         """Give every document, with a number of its own as `id`."""
@@ -123,7 +119,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An index that is to be added, as streams of rows that are read once, in this order."""
+    """An index that is to be added: its rows, which hold together, and its vectors."""
 
     name: str
     definition: str
@@ -131,9 +127,9 @@ class Arrival:
     artefact: str
     dimensions: int
     origin: str | None
-    vectors: Iterable[StoredVector]
-    documents: Iterable[Record]
-    chunks: Iterable[Record]
+    rows: Staging
+    vectors: Callable[[], Iterable[StoredVector]]
+    """Gives them from the beginning whenever it is called; every chunk's is among them."""
 
 
 class Transfer:
@@ -149,68 +145,87 @@ class Transfer:
             yield Snapshot(connection, name)
 
     def add(self, arrival: Arrival, *, is_same_origin: Callable[[str, str], bool]) -> Index:
-        """Add an index with all its rows, or nothing.
+        """Add an index with all its rows, or no index.
 
-        Raises ConflictError when the name is taken or the vectors would be a mixture,
-        InvalidRequestError when the rows contradict each other, and what the streams raise.
+        Its vectors come first, in batches between which others write; without the index they are
+        as those that no chunk has any more. Raises ConflictError when the name is taken or the
+        vectors would be a mixture, and what the stream of vectors raises.
         """
+        with self._database.write() as connection:
+            _require_free(connection, arrival.name)
+            origin = _take_origin(connection, arrival, is_same_origin)
+        for _ in range(TRIES):
+            self._add_vectors(arrival, origin)
+            if index := self._add_rows(arrival, origin):
+                return index
+        raise ConflictError(
+            f"Vectors of index `{arrival.name}` were deleted while it was imported. Import it "
+            "again when no vacuum is at work."
+        )
+
+    def _add_vectors(self, arrival: Arrival, origin: str | None) -> None:
+        size_bytes = arrival.dimensions * BYTES_PER_FLOAT
+        count = max(1, min(BATCH, BATCH_BYTES // size_bytes))
+        vectors = iter(arrival.vectors())
+        while batch := [(row.text_hash, row.content) for row in islice(vectors, count)]:
+            with self._database.write() as connection:
+                _require_origin(connection, arrival, origin)
+                save_vectors(connection, arrival.artefact, batch)
+
+    def _add_rows(self, arrival: Arrival, origin: str | None) -> Index | None:
+        """Add the index; None, and nothing done, when vectors of it are gone again."""
         facts = (arrival.name, arrival.definition, arrival.model, arrival.artefact)
-        with self._database.write() as connection, _translated():
-            taken = "SELECT 1 FROM indexes WHERE name = ?"
-            if connection.execute(taken, (arrival.name,)).fetchone():
-                raise ConflictError(
-                    f"Index `{arrival.name}` exists already. Import under another name "
-                    "(`--name`), or delete it first."
-                )
-            index = insert_index(connection, (*facts, arrival.dimensions, now()))
-            _take_origin(connection, arrival, is_same_origin)
-            connection.executemany(
-                "INSERT INTO vectors (artefact, text_hash, vector) VALUES (?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                ((index.artefact, row.text_hash, row.content) for row in arrival.vectors),
-            )
-            numbers = _add_documents(connection, index, arrival.documents)
-            _add_chunks(connection, index, arrival.chunks, numbers)
-            connection.execute(
-                "INSERT INTO changes (index_id, chunk_id, op)"
-                " SELECT index_id, id, 'upsert' FROM chunks WHERE index_id = ? ORDER BY id",
-                (index.id,),
-            )
-            if not Snapshot(connection, index.name).has_every_vector():
-                raise InvalidRequestError(
-                    "The archive lacks vectors of its chunks. Export the index again."
-                )
+        try:
+            with self._database.write() as connection:
+                _require_free(connection, arrival.name)
+                _require_origin(connection, arrival, origin)
+                index = insert_index(connection, (*facts, arrival.dimensions, now()))
+                numbers = _add_documents(connection, index, arrival.rows)
+                _add_chunks(connection, index, arrival.rows, numbers)
+                ask_for_all(connection, index.id)
+                if connection.execute(MISSING, (index.id, index.artefact)).fetchone():
+                    raise _IncompleteError
+        except _IncompleteError:
+            return None
         return index
+
+
+class _IncompleteError(Exception):
+    """Rolls a transaction back."""
+
+
+def _require_free(connection: sqlite3.Connection, name: str) -> None:
+    if connection.execute("SELECT 1 FROM indexes WHERE name = ?", (name,)).fetchone():
+        raise ConflictError(
+            f"Index `{name}` exists already. Import under another name (`--name`), or delete it "
+            "first."
+        )
+
+
+def _require_origin(connection: sqlite3.Connection, arrival: Arrival, origin: str | None) -> None:
+    if origin_of(connection, arrival.artefact) != origin:
+        raise ConflictError(
+            f"Vectors of `{arrival.model}` were begun anew on this machine while index "
+            f"`{arrival.name}` was imported. Import it again."
+        )
 
 
 def _take_origin(
     connection: sqlite3.Connection, arrival: Arrival, is_same: Callable[[str, str], bool]
-) -> None:
+) -> str | None:
     """Note where the vectors are from; refuse to mix them with those of another machine."""
-    if arrival.origin is None:  # from a catalog that did not note it
-        return
-    row = connection.execute(
-        "SELECT origin FROM origins WHERE artefact = ?", (arrival.artefact,)
-    ).fetchone()
-    if row and is_same(row[0], arrival.origin):
-        return
-    is_used = connection.execute(
-        "SELECT 1 FROM indexes i JOIN chunks c ON c.index_id = i.id WHERE i.artefact = ? LIMIT 1",
-        (arrival.artefact,),
-    ).fetchone()
-    if row and is_used:
+    stored = origin_of(connection, arrival.artefact)
+    if stored is not None and arrival.origin is not None and is_same(stored, arrival.origin):
+        return stored
+    if is_in_use(connection, arrival.artefact):
         raise ConflictError(
             "The archive's vectors were computed on another class of machine than those that "
-            f"other indexes of `{arrival.model}` hold here, and have other last bits. Import it "
-            "into a home of its own, or delete those indexes first."
+            f"other indexes of `{arrival.model}` hold here, or one of the two does not say where, "
+            "so last bits may differ. Import it into a home of its own, or delete those indexes "
+            "first."
         )
-    if row:
-        connection.execute("DELETE FROM vectors WHERE artefact = ?", (arrival.artefact,))
-    connection.execute(
-        "INSERT INTO origins (artefact, origin) VALUES (?, ?)"
-        " ON CONFLICT (artefact) DO UPDATE SET origin = excluded.origin",
-        (arrival.artefact, arrival.origin),
-    )
+    set_origin(connection, arrival.artefact, arrival.origin)
+    return arrival.origin
 
 
 @dataclass(frozen=True)
@@ -220,28 +235,21 @@ class _Numbers:
     former: "array[int]"
     first: int
 
-    def now(self, former: Value) -> int:
+    def now(self, former: int) -> int:
         """Return the present number of a document."""
-        if isinstance(former, int):
-            place = bisect_left(self.former, former)
-            if place < len(self.former) and self.former[place] == former:
-                return self.first + place
-        raise InvalidRequestError(f"The archive has a chunk of document {former}, which it lacks.")
+        return self.first + bisect_left(self.former, former)
 
 
-def _add_documents(
-    connection: sqlite3.Connection, index: Index, documents: Iterable[Record]
-) -> _Numbers:
-    """Insert documents, which come in order of their number."""
+def _add_documents(connection: sqlite3.Connection, index: Index, staged: Staging) -> _Numbers:
     row = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM documents").fetchone()
     numbers = _Numbers(array("q"), int(row[0]))
     marks = ", ".join("?" * (2 + len(DOCUMENT_COLUMNS)))
 
     def rows() -> Iterator[tuple[Value, ...]]:
-        for record in documents:
+        for former, *values in staged.documents():
             number = numbers.first + len(numbers.former)
-            numbers.former.append(cast(int, record["id"]))
-            yield (number, index.id, *(record[name] for name in DOCUMENT_COLUMNS))
+            numbers.former.append(cast(int, former))
+            yield (number, index.id, *values)
 
     columns = f"id, index_id, {', '.join(DOCUMENT_COLUMNS)}"
     connection.executemany(f"INSERT INTO documents ({columns}) VALUES ({marks})", rows())
@@ -249,26 +257,11 @@ def _add_documents(
 
 
 def _add_chunks(
-    connection: sqlite3.Connection, index: Index, chunks: Iterable[Record], numbers: _Numbers
+    connection: sqlite3.Connection, index: Index, staged: Staging, numbers: _Numbers
 ) -> None:
     marks = ", ".join("?" * (2 + len(CHUNK_COLUMNS)))
     columns = f"index_id, document_id, {', '.join(CHUNK_COLUMNS)}"
-
-    def rows() -> Iterator[tuple[Value, ...]]:
-        for record in chunks:
-            number = numbers.now(record["document"])
-            heading = json.dumps(record["heading"], ensure_ascii=False)
-            values = {**record, "heading": heading}
-            yield (index.id, number, *(values[name] for name in CHUNK_COLUMNS))
-
-    connection.executemany(f"INSERT INTO chunks ({columns}) VALUES ({marks})", rows())
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
-        raise InvalidRequestError(
-            f"The archive's rows contradict each other ({error}). Export the index again."
-        ) from error
+    connection.executemany(
+        f"INSERT INTO chunks ({columns}) VALUES ({marks})",
+        ((index.id, numbers.now(cast(int, former)), *row) for former, *row in staged.chunks()),
+    )

@@ -55,6 +55,7 @@ def ours() -> ASGIApp:
     absent = cast(Any, None)
     services = Services(
         embedding=cast(Any, ReadyVectors()),
+        reranking=absent,
         models=absent,
         indexes=absent,
         ingestion=absent,

@@ -53,7 +53,7 @@ class Residents:
             listener = stack.enter_context(listen("127.0.0.1", 0))
             house = stack.enter_context(open_house(settings))
             # Below the public door on purpose: the same loaded graph is to be run without it.
-            encoder: Encoder = house.services.embedding._encoders.get(model)
+            encoder: Encoder = house.services.embedding._source.encoders.get(model)
             _serve(uvicorn.Server(config(house.app)), listener, stack)
             self._stack = stack.pop_all()
         self.port: int = listener.getsockname()[1]

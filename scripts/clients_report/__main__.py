@@ -50,7 +50,7 @@ def _run(families: list[Family], told: argparse.Namespace) -> Report:
         if family.kind == "node" and shutil.which("npm") is None:
             left_out.append("the clients in JavaScript: this machine has no npm.")
         else:
-            ready.append((family, prepare(family, told.cache)))
+            ready.append((family, prepare(family, told.cache.absolute())))
     rows: list[Row] = []
     with copied_home(told.models) as home, serve(home) as server:
         url = f"http://127.0.0.1:{server.port}"

@@ -24,7 +24,7 @@ def main() -> None:
     told = _arguments()
     with copied_home(told.models) as home, serve(home, SETTINGS) as server:
         if told.schemathesis:
-            found = run_schemathesis(server.port, told.cache, told.seed, told.examples)
+            found = run_schemathesis(server.port, told.cache.absolute(), told.seed, told.examples)
         else:
             found = _attack(server, told)
         found += _state_of(server)

@@ -12,6 +12,7 @@ ANSWER_S = 30.0
 OPEN_S = 1.0
 """As long as an answer is awaited to what the server may take for unfinished."""
 CLIENTS = 8
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def _read_status(raw: socket.socket) -> bytes:
         part = raw.recv(4096)
         if not part:
             break
-        received += part
+        # "Go on" is no answer yet.
+        received = (received + part).removeprefix(CONTINUE)
     return received
 
 

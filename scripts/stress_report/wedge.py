@@ -144,7 +144,9 @@ class Engine:
 
 def wedge(models: Path, steady_s: float) -> Figures:
     """Poison a working engine in each way, and watch it for `steady_s` before and after."""
-    logging.getLogger("embedserve.engine").setLevel(logging.CRITICAL)  # failures are the point
+    logger = logging.getLogger("embedserve.engine")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # failures are the point
     scheduler = Scheduler(
         workers=available_cores(),
         batch_tokens=BatchTokens(),
@@ -160,6 +162,7 @@ def wedge(models: Path, steady_s: float) -> Figures:
         engine.backend.released.set()
         scheduler.close()
         engine.backend.close()
+        logger.setLevel(level)
     return {**figures, "workers replaced": scheduler.restarts}
 
 

@@ -1,5 +1,6 @@
 """The recorded calls as nouns, and how they are read from their files."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class Names:
         for name, value in {**pairs, "key": self.key or "none"}.items():
             text = text.replace(f"{{{name}}}", value)
         return text
+
+    def fill_json(self, text: str) -> str:
+        """Put the names in the strings of a JSON text, with `"` and the like escaped."""
+        names = {name: json.dumps(value)[1:-1] for name, value in vars(self).items()}
+        return Names(**names).fill(text)
 
 
 @cache

@@ -34,6 +34,9 @@ def replay(http: httpx.Client, call: Call, names: Names) -> Outcome:
         reply = http.send(request_of(call, names))
     except httpx.HTTPError as error:
         return Outcome(call, (f"no answer: {error or type(error).__name__}",))
+    except (httpx.InvalidURL, UnicodeError) as error:
+        # An address that is none, or a key with letters that no header can carry.
+        return Outcome(call, (f"it cannot be sent: {error}",))
     ms = (time.perf_counter() - started) * 1000
     answer, problems = _read(reply, call, names)
     return Outcome(call, problems, "", reply.status_code, ms, answer)
@@ -44,7 +47,7 @@ def request_of(call: Call, names: Names) -> httpx.Request:
     headers = [(name, names.fill(value)) for name, value in call.headers]
     if names.key and all(name.lower() != "authorization" for name, _ in headers):
         headers.append(("Authorization", f"Bearer {names.key}"))
-    body = names.fill(call.body).encode() if call.body is not None else None
+    body = names.fill_json(call.body).encode() if call.body is not None else None
     return httpx.Request(call.method, names.url + call.path, headers=headers, content=body)
 
 

@@ -17,3 +17,19 @@ SELECT 'generations', seq FROM sqlite_sequence WHERE name = 'indexes';
 
 ALTER TABLE dropped_indexes RENAME TO dropped_generations;
 ALTER TABLE dropped_generations RENAME COLUMN index_id TO key;
+
+ALTER TABLE jobs ADD COLUMN kind TEXT NOT NULL DEFAULT 'ingest'
+    CHECK (kind IN ('ingest', 'reembed'));
+
+CREATE TABLE model_changes (
+    index_id   INTEGER PRIMARY KEY REFERENCES indexes(id) ON DELETE CASCADE,
+    definition TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    artefact   TEXT NOT NULL,
+    dimensions INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE new_hashes (
+    chunk_id  INTEGER PRIMARY KEY REFERENCES chunks(id) ON DELETE CASCADE,
+    text_hash TEXT NOT NULL
+) STRICT;
