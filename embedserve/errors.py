@@ -12,6 +12,7 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     │   ├── ModelNotFoundError         not installed
     │   ├── IndexNotFoundError
     │   ├── JobNotFoundError
+    │   ├── DocumentNotFoundError      no such document in the index
     │   └── PathNotFoundError          nothing to ingest at that path
     ├── PathNotAllowedError          outside the allowed roots
     ├── ConflictError                fights with what exists
@@ -95,6 +96,10 @@ class IndexNotFoundError(NotFoundError):
 
 class JobNotFoundError(NotFoundError):
     """No job has that id."""
+
+
+class DocumentNotFoundError(NotFoundError):
+    """The index has no document of that name."""
 
 
 class PathNotFoundError(NotFoundError):

@@ -102,6 +102,15 @@ class Settings(BaseSettings):
     """Bytes of one HTTP request body."""
     max_request_texts: int = Field(default=10_000, ge=1)
     """Texts in one embedding request."""
+    max_upload_bytes: int = Field(default=1024 * MIB, ge=1)
+    """Bytes of all documents that one request sends to an index; EMBEDSERVE_MAX_FILE_BYTES is the
+    limit of each."""
+    max_upload_files: int = Field(default=1000, ge=1)
+    """Documents that one request may send."""
+    max_metadata_bytes: int = Field(default=16_384, ge=2)
+    """Bytes of the metadata that a document may carry, as JSON."""
+    upload_wait_s: float = Field(default=60, gt=0)
+    """Seconds that a request with `?wait=true` waits for its job; then it is answered without."""
     max_archive_bytes: int = Field(default=16384 * MIB, ge=1)
     """Bytes of an index's archive that is imported, packed and unpacked."""
     max_text_bytes: int = Field(default=8 * MIB, ge=1)
@@ -140,6 +149,24 @@ class Settings(BaseSettings):
     """Bytes of one document; larger ones are reported as `too_large`."""
     max_text_chars: int = Field(default=50_000_000, ge=1)
     """Characters that one document may give; more is reported as `text_too_large`."""
+    max_source_files: int = Field(default=1_000_000, ge=1)
+    """Files that one ingestion job takes from its folders; a job that finds more stops there, says
+    so and deletes nothing. Each costs half a kilobyte of memory while the job runs."""
+    fetch_private: bool = False
+    """Whether sources may name addresses of this machine and its networks, not only public ones."""
+    fetch_timeout_s: float = Field(default=60, gt=0)
+    """Seconds that one address may take to be fetched, redirects included."""
+    fetch_delay_s: float = Field(default=0.5, ge=0)
+    """Seconds between two requests to one host."""
+    fetch_max_urls: int = Field(default=10_000, ge=1)
+    """Addresses that the sources of one index may list."""
+    watch_settle_s: float = Field(default=2, gt=0)
+    """Seconds that changed files must have kept size and time before a watch ingests them."""
+    watch_rescan_s: float = Field(default=3600, ge=0)
+    """Seconds between two rescans of the sources of a watched index, addresses included; 0 means
+    never."""
+    watch_fallback_s: float = Field(default=60, gt=0)
+    """The same while the system refuses to watch its folders."""
     max_nesting: int = Field(default=200, ge=10)
     """Elements inside of each other in HTML and XML; deeper ones are reported as `too_nested`."""
     archive_members: int = Field(default=10_000, ge=1)

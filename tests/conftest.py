@@ -120,3 +120,24 @@ def server(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield live
     assert live.process.returncode == 0, live.log()
     assert "Traceback" not in live.log(), live.log()
+
+
+@pytest.fixture(scope="session")
+def sources_server(
+    model_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    """One server for uploads, addresses of this machine and watches, with limits easily reached."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "home").mkdir()
+    (folder / "home" / "models").symlink_to(model_home / "models")
+    (folder / "documents").mkdir()
+    settings = {
+        "EMBEDSERVE_MAX_FILE_BYTES": "400000",
+        "EMBEDSERVE_MAX_UPLOAD_FILES": "3",
+        "EMBEDSERVE_FETCH_PRIVATE": "true",
+        "EMBEDSERVE_FETCH_DELAY_S": "0",
+        "EMBEDSERVE_FETCH_MAX_URLS": "5",
+        "EMBEDSERVE_WATCH_SETTLE_S": "0.3",
+    }
+    with LiveServer(folder / "home", allow=[folder / "documents"], settings=settings) as server:
+        yield server

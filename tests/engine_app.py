@@ -36,6 +36,7 @@ def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics
         checks=absent,
         rebuilds=absent,
         archives=absent,
+        documents=absent,
         health=absent,
         metrics=metrics,
     )

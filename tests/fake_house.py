@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
-from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.ingestion import IngestionService
+from embedserve.services.job_run import IngestTools
 from embedserve.services.roots import AllowedRoots
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index, Vectors
@@ -40,7 +41,10 @@ class Model:
 
     def tokenize(self, texts: Sequence[str]) -> list[SimpleNamespace]:
         limit = self.spec.max_tokens
-        return [SimpleNamespace(text=text, is_truncated=len(text) > limit) for text in texts]
+        return [
+            SimpleNamespace(text=text, ids=np.zeros(len(text)), is_truncated=len(text) > limit)
+            for text in texts
+        ]
 
     def submit(
         self, texts: Sequence[SimpleNamespace], *, lane: str, when_full: str
@@ -85,9 +89,16 @@ class House:
         self.worker = IndexWorker(catalog, vector_index)
         roots = AllowedRoots([])
         encoders = cast(Any, models)
-        tools = IndexTools(self.worker, roots, default_model="small")
+        absent = cast(Any, None)
+        tools = IndexTools(self.worker, roots, absent, {}, default_model="small")
         self.indexes = IndexService(catalog, vector_index, encoders, tools)
-        ingest = IngestTools(cast(Any, None), self.worker, roots, jobs=1, files_at_once=1)
+        ingest = IngestTools(
+            *(absent, self.worker, roots, absent, absent),
+            max_files=9,
+            max_urls=9,
+            jobs=1,
+            files_at_once=1,
+        )
         self.ingestion = IngestionService(catalog, self.indexes, encoders, ingest)
         self.worker.start(check=False)
         self.ingestion.start()

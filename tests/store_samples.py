@@ -31,14 +31,16 @@ def document(path: str, texts: list[str], *, sha256: str = "0" * 64) -> NewDocum
         Chunk(ordinal, text, ordinal, ordinal + len(text), page=1, heading=("Top", "Ünter"))
         for ordinal, text in enumerate(texts)
     )
-    return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, tuple(hashes), vectors)
+    kept = tuple(hashes)
+    return NewDocument(path, 10, 20, sha256, "Title", "text", chunks, kept, kept, vectors)
 
 
 def embedded(path: str, texts: list[str], *, before: str) -> NewDocument:
     """Make a version whose texts are embedded with something `before` them, as models do."""
     version = document(path, texts)
     made = document(path, [f"{before}Title > Top > Ünter\n\n{text}" for text in texts])
-    return replace(version, text_hashes=made.text_hashes, vectors=made.vectors)
+    hashes = made.text_hashes
+    return replace(version, text_hashes=hashes, new_hashes=hashes, vectors=made.vectors)
 
 
 @contextmanager

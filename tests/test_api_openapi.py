@@ -105,10 +105,21 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/indexes/nope/query", {"query": "a"}, 404),
     ("POST", "/indexes/nope/query", {"k": 1}, 400),
     ("POST", "/indexes/nope/ingest", {"path": "/"}, 404),
+    ("GET", "/indexes/nope/documents", {}, 404),
+    ("GET", "/indexes/nope/documents?source=moon", {}, 400),
+    ("POST", "/indexes/nope/documents", {"text": "a"}, 404),
+    ("POST", "/indexes/nope/documents", {"text": ""}, 400),
+    ("POST", "/indexes/nope/documents/delete", {"filter": {"ids": [1]}}, 404),
+    ("POST", "/indexes/nope/documents/delete", {"filter": {}}, 400),
+    ("GET", "/indexes/nope/documents/a", {}, 404),
+    ("PUT", "/indexes/nope/documents/a", {}, 404),
+    ("DELETE", "/indexes/nope/documents/a", {}, 404),
     ("GET", "/jobs", {}, 200),
     ("GET", "/jobs?limit=0", {}, 400),
     ("GET", "/jobs/nope", {}, 404),
     ("POST", "/jobs/nope/cancel", {}, 404),
+    ("POST", "/jobs/nope/retry", {}, 404),
+    ("GET", "/jobs/nope/events", {}, 404),
 ]
 
 
@@ -140,6 +151,8 @@ def _template(document: dict[str, Any], path: str) -> str:
     parts = path.split("/")
     if parts[1] == "v1":
         return "/v1/models/{name}"
+    if parts[3:4] == ["documents"] and len(parts) == 5:
+        return "/indexes/{name}/documents/" + ("delete" if parts[4] == "delete" else "{path}")
     return "/".join(["", parts[1], {"jobs": "{job_id}"}.get(parts[1], "{name}"), *parts[3:]])
 
 
@@ -164,7 +177,12 @@ def test_bodies_are_told_of_every_route_that_reads_one(document: dict[str, Any])
         for path, method, told in operations(document)
         if method in ("post", "put") and "requestBody" not in told
     ]
-    assert set(without) == {"/jobs/{job_id}/cancel", "/indexes/{name}/rebuild", "/vacuum"}
+    assert set(without) == {
+        "/jobs/{job_id}/cancel",
+        "/jobs/{job_id}/retry",
+        "/indexes/{name}/rebuild",
+        "/vacuum",
+    }
 
 
 def parts(value: object) -> Iterator[dict[str, Any]]:

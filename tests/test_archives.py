@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,7 @@ from embedserve.errors import ConflictError, EmbedserveError, InvalidRequestErro
 from embedserve.services.archives import ArchiveService
 from embedserve.services.origins import Origin
 from embedserve.store.catalog import Catalog
-from embedserve.types import FileProblem, KnownFile
+from embedserve.types import DocumentFilter, FileProblem, KnownFile, Provenance
 from tests.fake_house import Model
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, embedded
 
@@ -89,6 +90,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
         first = embedded("/d/ü b.md", ["one", "two", "one"], before="m: ")
         catalog.documents.commit(index, first, job_id=job, outcome="added")
         second = embedded("/d/\U0001f600", [f"text {n}" for n in range(50)], before="m: ")
+        sent = Provenance("url", '{"a": 1}', '"tag"', "Mon")
+        second = replace(second, provenance=sent)
         catalog.documents.commit(index, second, job_id=job, outcome="added")
         catalog.documents.delete(index, "/d/ü b.md", job_id=job)  # so that numbers have gaps
         catalog.documents.commit(index, first, job_id=job, outcome="added")
@@ -225,7 +228,7 @@ DAMAGES: dict[str, tuple[Callable[[Members], Members], str]] = {
         lambda p: {k: v for k, v in p.items() if k != "hashes.txt"},
         "does not hold what an index's does",
     ),
-    "a newer version": (lambda p: with_manifest(p, version=2), "version 2"),
+    "a newer version": (lambda p: with_manifest(p, version=3), "version 3"),
     "another format": (lambda p: with_manifest(p, format="else"), "format `else`"),
     "no manifest": (lambda p: {**p, "manifest.json": b"[]"}, "cannot be read"),
     "an unknown key": (lambda p: with_manifest(p, more=1), "`more`"),
@@ -237,6 +240,10 @@ DAMAGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "an unknown column": (
         lambda p: edited(p, "documents.jsonl", b'{"id"', b'{"more":1,"id"'),
         "`more`",
+    ),
+    "metadata that is no object": (
+        lambda p: edited(p, "documents.jsonl", b'"metadata":"{}"', b'"metadata":"[]"'),
+        "metadata",
     ),
     "a number that no row can hold": (
         lambda p: edited(p, "documents.jsonl", b'"mtime_ns":20', b'"mtime_ns":' + b"9" * 30),
@@ -288,6 +295,20 @@ def test_an_archive_that_does_not_hold_is_refused_and_nothing_changes(
     with other._database.read() as connection:
         for table in ("vectors", "documents", "chunks", "origins", "changes"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_an_archive_of_the_first_version_holds_files_of_folders(
+    exported: tuple[Path, bytes], other: Catalog, tmp_path: Path
+) -> None:
+    parts = members(exported[1])
+    lines = [json.loads(line) for line in parts["documents.jsonl"].splitlines()]
+    for line in lines:
+        for name in ("source", "metadata", "etag", "last_modified"):
+            del line[name]
+    parts["documents.jsonl"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    take(service(other, tmp_path), packed(with_manifest(signed(parts), version=1)))
+    found = other.uploads.page(other.indexes.get("notes").id, DocumentFilter(), limit=10)
+    assert [(document.source, document.metadata) for document in found] == [("folder", "{}")] * 3
 
 
 def test_sizes_are_limited(exported: tuple[Path, bytes], other: Catalog, tmp_path: Path) -> None:

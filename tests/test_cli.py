@@ -287,3 +287,20 @@ def test_a_refused_ingest_leaves_no_index_behind(home: Path) -> None:
     assert refused.returncode == 3
     assert "Created" not in refused.stderr
     assert json.loads(run("index", "list", "--json", home=home).stdout)["indexes"] == []
+
+
+def test_a_job_is_foretold_tried_again_and_followed(server: LiveServer) -> None:
+    folder = server.home.parent / "documents" / "cli-jobs"
+    folder.mkdir(parents=True)
+    (folder / "bad.docx").write_bytes(b"PK\x03\x04 this is no archive")
+    dry = run("ingest", str(folder), "-i", "cli-jobs", "--dry-run", home=server.home)
+    assert (dry.returncode, dry.stdout.splitlines()[0]) == (0, "would be: 1 added; 0.0 MB to read")
+    assert server.http.get("/indexes/cli-jobs").status_code == 404
+    done = run("ingest", str(folder), "-i", "cli-jobs", home=server.home)
+    assert (done.returncode, "1 failed" in done.stdout) == (4, True), done.stderr
+    again = run("ingest", "--retry", "-i", "cli-jobs", "--json", home=server.home)
+    job = json.loads(again.stdout)
+    assert (again.returncode, job["counts"]) == (4, {"failed": 1})
+    watched = run("jobs", "watch", job["id"], home=server.home)
+    assert (watched.returncode, "1 failed" in watched.stdout) == (4, True)
+    server.http.delete("/indexes/cli-jobs").raise_for_status()

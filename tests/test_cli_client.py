@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from embedserve import __version__
 from embedserve.cli.app import app
 from embedserve.cli.client import Client
-from embedserve.cli.jobs import fetch_job, file_results
+from embedserve.cli.job_display import fetch_job, file_results
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError
 
 Answer = Callable[[httpx.Request], httpx.Response]

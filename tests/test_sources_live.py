@@ -155,3 +155,16 @@ def test_pages_of_other_sites_are_kept_out(
     assert reply.status_code == status
     if status == 403:
         assert "EMBEDSERVE_ALLOWED_ORIGINS" in reply.json()["error"]
+
+
+def test_a_folder_with_too_many_files_is_taken_in_part_and_loses_nothing(
+    home: Path, documents: Path
+) -> None:
+    with LiveServer(home, allow=[documents], settings={"EMBEDSERVE_MAX_SOURCE_FILES": "3"}) as live:
+        put(live, {"path": str(documents)})
+        assert run(live) == {"added": 3, "failed": 1}
+        (documents / "0.md").write_text("first by name")
+        assert run(live) == {"added": 1, "unchanged": 3, "failed": 1}
+        [job] = live.http.get("/jobs?limit=1").json()["jobs"]
+        [file] = live.http.get(f"/jobs/{job['id']}?outcome=failed").json()["files"]
+        assert file["code"] == "too_many"

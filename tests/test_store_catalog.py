@@ -2,6 +2,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from embedserve.errors import CatalogError, ConflictError, IndexNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
-from embedserve.types import FileProblem, Index, KnownFile
+from embedserve.types import FileProblem, FoundFile, Index, KnownFile
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
 
 House = tuple[Catalog, Index, str]
@@ -100,16 +101,16 @@ def test_a_text_of_two_documents_is_stored_as_one_vector(house: House) -> None:
     for path in ("/d/a", "/d/b"):
         catalog.documents.commit(index, document(path, ["x"]), job_id=job, outcome="added")
     version = document("/d/a", ["x", "never seen"])
-    known = catalog.chunks.known_vectors(ARTEFACT, version.text_hashes)
-    assert list(known) == [version.text_hashes[0]]
-    assert np.array_equal(known[version.text_hashes[0]], version.vectors[0])
-    assert catalog.chunks.known_vectors("b" * 64, version.text_hashes) == {}
+    known = catalog.chunks.known_hashes(index, version.text_hashes)
+    assert known == {version.text_hashes[0]}
+    other = replace(index, artefact="b" * 64)
+    assert catalog.chunks.known_hashes(other, version.text_hashes) == set()
     assert catalog.indexes.counts(index.id).vectors == 2
 
 
-def test_known_vectors_takes_more_hashes_than_sqlite_has_variables(house: House) -> None:
-    catalog = house[0]
-    assert catalog.chunks.known_vectors(ARTEFACT, [str(n) for n in range(100_000)]) == {}
+def test_more_hashes_are_looked_up_than_sqlite_has_variables(house: House) -> None:
+    catalog, index, _ = house
+    assert catalog.chunks.known_hashes(index, [str(n) for n in range(100_000)]) == set()
 
 
 def test_known_files_are_those_at_or_below_a_path(house: House) -> None:
@@ -142,7 +143,7 @@ def test_a_problem_keeps_or_removes_the_previous_chunks(house: House, keep_previ
 def test_touch_changes_only_the_times(house: House) -> None:
     catalog, index, job = house
     catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
-    catalog.documents.touch(index, "/d/a", mtime_ns=99, size_bytes=98)
+    catalog.documents.touch(index, FoundFile("/d/a", 98, 99), job_id=job)
     assert catalog.documents.known_files(index.id, "/d") == {
         "/d/a": KnownFile("/d/a", 98, 99, "0" * 64)
     }
@@ -230,8 +231,8 @@ def test_a_damaged_vector_names_its_index_and_is_embedded_again(
         ):
             with pytest.raises(CatalogError, match="Index `notes` has a damaged vector"):
                 read()
-        known = catalog.chunks.known_vectors(ARTEFACT, version.text_hashes)
-        assert list(known) == [version.text_hashes[1]]
+        known = catalog.chunks.known_hashes(index, version.text_hashes)
+        assert known == {version.text_hashes[1]}
         catalog.documents.commit(index, version, job_id=job, outcome="updated")
         healed = catalog.chunks.vectors_after(index, 0, limit=9).vectors
         assert np.array_equal(healed, version.vectors)

@@ -8,8 +8,8 @@ import pytest
 from embedserve.errors import JobNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.jobs import KEPT_JOBS, KEPT_JOBS_WITH_FILES, Jobs
-from embedserve.types import FileProblem, FileResult, Job
-from tests.store_samples import ARTEFACT, catalog_with_index
+from embedserve.types import FileProblem, FileResult, FoundFile, Job, KnownFile, Work
+from tests.store_samples import ARTEFACT, catalog_with_index, document
 
 
 @pytest.fixture
@@ -24,11 +24,9 @@ def test_a_job_goes_from_queued_to_its_end(jobs: Jobs) -> None:
     claimed = jobs.claim_next("me")
     assert claimed is not None
     assert (claimed.id, claimed.status) == (job.id, "running")
-    jobs.set_files_total(job.id, 3)
-    jobs.add_chunks_embedded(job.id, 2)
-    jobs.add_chunks_embedded(job.id, 5)
+    jobs.set_totals(job.id, files=3, bytes_to_read=100)
     ended = jobs.finish(job.id, "failed", error="no space")
-    assert (ended.files_total, ended.chunks_embedded, ended.error) == (3, 7, "no space")
+    assert (ended.files_total, ended.bytes_total, ended.error) == (3, 100, "no space")
     assert ended.started_at is not None
     assert ended.finished_at is not None
     assert ended.created_at <= ended.started_at <= ended.finished_at
@@ -170,3 +168,59 @@ def test_counts_do_not_group_the_files_of_a_job(jobs: Jobs) -> None:
         assert jobs.get(job).counts == {"unchanged": 100_000}
     # 0.02 ms each; grouping the rows took 20 ms, and a job is asked for five times a second.
     assert (time.perf_counter() - started) / 50 < 0.005
+
+
+def test_a_retry_is_about_the_files_that_failed(jobs: Jobs) -> None:
+    former = jobs.create("notes", "/d")
+    failure = FileProblem("/d/b", "corrupt", "extract", "It is broken.")
+    jobs.record_files(
+        former.id, [FileResult("/d/a", "added"), FileResult("/d/b", "failed", problem=failure)]
+    )
+    assert jobs.paths(former.id) == frozenset()
+    assert jobs.failed_paths(former.id) == ["/d/b"]
+    again = jobs.create_retry(former, jobs.failed_paths(former.id))
+    assert (again.index, again.path, again.retry_of) == ("notes", "/d", former.id)
+    assert jobs.paths(again.id) == {"/d/b"}
+
+
+def test_what_files_took_is_summed_with_their_commits(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        catalog.jobs.set_totals(job, files=2, bytes_to_read=100)
+        work = Work(bytes_read=60, chunks_embedded=1, tokens_embedded=7)
+        version = document("/d/a", ["x", "y"])
+        catalog.documents.commit(index, version, job_id=job, outcome="added", work=work)
+        file = KnownFile("/d/b", 40, 1, "", problem=FileProblem("/d/b", "corrupt", "extract", ""))
+        catalog.documents.commit_problem(
+            index, file, job_id=job, outcome="failed", keep_previous=False
+        )
+        ended = catalog.jobs.get(job)
+        assert (ended.bytes_done, ended.bytes_total, ended.chunks) == (100, 100, 2)
+        assert (ended.chunks_embedded, ended.tokens_embedded) == (1, 7)
+        # A job that is cut off and resumed counts what is left to what it did.
+        catalog.jobs.set_totals(job, files=2, bytes_to_read=30)
+        assert catalog.jobs.get(job).bytes_total == 130
+
+
+def test_a_renamed_document_keeps_its_chunks(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        catalog.documents.commit(index, document("/d/a", ["x"]), job_id=job, outcome="added")
+        ids = catalog.chunks.ids(index.id).tolist()
+        former = catalog.documents.known_files(index.id, "/d")["/d/a"]
+        catalog.documents.move(index, former, FoundFile("/d/b", 10, 99), job_id=job)
+        [known] = catalog.documents.known_files(index.id, "/d").values()
+        assert (known.path, known.mtime_ns, known.sha256) == ("/d/b", 99, former.sha256)
+        assert catalog.chunks.ids(index.id).tolist() == ids
+        assert catalog.chunks.by_id(index.id, ids)[ids[0]].path == "/d/b"
+        assert catalog.jobs.get(job).counts == {"added": 1, "deleted": 1}
+
+
+def test_vectors_of_a_running_job_survive_a_vacuum(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        part = document("/d/a", ["x"])
+        catalog.jobs.claim_next("me")
+        catalog.documents.add_vectors(
+            index, part.new_hashes, part.vectors, job_id=job, work=Work(chunks_embedded=1)
+        )
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 0
+        catalog.jobs.finish(job, "cancelled")
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 1

@@ -10,10 +10,12 @@ from starlette.types import ASGIApp
 from embedserve import __version__
 from embedserve.api import (
     archives,
+    documents,
     errors,
     health,
     index_care,
     indexes,
+    jobs,
     metrics,
     ollama,
     ollama_load,
@@ -101,8 +103,10 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         openai,
         tei,
         indexes,
+        jobs,
         index_care,
         archives,
+        documents,
         health,
         metrics,
     ):

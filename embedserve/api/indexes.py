@@ -1,19 +1,21 @@
-"""Our own dialect: indexes, ingestion, queries, jobs. Shapes: docs/api.md."""
+"""Our own dialect: indexes, ingestion, queries. Shapes: docs/api.md."""
 
 import asyncio
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from embedserve.api.body import describe_body, read_body, read_model, read_object
 from embedserve.api.hot import timeout_of
+from embedserve.api.job_replies import job_reply, preview_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.api.schema_parts import TIMEOUT
 from embedserve.services.definitions import IndexDefinition, parse_definition
 from embedserve.services.indexes import IndexReport
+from embedserve.services.job_progress import JobReport
 from embedserve.services.search import Hit
-from embedserve.types import FileResult, Job, Outcome
 
 router = APIRouter(tags=["indexes"])
 
@@ -27,6 +29,9 @@ class IngestBody(BaseModel):
         default=None,
         description="Absolute path of a folder or file on the server's machine, inside the "
         "allowed roots. Without it, the sources of the index's definition are ingested.",
+    )
+    dry_run: bool = Field(
+        default=False, description="Only tell what would be done; nothing is written."
     )
 
 
@@ -79,11 +84,18 @@ def delete_index(request: Request, name: str) -> Response:
     openapi_extra=describe_body(IngestBody, is_required=False),
 )
 async def ingest(request: Request, name: str) -> Response:
-    """Start a job that brings the index in step with a folder or file; returns the job."""
+    """Start a job that brings the index in step with a folder or file; returns the job (202).
+
+    A dry run starts none and returns what one would have to do (200).
+    """
     is_empty = not (await read_body(request)).strip()
     body = IngestBody() if is_empty else await read_model(request, IngestBody)
-    job = await asyncio.to_thread(services(request).ingestion.submit, name, body.path)
-    return json_reply(job_reply(job), status=202)
+    ingestion = services(request).ingestion
+    if body.dry_run:
+        seen = await asyncio.to_thread(ingestion.preview, name, body.path)
+        return json_reply({"index": name, "path": body.path, **preview_reply(seen)})
+    job = await asyncio.to_thread(ingestion.submit, name, body.path)
+    return json_reply(job_reply(JobReport(job)), status=202)
 
 
 @router.post(
@@ -108,82 +120,18 @@ async def query(request: Request, name: str) -> Response:
     )
 
 
-@router.get("/jobs")
-def list_jobs(
-    request: Request,
-    index: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-) -> Response:
-    """List jobs, newest first."""
-    jobs = services(request).ingestion.jobs(limit, index)
-    return json_reply({"jobs": [job_reply(job) for job in jobs]})
-
-
-@router.get("/jobs/{job_id}")
-def get_job(
-    request: Request,
-    job_id: str,
-    outcome: Annotated[list[Outcome] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=0, le=10_000)] = 100,
-    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
-) -> Response:
-    """Describe one job, with a page of what it did to each file (`outcome` filters them)."""
-    ingestion = services(request).ingestion
-    job = ingestion.job(job_id)
-    # One more than asked for tells whether there is a next page.
-    files = ingestion.files(job_id, limit=limit + 1, offset=offset, outcomes=outcome)
-    next_offset = offset + limit if len(files) > limit else None
-    page = [_file(result) for result in files[:limit]]
-    return json_reply({**job_reply(job), "files": page, "next_offset": next_offset})
-
-
-@router.post("/jobs/{job_id}/cancel")
-def cancel_job(request: Request, job_id: str) -> Response:
-    """Stop a job after the files in hand; what it committed stays."""
-    return json_reply(job_reply(services(request).ingestion.cancel(job_id)))
-
-
-def job_reply(job: Job) -> dict[str, Any]:
-    """Return a job as the API shows it."""
-    done = sum(job.counts.values())
-    return {
-        "id": job.id,
-        "index": job.index,
-        "kind": job.kind,
-        "path": job.path or None,
-        "status": job.status,
-        "progress": {"files_done": done, "files_total": job.files_total},
-        "counts": job.counts,
-        "chunks_embedded": job.chunks_embedded,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "error": job.error,
-    }
-
-
-def _file(result: FileResult) -> dict[str, Any]:
-    problem = result.problem
-    return {
-        "path": result.path,
-        "outcome": result.outcome,
-        "chunks": result.chunks,
-        "code": problem.code if problem else None,
-        "stage": problem.stage if problem else None,
-        "message": problem.message if problem else None,
-        "hint": problem.hint if problem else None,
-        "retryable": problem.is_retryable if problem else None,
-        "warnings": list(result.warnings),
-    }
-
-
 def _hit(hit: Hit) -> dict[str, Any]:
     chunk = hit.chunk
     return {
         "id": str(chunk.id),
         "text": chunk.text,
         "score": round(hit.score, 6),
-        "document": {"id": str(chunk.document_id), "path": chunk.path, "title": chunk.title},
+        "document": {
+            "id": str(chunk.document_id),
+            "path": chunk.path,
+            "title": chunk.title,
+            "metadata": json.loads(chunk.metadata),
+        },
         "page": chunk.page,
         "heading": list(chunk.heading),
         "start": chunk.start,

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Request, Response
 
 from embedserve.services.archives import ArchiveService
+from embedserve.services.documents import DocumentService
 from embedserve.services.embedding import EmbeddingService
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
@@ -33,6 +34,7 @@ class Services:
     checks: IndexCheck
     rebuilds: RebuildService
     archives: ArchiveService
+    documents: DocumentService
     health: HealthService
     metrics: Metrics
 

@@ -118,6 +118,17 @@ _PARAMETERS = {
     },
 }
 
+_DOCUMENTS = shape(
+    {"documents": {"type": "array", "items": OBJECT}, "next_offset": {"type": ["integer", "null"]}}
+)
+_DELETED = shape({"deleted": WHOLE, "warnings": STRINGS})
+_SENT = shape({"job": OBJECT, "documents": {"type": "array", "items": OBJECT}})
+_ACCEPTED = {
+    "200": given("They were ingested.", _SENT),
+    "202": given("They are stored, and the job is queued.", _SENT),
+    **refused("400 404 409 413 500 503"),
+}
+
 ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/": {"get": _told(given("`Ollama is running`", TEXT, PLAIN))},
     "/api/version": {
@@ -206,7 +217,10 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     },
     "/indexes": {
         "get": _told(
-            given("The indexes.", shape({"indexes": {"type": "array"}, "problems": OBJECT}))
+            given(
+                "The indexes.",
+                shape({"indexes": {"type": "array", "items": OBJECT}, "problems": OBJECT}),
+            )
         )
     },
     "/indexes/{name}": {
@@ -223,10 +237,23 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/ingest": {
         "post": {
             "responses": {
+                "200": given("What a job would have to do.", OBJECT),
                 "202": given("The job.", OBJECT),
                 **refused("400 404 409 413 503"),
             }
         }
+    },
+    "/indexes/{name}/documents": {
+        "get": _told(given("The documents.", _DOCUMENTS), "400 404 409"),
+        "post": {"responses": _ACCEPTED},
+    },
+    "/indexes/{name}/documents/delete": {
+        "post": _told(given("They are gone.", _DELETED), "400 404 409 413")
+    },
+    "/indexes/{name}/documents/{path}": {
+        "get": _told(given("The document.", OBJECT), "400 404 409"),
+        "put": {"responses": _ACCEPTED},
+        "delete": _told(given("It is gone.", _DELETED), "400 404 409"),
     },
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
@@ -247,7 +274,13 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     },
     "/indexes/{name}/rebuild": {"post": _told(given(_LAST_LINE, TEXT, LINES), "404")},
     "/vacuum": {"post": _told(given(_LAST_LINE, TEXT, LINES))},
-    "/jobs": {"get": _told(given("The jobs.", shape({"jobs": {"type": "array"}})), "400")},
+    "/jobs": {
+        "get": _told(given("The jobs.", shape({"jobs": {"type": "array", "items": OBJECT}})), "400")
+    },
     "/jobs/{job_id}": {"get": _told(given("The job.", OBJECT), "400 404")},
+    "/jobs/{job_id}/events": {"get": _told(given("Its states.", TEXT, "text/event-stream"), "404")},
+    "/jobs/{job_id}/retry": {
+        "post": {"responses": {"202": given("The job.", OBJECT), **refused("404 409")}}
+    },
     "/jobs/{job_id}/cancel": {"post": _told(given("The job.", OBJECT), "404 409")},
 }

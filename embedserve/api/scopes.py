@@ -16,7 +16,9 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     READ: {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",
-            "/indexes", "/indexes/{name}", "/indexes/{name}/export", "/jobs", "/jobs/{job_id}",
+            "/indexes", "/indexes/{name}", "/indexes/{name}/export",
+            "/indexes/{name}/documents", "/indexes/{name}/documents/{path:path}",
+            "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events",
             "/info", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json",
         ),
         "POST": (
@@ -30,11 +32,12 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     INGEST: {
-        "PUT": ("/indexes/{name}",),
-        "DELETE": ("/indexes/{name}",),
+        "PUT": ("/indexes/{name}", "/indexes/{name}/documents/{path:path}"),
+        "DELETE": ("/indexes/{name}", "/indexes/{name}/documents/{path:path}"),
         "POST": (
             "/indexes/{name}/ingest", "/indexes/{name}/check", "/indexes/{name}/rebuild",
-            "/indexes/import", "/jobs/{job_id}/cancel",
+            "/indexes/import", "/indexes/{name}/documents", "/indexes/{name}/documents/delete",
+            "/jobs/{job_id}/cancel", "/jobs/{job_id}/retry",
         ),
     },
     ADMIN: {

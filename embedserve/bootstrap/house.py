@@ -3,7 +3,7 @@
 Everything is started in order and stopped in the opposite order, whatever happens in between.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap.access import read_keys, upstream_of
 from embedserve.bootstrap.address import is_loopback
+from embedserve.bootstrap.documents import document_limits, fetcher_of, watch_times
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
@@ -20,26 +21,33 @@ from embedserve.bootstrap.engine import (
     open_probe,
 )
 from embedserve.ingest.extract import ExtractorPool
+from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.limits import ExtractLimits
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
-from embedserve.services.definitions import read_definitions
+from embedserve.services.definitions import IndexDefinition, read_definitions
+from embedserve.services.documents import DocumentService
 from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
-from embedserve.services.ingestion import IngestionService, IngestTools
+from embedserve.services.ingestion import IngestionService
+from embedserve.services.job_run import IngestTools
 from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
+from embedserve.services.watching import WatchService
 from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
+from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
+WAITING_FILES = 14
+"""Files of a job whose texts the engine has while others are read."""
 CLEAN_STOP = "clean_stop"
 """Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
 
@@ -53,11 +61,24 @@ class House:
     lock: HomeLock
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What indexes are fed from, as the settings say it."""
+
+    definitions: Mapping[str, IndexDefinition]
+    roots: AllowedRoots
+    notices: dict[str, str]
+    """By index, what a user has to know of its watch."""
+
+
 @contextmanager
-def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]:
+def open_house(
+    settings: Settings, *, runs_jobs: bool = True, watches: bool = False
+) -> Iterator[House]:
     """Start every part; raise HomeLockedError, CatalogError, DefinitionError or StartupError.
 
-    A house that runs no jobs leaves unfinished ones as they are.
+    A house that runs no jobs leaves unfinished ones as they are. One that `watches` starts jobs for
+    the indexes whose definition says so.
     """
     limits = _limits(settings)
     with ExitStack() as stack:
@@ -68,13 +89,21 @@ def open_house(settings: Settings, *, runs_jobs: bool = True) -> Iterator[House]
         catalog.set_meta(CLEAN_STOP, "no")
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
-        services = _services(settings, engine, catalog, index, stack)
+        sources = _sources(settings)
+        services = _services(settings, engine, catalog, index, stack, sources)
+        watch = WatchService(
+            catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
+        )
         if runs_jobs:
             services.ingestion.start()
+        if watches:
+            watch.start()
         stack.callback(services.ingestion.stop)
+        stack.callback(watch.stop)
         app = create_app(services, limits)
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
+        watch.stop()
         services.ingestion.stop()
         index[1].stop()
         catalog.set_meta(CLEAN_STOP, "yes")
@@ -111,35 +140,45 @@ def _start_index(
     return vector_index, worker
 
 
+def _sources(settings: Settings) -> _Sources:
+    definitions = read_definitions(settings.definitions) if settings.definitions else {}
+    paths = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
+    return _Sources(definitions, AllowedRoots([*settings.ingest_roots, *paths]), {})
+
+
 def _services(
     settings: Settings,
     engine: Engine,
     catalog: Catalog,
     index: tuple[VectorIndex, IndexWorker],
     stack: ExitStack,
+    sources: _Sources,
 ) -> Services:
     vector_index, worker = index
-    definitions = read_definitions(settings.definitions) if settings.definitions else {}
-    sources = [Path(item.path) for one in definitions.values() for item in one.sources]
-    roots = AllowedRoots([*settings.ingest_roots, *sources])
+    uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
+    uploads.sweep(catalog.uploads.stored())
+    fetcher = fetcher_of(settings)
+    fetcher.sweep()
     indexes = IndexService(
         catalog,
         vector_index,
         engine.encoders,
-        IndexTools(worker, roots, default_model=settings.default_model),
+        IndexTools(
+            worker, sources.roots, uploads, sources.notices, default_model=settings.default_model
+        ),
     )
-    indexes.apply(definitions)
+    indexes.apply(sources.definitions)
     extractors = _extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
+    tools = _ingest_tools(settings, extractors, worker, sources, (uploads, fetcher))
+    ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
-        ingestion=IngestionService(
-            catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, roots)
-        ),
+        ingestion=ingestion,
         search=SearchService(
             *(catalog, indexes, vector_index, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
@@ -150,21 +189,31 @@ def _services(
             *(catalog, indexes, engine.encoders, worker),
             spool=(settings.home, settings.max_archive_bytes),
         ),
+        documents=DocumentService(
+            catalog, indexes, ingestion, worker, (uploads, document_limits(settings))
+        ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
 
 
 def _ingest_tools(
-    settings: Settings, extractors: ExtractorPool, worker: IndexWorker, roots: AllowedRoots
+    settings: Settings,
+    extractors: ExtractorPool,
+    worker: IndexWorker,
+    sources: _Sources,
+    kept: tuple[UploadFiles, Fetcher],
 ) -> IngestTools:
     return IngestTools(
         extractors,
         worker,
-        roots,
+        sources.roots,
+        *kept,
+        max_files=settings.max_source_files,
+        max_urls=settings.fetch_max_urls,
         jobs=settings.ingest_jobs,
-        # More files than extractors: the engine stays busy while the next ones are read.
-        files_at_once=settings.extract_workers + 2,
+        # Many more than extractors: most wait for the engine, which is fastest with many texts.
+        files_at_once=settings.extract_workers + WAITING_FILES,
     )
 
 

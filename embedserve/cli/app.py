@@ -21,6 +21,7 @@ from embedserve.cli import (
     pull,
     retrieval,
     serve,
+    watch,
 )
 from embedserve.cli.console import errors
 from embedserve.errors import EmbedserveError, NotFoundError
@@ -67,6 +68,7 @@ app.command("copy")(models.copy)
 app.command("rm")(models.remove)
 app.command("embed")(models.embed)
 app.command("ingest")(retrieval.ingest)
+app.command("watch")(watch.watch)
 app.command("query")(retrieval.query)
 app.command("doctor")(doctor.doctor)
 app.command("env")(env.env)

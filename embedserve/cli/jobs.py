@@ -1,17 +1,16 @@
-"""Commands about ingestion jobs: list, show, cancel."""
+"""Commands about ingestion jobs: list, show, watch, cancel, try again."""
 
-from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from embedserve.cli.client import Client, Home, Json, connect
+from embedserve.cli.client import Home, connect
 from embedserve.cli.console import AsJson, errors, output, print_json, print_result, print_table
+from embedserve.cli.job_display import fetch_job, file_results, leave, run_to_end
 
 app = typer.Typer(no_args_is_help=True)
-
-PAGE = 1000
 
 JobId = Annotated[str, typer.Argument(help="Id of the job, as `jobs list` prints it.")]
 
@@ -69,26 +68,33 @@ def show(
     print_table(rows, "OUTCOME", "CHUNKS", "FILE", "CODE", "REASON")
 
 
+@app.command("watch")
+def watch(job_id: JobId, home: Home = None, as_json: AsJson = False) -> None:
+    """Follow a job to its end; leaving does not cancel it. Without a server it is carried out."""
+    with connect(home, roots=roots_of(home, job_id), is_long=True) as client:
+        ended = run_to_end(client, job_id, as_json=as_json, is_ours=False)
+    leave(ended)
+
+
+@app.command("retry")
+def retry(job_id: JobId, home: Home = None, as_json: AsJson = False) -> None:
+    """Start a job about only the files that failed in one that has ended, and follow it."""
+    with connect(home, roots=roots_of(home, job_id), is_long=True) as client:
+        job = client.post("jobs", job_id, "retry")
+        ended = run_to_end(client, job["id"], as_json=as_json)
+    leave(ended)
+
+
 @app.command("cancel")
 def cancel(job_id: JobId, home: Home = None, as_json: AsJson = False) -> None:
-    """Stop a job after the files in hand; what it ingested stays."""
+    """Stop a job within a second; what it ingested stays."""
     with connect(home) as client:
         job = client.post("jobs", job_id, "cancel")
     print_result(job, f"job {job['id']}: {job['status']}", as_json=as_json)
 
 
-def fetch_job(client: Client, job_id: str) -> Json:
-    """Return a job without its files."""
-    job = client.get("jobs", job_id, limit=0)
-    return {key: value for key, value in job.items() if key not in ("files", "next_offset")}
-
-
-def file_results(client: Client, job_id: str, outcomes: Sequence[str]) -> Iterator[Json]:
-    """Give everything that a job did to files with one of the outcomes; no outcomes: all."""
-    offset, chosen = 0, list(outcomes)
-    while True:
-        page = client.get("jobs", job_id, limit=PAGE, offset=offset, outcome=chosen)
-        if not page["files"]:
-            return
-        yield from page["files"]
-        offset += len(page["files"])
+def roots_of(home: Path | None, job_id: str) -> tuple[Path, ...]:
+    """Return what a command has to be allowed to read for a job that was begun before."""
+    with connect(home) as client:
+        path = fetch_job(client, job_id)["path"]
+    return (Path(path),) if path and path.startswith("/") else ()  # else of what was sent

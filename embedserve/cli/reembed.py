@@ -7,7 +7,7 @@ import typer
 from embedserve.cli.client import Client, Home, Json, connect
 from embedserve.cli.console import AsJson, print_result
 from embedserve.cli.index_care import Name
-from embedserve.cli.retrieval import follow
+from embedserve.cli.job_display import follow_job
 from embedserve.errors import EmbedserveError
 
 
@@ -30,7 +30,7 @@ def reembed(
         )
         job = _job_of(client, index)
         if job:
-            job = follow(client, job["id"], is_quiet=as_json)
+            job = follow_job(client, job["id"], is_quiet=as_json)
             if job["status"] != "succeeded":
                 raise EmbedserveError(
                     f"Job {job['id']} {job['status']}. {job['error'] or ''}".strip()

@@ -3,6 +3,7 @@
 import gc
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -97,7 +98,10 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
     # process before the parts below it are stopped.
     signal.signal(signal.SIGTERM, _exit_in_order)
     signal.signal(signal.SIGINT, _exit_in_order)
-    with listen(settings.host, settings.port) as listener, open_house(settings) as house:
+    with (
+        listen(settings.host, settings.port) as listener,
+        open_house(settings, watches=True) as house,
+    ):
         url = url_of(listener)
         house.lock.announce(url)
         logger.info("home %s", settings.home)
@@ -118,9 +122,25 @@ def _serve(settings: Settings, *, refresh: bool) -> None:
         )
         _spare_collections()
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, house).run(sockets=[listener])
         except SystemExit:
             logger.info("stopping")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells the house at once when it is asked to stop.
+
+    Who follows a job is let go then; else the connection would be waited for as long as it may.
+    """
+
+    def __init__(self, config: uvicorn.Config, house: House) -> None:
+        super().__init__(config)
+        self._house = house
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close connections in order; called by uvicorn."""
+        self._house.services.ingestion.begin_to_stop()
+        await super().shutdown(sockets)
 
 
 def _introduce(house: House, settings: Settings, url: str, *, refresh: bool) -> None:

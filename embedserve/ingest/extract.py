@@ -3,6 +3,7 @@
 The parent opens each file and hands over the descriptor, so that a worker needs no file system.
 """
 
+import hashlib
 import json
 import os
 import queue
@@ -21,10 +22,14 @@ from embedserve import __version__
 from embedserve.errors import ExtractionError
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
 from embedserve.ingest.worker_process import (
+    ABANDON_POLL_MS,
+    AbandonedError,
+    IsAbandoned,
     ReplyTooLongError,
     WorkerGoneError,
     WorkerProcess,
     name_of_signal,
+    never,
 )
 from embedserve.types import Extraction, MemberSpan, PageSpan
 
@@ -34,6 +39,7 @@ FILES_PER_WORKER = 200
 REPLY_EXTRA_BYTES = 16 * 1024 * 1024
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
+DIGEST_BYTES = 1 << 20
 _WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
 
 
@@ -53,13 +59,14 @@ class ExtractorPool:
         # A worker dies with the thread that started it, so one thread of ours starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="extractor-starter")
 
-    def extract(self, path: Path, root: Path) -> Extraction:
+    def extract(self, path: Path, root: Path, *, is_abandoned: IsAbandoned = never) -> Extraction:
         """Read one file, which must lie in `root` (or be it). Blocks until a worker is free.
 
-        Raises ExtractionError; only this file is concerned, whatever happened.
+        Raises ExtractionError; only this file is concerned, whatever happened. Soon after
+        `is_abandoned` tells so its worker is ended, and the code is `abandoned`.
         """
         with _opened(path, root, self._limits.max_file_bytes) as file:
-            reply = self._ask(path, file)
+            reply = self._ask(path, file, is_abandoned)
         if "code" in reply:
             raise _failure(reply["code"], path, reply)
         pages = tuple(PageSpan(*page) for page in reply["pages"])
@@ -73,6 +80,17 @@ class ExtractorPool:
             members=tuple(MemberSpan(*member) for member in reply["members"]),
             warnings=tuple(reply["warnings"]),
         )
+
+    def digest(self, path: Path, root: Path) -> str:
+        """Return a file's sha256, opened as `extract` opens it, which parses nothing.
+
+        Raises ExtractionError.
+        """
+        digest = hashlib.sha256()
+        with _opened(path, root, self._limits.max_file_bytes) as file:
+            while part := os.read(file, DIGEST_BYTES):
+                digest.update(part)
+        return digest.hexdigest()
 
     @property
     def identity(self) -> str:
@@ -99,7 +117,7 @@ class ExtractorPool:
                 self._drop(worker_or_none)
             self._slots.put(None)  # a later call finds it, and is told that the pool is closed
 
-    def _ask(self, path: Path, file: int) -> dict[str, Any]:
+    def _ask(self, path: Path, file: int, is_abandoned: IsAbandoned) -> dict[str, Any]:
         limits = self._limits
         request = {
             "name": path.name,
@@ -107,9 +125,18 @@ class ExtractorPool:
             "timeout_s": limits.timeout_s,
         }
         most = limits.max_text_chars * BYTES_PER_CHAR + REPLY_EXTRA_BYTES
-        with self._borrowed() as worker:
+        with self._borrowed(is_abandoned) as worker:
             try:
-                return worker.ask(request, file, timeout_s=limits.timeout_s, max_bytes=most)
+                return worker.ask(
+                    request,
+                    file,
+                    timeout_s=limits.timeout_s,
+                    max_bytes=most,
+                    is_abandoned=is_abandoned,
+                )
+            except AbandonedError as error:
+                worker.kill()
+                raise _failure("abandoned", path) from error
             except TimeoutError as error:
                 worker.kill()
                 raise _failure("timed_out", path) from error
@@ -122,8 +149,8 @@ class ExtractorPool:
                 raise _death(error, path) from error
 
     @contextmanager
-    def _borrowed(self) -> Iterator[WorkerProcess]:
-        worker = self._slots.get()
+    def _borrowed(self, is_abandoned: IsAbandoned = never) -> Iterator[WorkerProcess]:
+        worker = self._free_slot(is_abandoned)
         try:
             if worker is None or not worker.is_alive:
                 if worker is not None:
@@ -138,6 +165,14 @@ class ExtractorPool:
                 self._drop(worker)
                 worker = None
             self._slots.put(worker)
+
+    def _free_slot(self, is_abandoned: IsAbandoned) -> WorkerProcess | None:
+        while True:
+            try:
+                return self._slots.get(timeout=ABANDON_POLL_MS / 1000)
+            except queue.Empty:
+                if is_abandoned():
+                    raise _failure("abandoned", Path("-")) from None
 
     def _start(self) -> WorkerProcess:
         try:
@@ -217,12 +252,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         "Reading it took more memory than allowed.",
         "Split it, or raise EMBEDSERVE_EXTRACT_MEMORY_BYTES.",
     ),
+    "abandoned": ("Nobody waits for it any more.", "Run the job again."),
     "shutting_down": ("The server is stopping.", "Run the job again."),
 }
 _AT_OPENING = {
     *("not_found", "not_a_file", "permission_denied", "outside_root", "empty_file", "too_large")
 }
-_RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down"}
+_RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down", "abandoned"}
 
 
 def _failure(code: str, path: Path, reply: dict[str, Any] | None = None) -> ExtractionError:

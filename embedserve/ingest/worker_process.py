@@ -15,13 +15,23 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 # Imports of a cold machine; a worker that is up answers in far less.
 START_TIMEOUT_S = 60.0
+ABANDON_POLL_MS = 200
+"""Whoever does not want an answer any more is let go within that time."""
 STDERR_LINES, STDERR_LINE_CHARS = 20, 500
 # The only variables a worker gets: no secret of the server's can leak from it.
 PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "SYSTEMROOT")
+
+IsAbandoned = Callable[[], bool]
+
+
+def never() -> bool:
+    """Wait for an answer whatever happens."""
+    return False
 
 
 class WorkerGoneError(Exception):
@@ -31,6 +41,10 @@ class WorkerGoneError(Exception):
         super().__init__(last_words)
         self.signal_number = signal_number
         self.last_words = last_words
+
+
+class AbandonedError(Exception):
+    """Whoever asked does not want the answer any more."""
 
 
 class ReplyTooLongError(Exception):
@@ -69,11 +83,18 @@ class WorkerProcess:
         return self.process.poll() is None
 
     def ask(
-        self, request: dict[str, Any], file: int, *, timeout_s: float, max_bytes: int
+        self,
+        request: dict[str, Any],
+        file: int,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        is_abandoned: IsAbandoned = never,
     ) -> dict[str, Any]:
         """Send a request with an open descriptor and wait for the answer.
 
-        Raises TimeoutError, WorkerGoneError or ReplyTooLongError; kill the worker then.
+        `is_abandoned` is asked a few times a second. Raises TimeoutError, AbandonedError,
+        WorkerGoneError or ReplyTooLongError; kill the worker then.
         """
         deadline = time.monotonic() + timeout_s
         body = json.dumps(request).encode()
@@ -82,7 +103,7 @@ class WorkerProcess:
             socket.send_fds(self.channel, [struct.pack(">I", len(body)), body], [file])
         except OSError as error:
             raise self._gone() from error
-        return self._read_reply(deadline, max_bytes=max_bytes)
+        return self._read_reply(deadline, max_bytes=max_bytes, is_abandoned=is_abandoned)
 
     def kill(self) -> None:
         """End the process at once and release what it held."""
@@ -91,22 +112,28 @@ class WorkerProcess:
         self._listener.join()
         self.channel.close()
 
-    def _read_reply(self, deadline: float, *, max_bytes: int) -> dict[str, Any]:
-        length = int.from_bytes(self._read(4, deadline), "big")
+    def _read_reply(
+        self, deadline: float, *, max_bytes: int, is_abandoned: IsAbandoned = never
+    ) -> dict[str, Any]:
+        length = int.from_bytes(self._read(4, deadline, is_abandoned), "big")
         if length > max_bytes:
             raise ReplyTooLongError
-        reply: dict[str, Any] = json.loads(self._read(length, deadline))
+        reply: dict[str, Any] = json.loads(self._read(length, deadline, is_abandoned))
         return reply
 
-    def _read(self, length: int, deadline: float) -> bytearray:
+    def _read(self, length: int, deadline: float, is_abandoned: IsAbandoned) -> bytearray:
         content = bytearray(length)
         view = memoryview(content)
         while len(view):
             left_ms = int((deadline - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                raise TimeoutError
             poll = select.poll()  # unlike select(), without a limit on descriptor numbers
             poll.register(self.channel, select.POLLIN)
-            if left_ms <= 0 or not poll.poll(left_ms):
-                raise TimeoutError
+            if not poll.poll(min(left_ms, ABANDON_POLL_MS)):
+                if is_abandoned():
+                    raise AbandonedError
+                continue
             try:
                 received = self.channel.recv_into(view)
             except ConnectionError:

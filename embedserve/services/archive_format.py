@@ -6,6 +6,8 @@
     vectors.npy       (hashes, dimensions) little-endian float32, in that order
     manifest.json     format and version, the index, counts, size and sha256 of the others
 
+The files that were uploaded are left out: their chunks, vectors and metadata are in it, so they are
+found after an import, but cannot be cut or embedded anew from there.
 Nothing is ever unpacked to disk, so the names in an archive lead nowhere.
 """
 
@@ -17,12 +19,15 @@ from io import BytesIO
 from typing import IO, Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from embedserve.errors import InvalidRequestError
+from embedserve.types import SourceKind
 
 FORMAT = "embedserve-index"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Versions that are read: the first knows files of folders alone."""
 ROWS = ("documents.jsonl", "chunks.jsonl", "hashes.txt", "vectors.npy")
 MANIFEST = "manifest.json"
 PAGE_BYTES = 1 << 20
@@ -50,11 +55,22 @@ class DocumentRow(Row):
     title: str
     kind: str
     indexed_at: str
+    source: SourceKind = "folder"
+    metadata: str = "{}"
+    etag: str | None = None
+    last_modified: str | None = None
     problem_code: str | None
     problem_stage: str | None
     problem_message: str | None
     problem_hint: str | None
     problem_is_retryable: Whole | None
+
+    @field_validator("metadata")
+    @classmethod
+    def _need_object(cls, value: str) -> str:
+        if not isinstance(json.loads(value), dict):
+            raise ValueError("it is no JSON object")
+        return value
 
 
 class ChunkRow(Row):

@@ -19,6 +19,7 @@ from embedserve.services.archive_format import (
     LINE_BYTES,
     MANIFEST,
     PAGE_BYTES,
+    READABLE,
     ROWS,
     VERSION,
     ArchivedIndex,
@@ -178,10 +179,11 @@ def _manifest(content: bytes) -> Manifest:
         said = (value["format"], value["version"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidRequestError("The archive's manifest.json cannot be read.") from error
-    if said != (FORMAT, VERSION):
+    if said[0] != FORMAT or said[1] not in READABLE:
         raise InvalidRequestError(
             f"The archive has format `{said[0]}`, version {said[1]}; this program reads "
-            f"`{FORMAT}`, version {VERSION}. Use the release that wrote it, or export it again."
+            f"`{FORMAT}`, versions 1 to {VERSION}. Use the release that "
+            "wrote it, or export it again."
         )
     try:
         return Manifest.model_validate(value)

@@ -223,12 +223,16 @@ def _npy(snapshot: Snapshot, counts: Counts) -> Iterator[bytes]:
 
 
 def _definition(archived: ArchivedIndex) -> IndexDefinition:
-    """Return the definition; its sources are asked for again whenever a job runs."""
+    """Return the definition; its sources are asked for again whenever a job runs.
+
+    Whoever imports it decides whether they are watched here.
+    """
     try:
         value = json.loads(archived.definition)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The archive's definition is not JSON.") from error
-    return parse_definition(value, origin="The archive's definition")
+    definition = parse_definition(value, origin="The archive's definition")
+    return definition.model_copy(update={"watch": False})
 
 
 def _checked_origin(archived: ArchivedIndex) -> str | None:

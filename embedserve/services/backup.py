@@ -1,4 +1,4 @@
-"""A copy of the home while it is in use: catalog, models, definitions. Chroma is left out.
+"""A copy of the home while it is in use: catalog, models, uploads, definitions. Chroma is left out.
 
 The vector index is derived: a home that lacks it fills it again from the catalog at its start.
 Nothing here needs the server; one may run and go on writing.
@@ -76,6 +76,7 @@ def _make(home: Path, target: Path, scratch: Path, definitions: Path | None) -> 
     _copy_catalog(home / CATALOG, catalog)
     models = list_installed(home / "models")
     parts = [_Part(CATALOG, catalog), *_model_parts(home / "models", [m.folder for m in models])]
+    parts += _upload_parts(home / "uploads", catalog)
     if definitions and definitions.is_dir():
         parts += [_Part(f"definitions/{p.name}", p) for p in sorted(definitions.glob("*.toml"))]
     contents = scratch / CONTENTS
@@ -117,6 +118,23 @@ def _model_parts(models: Path, folders: list[Path]) -> Iterator[_Part]:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 yield _Part(f"models/{path.relative_to(models).as_posix()}", path)
+
+
+def _upload_parts(uploads: Path, catalog: Path) -> Iterator[_Part]:
+    """Give the uploads that the copied catalog knows."""
+    with closing(sqlite3.connect(catalog)) as connection:
+        table = "SELECT 1 FROM sqlite_master WHERE name = 'uploads'"
+        if not connection.execute(table).fetchone():
+            return  # of an earlier version, which had none
+        rows = connection.execute("SELECT index_id, stored FROM uploads ORDER BY stored").fetchall()
+    for index_id, stored in rows:
+        path = uploads / str(index_id) / stored
+        if not path.is_file():
+            raise CatalogError(
+                f"The upload `{path}` is gone: it was replaced while the backup was made. Run the "
+                "backup again."
+            )
+        yield _Part(f"uploads/{index_id}/{stored}", path)
 
 
 def _contents(parts: list[_Part]) -> dict[str, object]:

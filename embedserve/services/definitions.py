@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from embedserve.errors import DefinitionError, InvalidNameError
 
@@ -31,14 +31,29 @@ class Chunking(Table):
 
 
 class Source(Table):
-    """A folder or file that feeds the index."""
+    """What feeds the index: a folder or file, addresses of the web, or a sitemap of them."""
 
-    path: str
-    """Absolute, or relative to the folder of the definition."""
+    path: str = ""
+    """Of a folder or file: absolute, or relative to the folder of the definition."""
+    urls: tuple[str, ...] = Field(default=(), strict=False)
+    """Addresses to fetch, `http` or `https`."""
+    sitemap: str = ""
+    """Address of a sitemap, or of an index of sitemaps, whose addresses are fetched."""
     include: tuple[str, ...] = Field(default=(), strict=False)
     """Globs of files to take; none means every file."""
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Globs of files to leave out, in `.gitignore` syntax."""
+
+    @model_validator(mode="after")
+    def _need_one_kind(self) -> "Source":
+        if [bool(self.path), bool(self.urls), bool(self.sitemap)].count(True) != 1:
+            raise ValueError("a source has one of `path`, `urls` and `sitemap`")
+        for url in filter(None, (*self.urls, self.sitemap)):
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"address `{url[:100]}` must begin with http:// or https://")
+        if not self.path and (self.include or self.exclude):
+            raise ValueError("`include` and `exclude` are for folders")
+        return self
 
 
 class SearchDefaults(Table):
@@ -57,6 +72,8 @@ class IndexDefinition(Table):
     chunking: Chunking = Chunking()
     search: SearchDefaults = SearchDefaults()
     sources: tuple[Source, ...] = Field(default=(), strict=False)
+    watch: bool = False
+    """Whether the server ingests by itself what changes in the sources."""
 
 
 def parse_definition(value: Mapping[str, Any], *, origin: str) -> IndexDefinition:
@@ -96,6 +113,8 @@ def resolve_sources(definition: IndexDefinition, base: Path) -> IndexDefinition:
     """Return the definition with every source path absolute, counted from `base`."""
     sources = tuple(
         source.model_copy(update={"path": str((base / Path(source.path).expanduser()).resolve())})
+        if source.path
+        else source
         for source in definition.sources
     )
     return definition.model_copy(update={"sources": sources})

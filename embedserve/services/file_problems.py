@@ -60,3 +60,15 @@ def missing_source(path: str) -> FileProblem:
         hint="Mount or restore it, or take it out of the definition.",
         is_retryable=True,
     )
+
+
+def too_many_files(path: str, limit: int) -> FileProblem:
+    """Return the row for a folder of which the rest was not looked at, nor deleted."""
+    return FileProblem(
+        path,
+        "too_many",
+        "scan",
+        f"The job takes {limit} files; the rest of this folder is left as it is.",
+        hint="Exclude what is not meant, or raise EMBEDSERVE_MAX_SOURCE_FILES.",
+        is_retryable=True,
+    )

@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from embedserve.errors import VectorStoreError
 from embedserve.services.generation_builder import GenerationBuilder
+from embedserve.services.index_comparison import compare, put_right
+from embedserve.services.pace import Pace
 from embedserve.services.questions import Questions
 from embedserve.services.retries import RETRY_S, Failure, keep_only, log_once, reason, retry_s
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
-from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex, probe
 from embedserve.types import Index, PendingChanges
 
@@ -44,6 +45,7 @@ class IndexWorker:
         self._builder = GenerationBuilder(catalog, vector_index, batch=BATCH)
         self._questions = Questions()
         self._changed = Condition()
+        self._pace = Pace(self._changed, enough=BATCH // 2)
         self._has_work = True
         self._is_stopping = False
         # All of these by `Index.key`. Each doubt about an index raises its number of losses. It is
@@ -68,7 +70,7 @@ class IndexWorker:
         """Finish the batch in hand and end; what is left waits in the catalog."""
         with self._changed:
             self._is_stopping = True
-            self._changed.notify_all()
+            self._pace.hurry()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         self._questions.close()
@@ -109,7 +111,7 @@ class IndexWorker:
             else:
                 self._losses[key] += 1
             self._has_work = True
-            self._changed.notify_all()
+            self._pace.hurry()
 
     def is_ready(self, key: int) -> bool:
         """Tell whether the vector index has answered for this index since it was (re)started.
@@ -125,6 +127,7 @@ class IndexWorker:
         The future holds what it returned or raised; StartupError when the worker stops first.
         """
         answer = self._questions.ask(question)
+        self._pace.hurry()
         self.wake()
         return answer
 
@@ -150,6 +153,7 @@ class IndexWorker:
             left_s = deadline - time.monotonic()
             if self._is_stopping or left_s <= 0 or is_interrupted():
                 return False
+            self._pace.hurry()
             self.wait_for_batch(batches, timeout_s=min(INTERRUPT_POLL_S, left_s))
 
     def _losses_of(self, key: int) -> int:
@@ -159,7 +163,9 @@ class IndexWorker:
         outages = 0
         while not self._is_stopping:
             try:
-                if not self._pass():
+                is_more = self._pass()
+                self._pace.linger()
+                if not is_more:
                     self._wait_for_work()
                 outages = 0
             except VectorStoreError as error:
@@ -180,6 +186,7 @@ class IndexWorker:
         Raises VectorStoreError when the vector index answers nothing at all.
         """
         self._has_work = False
+        self._pace.begin()
         self._questions.answer()
         dropped = self._catalog.generations.dropped()
         for key in dropped:
@@ -237,7 +244,7 @@ class IndexWorker:
         if building:
             self._build(index, building, is_in_step=changes is None)
         elif is_recount and not changes:  # a Chroma of others may be emptied between two calls
-            self._compare(index)
+            compare(self._catalog, self._vector_index, index)
         return bool(changes or building or is_recount)
 
     def _apply(self, index: Index, changes: PendingChanges, building: Generation | None) -> None:
@@ -247,14 +254,15 @@ class IndexWorker:
             if len(changes.upserts.ids):
                 self._vector_index.upsert(key, changes.upserts.ids, changes.upserts.vectors)
         self._catalog.changes.acknowledge(index.id, changes.up_to)
+        self._pace.applied(len(changes.upserts.ids) + len(changes.deletes))
         self._tell_of_batch()
 
     def _make_ready(self, index: Index) -> None:
         losses = self._losses_of(index.key)
         if self._checked.get(index.key, 0) != losses:
-            self._check(index)
+            put_right(self._catalog, self._vector_index, index)
         elif self._ready.get(index.key) != losses:
-            self._compare(index)
+            compare(self._catalog, self._vector_index, index)
         self._checked[index.key] = self._ready[index.key] = losses
 
     def _build(self, index: Index, building: Generation, *, is_in_step: bool) -> None:
@@ -271,21 +279,6 @@ class IndexWorker:
         with self._changed:
             self._batches += 1
             self._changed.notify_all()
-
-    def _check(self, index: Index) -> None:
-        health = check(self._catalog, self._vector_index, index)
-        repaired = repair(self._catalog, self._vector_index, index, health)
-        if repaired:
-            logger.warning(
-                "index %s: repairing %d entries of the vector index", index.name, repaired
-            )
-
-    def _compare(self, index: Index) -> None:
-        """Let the vector index load what it holds, and check it when the number of it is wrong."""
-        stored = self._vector_index.count(index.key)
-        waits = self._catalog.changes.has_pending(index.id)
-        if waits or stored != self._catalog.chunks.count(index.id):
-            self._check(index)
 
     def _wait_for_work(self) -> None:
         with self._changed:

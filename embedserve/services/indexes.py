@@ -14,6 +14,7 @@ from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.model_changes import ModelChange
+from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
 
@@ -45,6 +46,9 @@ class IndexTools:
 
     index_worker: IndexWorker
     roots: AllowedRoots
+    uploads: UploadFiles
+    notices: Mapping[str, str]
+    """By index, what a user has to know of its watch."""
     default_model: str
 
 
@@ -109,10 +113,14 @@ class IndexService:
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
-            warnings=tuple(self._origins.warnings(index)),
+            warnings=(*self._origins.warnings(index), *self._notices(name)),
             change=change,
             ready=self._catalog.model_changes.count_ready(index.id) if change else 0,
         )
+
+    def _notices(self, name: str) -> list[str]:
+        notice = self._tools.notices.get(name)
+        return [notice] if notice else []
 
     def check_vectors(self, index: Index, encoder: Encoder) -> list[str]:
         """Return what a user has to know of vectors from another machine, for most nothing.
@@ -133,6 +141,8 @@ class IndexService:
         check_index_name(name)
         sources = tuple(
             source.model_copy(update={"path": str(self._tools.roots.allow(source.path))})
+            if source.path
+            else source
             for source in definition.sources
         )
         definition = definition.model_copy(update={"sources": sources})
@@ -156,9 +166,11 @@ class IndexService:
     def delete(self, name: str) -> None:
         """Remove an index with its documents; raise IndexNotFoundError.
 
-        Vectors stay by the hash of their text, so that building it again embeds nothing.
+        What was uploaded goes with it. Vectors stay by the hash of their text, so that building
+        it again embeds nothing.
         """
-        self._catalog.indexes.delete(name)
+        deleted = self._catalog.indexes.delete(name)
+        self._tools.uploads.remove_index(deleted.id)
         self._problems.pop(name, None)
         self._tools.index_worker.wake()
 

@@ -1,254 +1,146 @@
-"""One ingestion job from scan to last commit. Everything it does, it can do again.
+"""One ingestion job from survey to last commit. Everything it does, it can do again.
 
-Files pass through scan -> plan -> extract -> chunk -> embed -> one catalog transaction each, a
-few files at a time. A file that fails is a row with its reason; the others go on.
+Files pass through `FileIngest` a few at a time.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from embedserve.engine.encoder import Encoder
-from embedserve.errors import (
-    CatalogError,
-    ExtractionError,
-    OverloadedError,
-)
-from embedserve.ingest.chunk import chunk
-from embedserve.ingest.extract import ExtractorPool
-from embedserve.ingest.scan import ScanRules, plan, scan
-from embedserve.services.embedded_text import embedded_texts, text_hash
-from embedserve.services.file_problems import missing_source, outcome_of, problem_of, unexpected
+from embedserve.errors import ExtractionError
+from embedserve.services.file_ingest import FileIngest, Tools
+from embedserve.services.file_problems import outcome_of
+from embedserve.services.found import Found
+from embedserve.services.ingest_plan import Survey, Target, renamed, sum_of_bytes, survey
 from embedserve.services.token_budget import TokenBudget
-from embedserve.store.catalog import Catalog
-from embedserve.types import (
-    Extraction,
-    FileProblem,
-    FileResult,
-    FoundFile,
-    Index,
-    Job,
-    KnownFile,
-    NewDocument,
-    Plan,
-    Vectors,
-)
+from embedserve.types import FileResult, Index, Job, KnownFile, Plan
 
-logger = logging.getLogger(__name__)
-
-
-class JobInterruptedError(Exception):
-    """The job was cancelled, or the server is stopping."""
+BYTES_AT_ONCE = 16 * 1024 * 1024
+"""Of the files that one job has in work; text and chunks take some times as much memory."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A folder or file to walk, under its rules, and the part of it that a job is about."""
+class Task:
+    """What is done for one file."""
 
-    root: Path
-    rules: ScanRules
-    below: Path
-    """`root` itself, or a path inside it."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    file: FoundFile
-    root: Path
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a run works with."""
-
-    catalog: Catalog
-    extractors: ExtractorPool
-    encoder: Encoder
-    wake_index: Callable[[], None]
-    is_interrupted: Callable[[], bool]
-    files_at_once: int
+    size_bytes: int
+    """Of the file, 0: not known yet."""
+    work: Callable[[], None]
 
 
 class IngestRun:
-    """Bring one index in step with one folder or file."""
+    """Bring one index in step with folders, or with single files."""
 
     def __init__(self, tools: Tools, job: Job, index: Index, *, budget: TokenBudget) -> None:
         self._tools = tools
         self._catalog = tools.catalog
-        self._encoder = tools.encoder
+        self._interruption = tools.interruption
         self._job = job
         self._index = index
-        self._budget = budget
+        self.files = FileIngest(tools, job, index, budget=budget)
 
-    def run(self, targets: Sequence[Target]) -> None:
-        """Ingest every target; raise JobInterruptedError when told to stop."""
-        known = self._known(targets)
-        found, problems = self._found(targets)
+    def run(self, targets: Sequence[Target], *, only: Collection[str] = ()) -> None:
+        """Ingest every target, or of them `only` some paths; raise JobInterruptedError."""
+        seen = survey(
+            self._catalog,
+            self._index.id,
+            targets,
+            max_files=self._tools.max_files,
+            only=only,
+            interruption=self._interruption,
+        )
         results = [
-            FileResult(problem.path, outcome_of(problem), problem=problem) for problem in problems
+            FileResult(problem.path, outcome_of(problem), problem=problem)
+            for problem in seen.problems
         ]
         self._catalog.jobs.record_files(self._job.id, results)
-        # What lies below something that could not be read is not known to be gone.
-        files = [item.file for item in found.values()]
-        work = plan(files, known, unseen=[problem.path for problem in problems])
+        work = seen.plan
         sizes = map(len, (work.add, work.update, work.delete, work.unchanged, results))
         # A resumed job has deleted some already; they are no longer in the plan.
         total = sum(sizes) + self._job.counts.get("deleted", 0)
-        self._catalog.jobs.set_files_total(self._job.id, total)
-        self._carry_out(work, known, found)
+        self._catalog.jobs.set_totals(
+            self._job.id, files=total, bytes_to_read=sum_of_bytes(seen.to_read)
+        )
+        self._tools.progress.begin_reading(self._job.bytes_done)
+        self._carry_out(seen)
 
-    def _known(self, targets: Sequence[Target]) -> dict[str, KnownFile]:
-        known: dict[str, KnownFile] = {}
-        for target in targets:
-            known |= self._catalog.documents.known_files(self._index.id, str(target.below))
-        return known
+    def ingest_kept(self, items: Sequence[Found]) -> None:
+        """Ingest files that are kept for the index, new ones and new versions."""
+        known = self._catalog.documents.known_at(self._index.id, [item.file.path for item in items])
+        self.carry_out_each([self._task(item, known.get(item.file.path)) for item in items])
 
-    def _found(self, targets: Sequence[Target]) -> tuple[dict[str, _Found], list[FileProblem]]:
-        """Scan every target; a file that several of them hold is taken once, for the first."""
-        found: dict[str, _Found] = {}
-        problems: list[FileProblem] = []
-        for target in targets:
-            self._stop_if_interrupted()
-            if not target.root.exists():
-                # It may be a disk that is not mounted: nothing is deleted for it.
-                problems.append(missing_source(str(target.root)))
-                continue
-            for file in scan(target.root, target.rules, problems.append):
-                if Path(file.path).is_relative_to(target.below):
-                    found.setdefault(file.path, _Found(file, target.root))
-        return found, problems
+    def carry_out_each(self, tasks: Sequence[Task]) -> None:
+        """Do one task for each of so many files, beside what the job has done already."""
+        size = sum(task.size_bytes for task in tasks)
+        self._catalog.jobs.set_left(self._job.id, files=len(tasks), bytes_to_read=size)
+        if self._tools.progress.stage == "scanning":
+            self._tools.progress.begin_reading(self._job.bytes_done)
+        self._in_parallel(tasks)
 
-    def _carry_out(
-        self, work: Plan, known: Mapping[str, KnownFile], found: Mapping[str, _Found]
-    ) -> None:
-        self._record_unchanged(work.unchanged)
+    def _task(self, found: Found, known: KnownFile | None) -> Task:
+        return Task(found.file.size_bytes, partial(self.files.ingest, found, known))
+
+    def _carry_out(self, seen: Survey) -> None:
+        self.files.record_unchanged(seen.plan.unchanged)
+        work = self._move_renamed(seen)
         for path in work.delete:
-            self._stop_if_interrupted()
+            self._interruption.check()
             self._catalog.documents.delete(self._index, path, job_id=self._job.id)
             self._tools.wake_index()
         self._in_parallel(
-            partial(self._ingest, found[file.path], known.get(file.path))
+            self._task(seen.found[file.path], seen.known.get(file.path))
             for file in (*work.add, *work.update)
         )
 
-    def _record_unchanged(self, files: Iterable[KnownFile]) -> None:
-        """Note files that need no work; one that could not be read before still cannot."""
-        results = [
-            FileResult(
-                file.path,
-                outcome_of(file.problem) if file.problem else "unchanged",
-                problem=file.problem,
-            )
-            for file in files
-        ]
-        # A resumed job keeps what it noted before: `added` must not become `unchanged`.
-        self._catalog.jobs.record_files(self._job.id, results, only_if_absent=True)
+    def _move_renamed(self, seen: Survey) -> Plan:
+        """Give documents of renamed files their new paths; return what is left of the plan."""
+        work = seen.plan
+        if not work.add or not work.delete:
+            return work
+        titles = self._catalog.documents.titles(self._index, work.delete)
+        moved: dict[str, str] = {}
+        for file, candidates in renamed(work, seen.known, titles):
+            self._interruption.check()
+            left = [one for one in candidates if one.path not in moved.values()]
+            former = self._former(seen.found[file.path], left)
+            if former:
+                self._catalog.documents.move(self._index, former, file, job_id=self._job.id)
+                moved[file.path] = former.path
+        gone = set(moved.values())
+        return replace(
+            work,
+            add=tuple(file for file in work.add if file.path not in moved),
+            delete=tuple(path for path in work.delete if path not in gone),
+        )
 
-    def _stop_if_interrupted(self) -> None:
-        if self._tools.is_interrupted():
-            raise JobInterruptedError
+    def _former(self, found: Found, candidates: Sequence[KnownFile]) -> KnownFile | None:
+        """Return the one that has the file's content; None as well where it cannot be read."""
+        if not candidates:
+            return None
+        try:
+            digest = self._tools.extractors.digest(Path(found.file.path), found.root)
+        except ExtractionError:
+            return None  # it is read again as a new file, which tells why that fails
+        return next((one for one in candidates if one.sha256 == digest), None)
 
-    def _in_parallel(self, tasks: Iterator[Callable[[], None]]) -> None:
-        """Run tasks a few at a time, never holding more than those; the first error ends it."""
+    def _in_parallel(self, tasks: Iterable[Task]) -> None:
+        """Do a few tasks at a time, the first error ends it.
+
+        No more bytes of them are in memory than BYTES_AT_ONCE, unless one file alone has more.
+        """
+        running: dict[Future[None], int] = {}
         limit = self._tools.files_at_once
-        running: set[Future[None]] = set()
         with ThreadPoolExecutor(limit, thread_name_prefix=f"ingest-{self._index.name}") as pool:
             for task in tasks:
-                self._stop_if_interrupted()
-                running.add(pool.submit(task))
-                if len(running) >= limit:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
+                self._interruption.check()
+                while running and (
+                    len(running) >= limit or sum(running.values()) + task.size_bytes > BYTES_AT_ONCE
+                ):
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        del running[future]
                         future.result()
+                running[pool.submit(task.work)] = task.size_bytes
             for future in running:
                 future.result()
-
-    # -- one file -----------------------------------------------------------------------------
-
-    def _ingest(self, found: _Found, known: KnownFile | None) -> None:
-        if self._tools.is_interrupted():
-            return
-        file = found.file
-        try:
-            extraction = self._tools.extractors.extract(Path(file.path), found.root)
-            if known and not known.problem and extraction.sha256 == known.sha256:
-                self._note_same_bytes(file, known)
-                return
-            document = self._document(file, extraction)
-        except ExtractionError as error:
-            if error.code != "shutting_down":  # then the next start does it again
-                self._give_up(file, problem_of(file.path, error))
-            return
-        except (CatalogError, OverloadedError):
-            raise  # nothing is wrong with the file
-        except Exception as error:  # per-file ingest: one file's failure is one row
-            logger.exception("ingesting %s", file.path)
-            self._give_up(file, unexpected(file.path, error))
-            return
-        self._catalog.documents.commit(
-            self._index,
-            document,
-            job_id=self._job.id,
-            outcome="updated" if known else "added",
-        )
-        self._tools.wake_index()
-
-    def _note_same_bytes(self, file: FoundFile, known: KnownFile) -> None:
-        self._catalog.documents.touch(
-            self._index, file.path, mtime_ns=file.mtime_ns, size_bytes=file.size_bytes
-        )
-        self._record_unchanged([known])
-
-    def _give_up(self, file: FoundFile, problem: FileProblem) -> None:
-        # What may succeed on the next run keeps its former version until then.
-        self._catalog.documents.commit_problem(
-            self._index,
-            KnownFile(file.path, file.size_bytes, file.mtime_ns, sha256="", problem=problem),
-            job_id=self._job.id,
-            outcome=outcome_of(problem),
-            keep_previous=problem.is_retryable,
-        )
-        self._tools.wake_index()
-
-    def _document(self, file: FoundFile, extraction: Extraction) -> NewDocument:
-        chunks = chunk(
-            extraction.text,
-            extraction.kind,
-            extraction.pages,
-            self._encoder.offsets,
-            max_tokens=self._budget.chunk,
-            members=extraction.members,
-        )
-        if not chunks:
-            raise ExtractionError(
-                "no_text", "The file holds no text.", stage="chunk", hint="Nothing to index."
-            )
-        texts = embedded_texts(self._encoder, self._budget, extraction.title, chunks)
-        hashes = [text_hash(text) for text in texts]
-        return NewDocument(
-            path=file.path,
-            size_bytes=extraction.size_bytes,
-            mtime_ns=file.mtime_ns,
-            sha256=extraction.sha256,
-            title=extraction.title,
-            kind=extraction.kind,
-            chunks=tuple(chunks),
-            text_hashes=tuple(hashes),
-            vectors=self._vectors(texts, hashes),
-            warnings=extraction.warnings,
-        )
-
-    def _vectors(self, texts: Sequence[str], hashes: Sequence[str]) -> Vectors:
-        """Return a vector for each text, computing only those that the catalog lacks."""
-        by_hash = self._catalog.chunks.known_vectors(self._index.artefact, list(hashes))
-        missing = {key: text for key, text in zip(hashes, texts, strict=True) if key not in by_hash}
-        if missing:
-            computed = self._encoder.encode(list(missing.values()))
-            by_hash |= dict(zip(missing, computed, strict=True))
-            self._catalog.jobs.add_chunks_embedded(self._job.id, len(missing))
-        return np.stack([by_hash[key] for key in hashes])

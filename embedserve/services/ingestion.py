@@ -3,39 +3,28 @@
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from functools import partial
 from threading import Condition, Thread
 
-from embedserve.errors import EmbedserveError, InvalidRequestError
-from embedserve.ingest.extract import ExtractorPool
-from embedserve.ingest.scan import ScanRules
-from embedserve.services.definitions import IndexDefinition
+from embedserve.errors import (
+    ConflictError,
+    EmbedserveError,
+    IndexNotFoundError,
+    InvalidRequestError,
+)
 from embedserve.services.encoders import Encoders
-from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
-from embedserve.services.ingest_run import IngestRun, JobInterruptedError, Target, Tools
-from embedserve.services.reembedding import Reembedding
-from embedserve.services.roots import AllowedRoots
-from embedserve.services.token_budget import chunk_budget
+from embedserve.services.ingest_plan import Survey
+from embedserve.services.interruption import Interruption, JobInterruptedError
+from embedserve.services.job_progress import JobProgress, JobReport
+from embedserve.services.job_run import IngestTools, JobRun, definition_of
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
 
-# A job ends once its vectors can be found; with the vector index down it ends all the same.
-APPLY_TIMEOUT_S = 60
 CATALOG_RETRY_S = 2
-
-
-@dataclass(frozen=True)
-class IngestTools:
-    """What jobs work with, and how much of it runs at once."""
-
-    extractors: ExtractorPool
-    index_worker: IndexWorker
-    roots: AllowedRoots
-    jobs: int
-    files_at_once: int
 
 
 class IngestionService:
@@ -46,32 +35,39 @@ class IngestionService:
     ) -> None:
         self._catalog = catalog
         self._indexes = indexes
-        self._encoders = encoders
-        self._tools = tools
+        self._roots = tools.roots
+        self._jobs_at_once = tools.jobs
+        self._work_of = JobRun(catalog, indexes, encoders, tools)
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
+        self._running: dict[str, JobProgress] = {}
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
-        indexes.on_job = self._tell
+        self._waiting: dict[str, list[Future[None]]] = {}
+        indexes.on_job = self.tell
 
     def start(self) -> None:
         """Take up the jobs that a former process left unfinished, then wait for new ones."""
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
-        for number in range(self._tools.jobs):
+        for number in range(self._jobs_at_once):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self, timeout_s: float = 20) -> None:
-        """Stop after the files in hand; unfinished jobs go on at the next start."""
+        """Stop in a moment; unfinished jobs go on at the next start."""
+        self.begin_to_stop()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def begin_to_stop(self) -> None:
+        """Let jobs come to their end without waiting for it."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout_s)
 
     def submit(self, index_name: str, path: str | None) -> Job:
         """Queue a job for `path`, or for the sources of the index's definition.
@@ -79,23 +75,70 @@ class IngestionService:
         Raises IndexNotFoundError, PathNotAllowedError, PathNotFoundError, InvalidRequestError.
         """
         index = self._indexes.find(index_name)
-        if path is None and not _definition(index).sources:
-            raise InvalidRequestError(
-                f"Index `{index_name}` has no sources in its definition: name the folder or file "
-                "to ingest by its absolute path, as `path`."
-            )
-        target = str(self._tools.roots.check(path)) if path is not None else ""
-        job = self._catalog.jobs.create(index.name, target)
-        self._tell()
+        job = self._catalog.jobs.create(index.name, self._wanted(index, path))
+        self.tell()
         return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job about only the files that failed in one that has ended.
+
+        Raises JobNotFoundError, IndexNotFoundError, and ConflictError when there is nothing to
+        try again.
+        """
+        former = self._catalog.jobs.get(job_id)
+        if former.status in ("queued", "running"):
+            raise ConflictError(f"Job `{job_id}` is {former.status}; try again when it has ended.")
+        self._indexes.find(former.index)
+        paths = self._catalog.jobs.failed_paths(job_id)
+        if not paths:
+            raise ConflictError(
+                f"Job `{job_id}` lists no file that failed. To read all of its files again where "
+                "they changed, start a job on its path."
+            )
+        job = self._catalog.jobs.create_retry(former, paths)
+        self.tell()
+        return job
+
+    def preview(self, index_name: str, path: str | None) -> Survey:
+        """Return what a job would have to do in folders now; writes nothing.
+
+        An index that does not exist counts as an empty one. Raises as `submit` does.
+        """
+        try:
+            index = self._indexes.find(index_name)
+        except IndexNotFoundError:
+            if path is None:
+                raise
+            return self._work_of.preview(None, path)
+        return self._work_of.preview(index, self._wanted(index, path))
+
+    def ended(self, job_id: str) -> Future[None]:
+        """Return what is done when the job has ended; waiting for it costs nothing."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._waiting.setdefault(job_id, []).append(future)
+        if self._catalog.jobs.get(job_id).status not in ("queued", "running"):
+            self._resolve(job_id)
+        return future
+
+    def _resolve(self, job_id: str) -> None:
+        with self._changed:
+            futures = self._waiting.pop(job_id, [])
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
 
     def job(self, job_id: str) -> Job:
         """Return a job; raise JobNotFoundError."""
         return self._catalog.jobs.get(job_id)
 
-    def jobs(self, limit: int, index_name: str | None = None) -> list[Job]:
+    def report(self, job_id: str) -> JobReport:
+        """Return a job with how far it is now; raise JobNotFoundError."""
+        return self._report(self.job(job_id))
+
+    def reports(self, limit: int, index_name: str | None = None) -> list[JobReport]:
         """Return the newest jobs first."""
-        return self._catalog.jobs.latest(limit, index=index_name)
+        return [self._report(job) for job in self._catalog.jobs.latest(limit, index=index_name)]
 
     def files(
         self, job_id: str, *, limit: int, offset: int, outcomes: Sequence[Outcome] | None
@@ -106,8 +149,32 @@ class IngestionService:
         )
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop after the files in hand; what it committed stays."""
-        return self._catalog.jobs.request_cancel(job_id)
+        """Ask a job to stop within a second; what it committed stays."""
+        job = self._catalog.jobs.request_cancel(job_id)
+        if job.status == "cancelled":
+            self._resolve(job_id)
+        return job
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._is_stopping
+
+    def _report(self, job: Job) -> JobReport:
+        running = self._running.get(job.id)
+        is_running = running is not None and job.status == "running"
+        return (
+            running.report(job) if running and is_running else JobReport(job, None, job.bytes_done)
+        )
+
+    def _wanted(self, index: Index, path: str | None) -> str:
+        """Return what a job is to walk, checked: a path, or none for the sources."""
+        if path is None and not definition_of(index).sources:
+            raise InvalidRequestError(
+                f"Index `{index.name}` has no sources in its definition: name the folder or file "
+                "to ingest by its absolute path, as `path`."
+            )
+        return str(self._roots.check(path)) if path is not None else ""
 
     # -- the runner's threads -----------------------------------------------------------------
 
@@ -122,11 +189,13 @@ class IngestionService:
                 continue
             if job:
                 self._run_job(job)
-                self._tell()  # its index is free again
+                self.tell()  # its index is free again
+                self._resolve(job.id)
             else:
                 self._wait_for_event(seen)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Say that a job was queued."""
         with self._changed:
             self._events += 1
             self._changed.notify_all()
@@ -144,6 +213,7 @@ class IngestionService:
         status: JobStatus
         error: str | None
         error = None
+        self._running[job.id] = JobProgress()
         try:
             status = self._carry_out(job)
         except JobInterruptedError:
@@ -156,6 +226,7 @@ class IngestionService:
         if self._is_stopping and status in ("cancelled", "failed"):
             return  # stays as it is; the next start resumes it
         self._finish(job, status, error)
+        self._running.pop(job.id, None)
 
     def _finish(self, job: Job, status: JobStatus, error: str | None) -> None:
         """Note a job's end, as often as it takes: the disk that failed the job may be full."""
@@ -172,66 +243,7 @@ class IngestionService:
             return
 
     def _carry_out(self, job: Job) -> JobStatus:
-        index = self._catalog.indexes.get(job.index)
-        if job.kind == "reembed":
-            self._reembed(job, index)
-            return "succeeded"
-        encoder = self._encoders.get(index.model)
-        for warning in self._indexes.check_vectors(index, encoder):
-            logger.warning("job %s: %s", job.id, warning)
-        definition = _definition(index)
-        tools = Tools(
-            catalog=self._catalog,
-            extractors=self._tools.extractors,
-            encoder=encoder,
-            wake_index=self._tools.index_worker.wake,
-            is_interrupted=lambda: (
-                self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
-            ),
-            files_at_once=self._tools.files_at_once,
+        interruption = Interruption(
+            lambda: self._is_stopping, partial(self._catalog.jobs.is_cancel_requested, job.id)
         )
-        run = IngestRun(tools, job, index, budget=chunk_budget(encoder, definition))
-        run.run(self._targets(job, definition))
-        if tools.is_interrupted():
-            raise JobInterruptedError
-        # All is committed; from here on the job has succeeded, whatever the vector index does.
-        self._tools.index_worker.wait_until_applied(
-            index.id, APPLY_TIMEOUT_S, is_interrupted=tools.is_interrupted
-        )
-        failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
-        return "succeeded_with_errors" if failed else "succeeded"
-
-    def _reembed(self, job: Job, index: Index) -> None:
-        def is_interrupted() -> bool:
-            return self._is_stopping or self._catalog.jobs.is_cancel_requested(job.id)
-
-        def stop_if_interrupted() -> None:
-            if is_interrupted():
-                raise JobInterruptedError
-
-        worker = self._tools.index_worker
-        Reembedding(self._catalog, self._encoders, worker, stop_if_interrupted).run(job, index)
-        worker.wait_until_applied(index.id, APPLY_TIMEOUT_S, is_interrupted=is_interrupted)
-
-    def _targets(self, job: Job, definition: IndexDefinition) -> list[Target]:
-        """Return what a job walks: its own path under its source's rules, or every source.
-
-        The roots are asked again: since the job was queued a link may have been put in the way,
-        or the server started with other roots.
-        """
-        targets = []
-        for source in definition.sources:
-            root = self._tools.roots.allow(source.path)
-            rules = ScanRules(include=source.include, exclude=source.exclude)
-            targets.append(Target(root, rules, below=root))
-        if not job.path:
-            return targets
-        below = self._tools.roots.check(job.path)
-        for target in targets:
-            if below.is_relative_to(target.root):
-                return [replace(target, below=below)]
-        return [Target(below, ScanRules(), below)]
-
-
-def _definition(index: Index) -> IndexDefinition:
-    return IndexDefinition.model_validate_json(index.definition)
+        return self._work_of.run(job, interruption, self._running[job.id])

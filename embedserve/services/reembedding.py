@@ -25,7 +25,7 @@ from embedserve.services.origins import VectorOrigins
 from embedserve.services.token_budget import TokenBudget, chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.model_changes import ModelChange
-from embedserve.types import FileResult, Index, Job, Vectors
+from embedserve.types import FileResult, Index, Job, Vectors, Work
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class Reembedding:
             vectors = np.stack([rows[key] for key in hashes])
             if not changes.keep(change, chunks, hashes, vectors, noted=noted, job_id=job.id):
                 return False
-            self.catalog.jobs.add_chunks_embedded(job.id, len(missing))
+            tokens = sum(len(tokenized[key].ids) for key in missing)
+            self.catalog.jobs.add_work(job.id, Work(0, len(missing), tokens))
         return True
 
     def _vectors(

@@ -20,6 +20,7 @@ from embedserve.store.model_changes import ModelChanges
 from embedserve.store.origins import Origins
 from embedserve.store.transfer import Transfer
 from embedserve.store.upkeep import Upkeep
+from embedserve.store.uploads import Uploads
 
 
 class Catalog:
@@ -36,6 +37,7 @@ class Catalog:
         self.indexes = Indexes(self._database)
         self.documents = Documents(self._database)
         self.chunks = Chunks(self._database)
+        self.uploads = Uploads(self._database)
         self.changes = Changes(self._database)
         self.generations = Generations(self._database)
         self.integrity = Integrity(self._database)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from embedserve.store.database import Database
 from embedserve.store.rows import chunk_vectors, id_list
-from embedserve.store.vector_rows import known_vectors
+from embedserve.store.vector_rows import known_hashes
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
 MAX_ID = 2**63 - 1
@@ -32,7 +32,8 @@ class Chunks:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
-                " d.id, d.path, d.title FROM chunks c JOIN documents d ON d.id = c.document_id"
+                " d.id, d.path, d.title, d.metadata FROM chunks c"
+                " JOIN documents d ON d.id = c.document_id"
                 " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (index_id, id_list(ids)),
             )
@@ -73,22 +74,17 @@ class Chunks:
             ).fetchall()
         return chunk_vectors(rows, index)
 
-    def known_vectors(
-        self, artefact: str, text_hashes: Collection[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Map text hash to its (dimensions,) vector, for texts that were embedded before.
+    def known_hashes(self, index: Index, text_hashes: Collection[str]) -> set[str]:
+        """Return which of these texts have their vector, for they were embedded before.
 
         A damaged vector counts as unknown, so that its text is embedded again.
         """
         with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT dimensions FROM indexes WHERE artefact = ? LIMIT 1", (artefact,)
-            ).fetchone()
-            return known_vectors(connection, artefact, row[0], text_hashes) if row else {}
+            return known_hashes(connection, index.artefact, index.dimensions, text_hashes)
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
-    id_, text, start, end, page, heading, document_id, path, title = row
+    id_, text, start, end, page, heading, document_id, path, title, metadata = row
     return StoredChunk(
-        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title
+        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title, metadata
     )

@@ -6,25 +6,46 @@ the vector index in the transaction that makes it.
 
 import json
 import os
-import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-import numpy as np
-
-from embedserve.errors import IndexNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.jobs import write_file_result
-from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem, to_blob
-from embedserve.store.vector_rows import save_vectors
-from embedserve.types import FileResult, Index, KnownFile, NewDocument, Outcome
+from embedserve.store.document_rows import (
+    check_document,
+    check_vectors,
+    end_upload,
+    insert_chunks,
+    insert_vectors,
+    remove_chunks,
+    remove_document,
+    require_index,
+    require_vectors,
+)
+from embedserve.store.job_rows import add_work, write_file_result
+from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem
+from embedserve.types import (
+    FROM_FOLDER,
+    FileResult,
+    FoundFile,
+    Index,
+    KnownFile,
+    NewDocument,
+    Outcome,
+    Provenance,
+    Vectors,
+    Work,
+)
 
 SAVE_DOCUMENT = f"""
 INSERT INTO documents
-  (index_id, path, size_bytes, mtime_ns, sha256, title, kind, indexed_at, {PROBLEM_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  (index_id, path, size_bytes, mtime_ns, sha256, title, kind, indexed_at, source, metadata, etag,
+   last_modified, {PROBLEM_COLUMNS})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (index_id, path) DO UPDATE SET
   size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256,
   title = excluded.title, kind = excluded.kind, indexed_at = excluded.indexed_at,
+  source = excluded.source, metadata = excluded.metadata, etag = excluded.etag,
+  last_modified = excluded.last_modified,
   problem_code = excluded.problem_code, problem_stage = excluded.problem_stage,
   problem_message = excluded.problem_message, problem_hint = excluded.problem_hint,
   problem_is_retryable = excluded.problem_is_retryable
@@ -34,6 +55,11 @@ RETURNING id
 # The first version's title and kind belong to the chunks that stay, so they stay as well.
 SAVE_PROBLEM = SAVE_DOCUMENT.replace("title = excluded.title, kind = excluded.kind, ", "")
 
+MOVE = """
+UPDATE documents SET path = ?, size_bytes = ?, mtime_ns = ?, indexed_at = ?
+WHERE index_id = ? AND path = ? RETURNING id
+"""
+
 
 class Documents:
     """Replace, delete and look up the files of an index."""
@@ -42,14 +68,18 @@ class Documents:
         self._database = database
 
     def known_files(self, index_id: int, under: str) -> dict[str, KnownFile]:
-        """Map path to what is known, for `under` itself and every file below that folder."""
+        """Map path to what is known, for `under` itself and every file below that folder.
+
+        Uploads and addresses are not among them: they belong to no folder.
+        """
         first = under.rstrip(os.sep) + os.sep
         # A range over the unique index; LIKE would read `%` and `_` in a path as wildcards.
         after_last = first[:-1] + chr(ord(os.sep) + 1)
         with self._database.read() as connection:
             rows = connection.execute(
                 f"SELECT path, size_bytes, mtime_ns, sha256, {PROBLEM_COLUMNS} FROM documents"
-                " WHERE index_id = ? AND (path = ? OR (path >= ? AND path < ?)) ORDER BY path",
+                " WHERE index_id = ? AND (path = ? OR (path >= ? AND path < ?))"
+                " AND source = 'folder' ORDER BY path",
                 (index_id, under, first, after_last),
             )
             return {
@@ -57,24 +87,90 @@ class Documents:
                 for path, size_bytes, mtime_ns, sha256, *problem in rows
             }
 
-    def commit(self, index: Index, document: NewDocument, *, job_id: str, outcome: Outcome) -> None:
+    def known_at(self, index_id: int, paths: Iterable[str]) -> dict[str, KnownFile]:
+        """Map path to what is known, for those of these paths that are, whatever their source."""
+        return self._known(index_id, "path IN (SELECT value FROM json_each(?))", _json(paths))
+
+    def known_addresses(self, index_id: int) -> dict[str, KnownFile]:
+        """Map address to what is known, for all that was fetched."""
+        return self._known(index_id, "source = ?", "url")
+
+    def _known(self, index_id: int, condition: str, value: str) -> dict[str, KnownFile]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT path, size_bytes, mtime_ns, sha256, source, metadata, etag, last_modified,"
+                f" {PROBLEM_COLUMNS} FROM documents WHERE index_id = ? AND {condition}",
+                (index_id, value),
+            )
+            return {row[0]: _known_file(row) for row in rows}
+
+    def commit(
+        self,
+        index: Index,
+        document: NewDocument,
+        *,
+        job_id: str,
+        outcome: Outcome,
+        work: Work | None = None,
+    ) -> None:
         """Replace a path's chunks by those of its new version, and note it in the job.
 
+        Does nothing for an upload that was replaced or deleted since the job took it.
         Raises IndexNotFoundError when the index was deleted meanwhile.
         """
-        _check(index, document)
+        check_document(index, document)
         facts = (document.size_bytes, document.mtime_ns, document.sha256)
         values = (index.id, document.path, *facts, document.title, document.kind, now())
+        origin = document.provenance
         result = FileResult(
             document.path, outcome, chunks=len(document.chunks), warnings=document.warnings
         )
         with self._database.write() as connection:
-            _require(connection, index)
-            _remove_chunks(connection, index.id, document.path)
-            row = connection.execute(SAVE_DOCUMENT, (*values, *problem_row(None))).fetchone()
-            _insert_vectors(connection, index, document)
-            _insert_chunks(connection, index.id, row[0], document)
-            write_file_result(connection, job_id, result)
+            require_index(connection, index)
+            if not end_upload(connection, index.id, document.path, origin.stored):
+                return
+            remove_chunks(connection, index.id, document.path)
+            row = connection.execute(
+                SAVE_DOCUMENT, (*values, *_origin_row(origin), *problem_row(None))
+            ).fetchone()
+            insert_vectors(connection, index, document.new_hashes, document.vectors)
+            insert_chunks(connection, index.id, row[0], document)
+            require_vectors(connection, index, row[0], document.path)
+            write_file_result(connection, job_id, result, work=work)
+
+    def add_vectors(
+        self, index: Index, hashes: Sequence[str], vectors: Vectors, *, job_id: str, work: Work
+    ) -> None:
+        """Keep vectors of a part of a document whose chunks come later, (len(hashes), dimensions).
+
+        Until they do, no chunk has them; no vacuum deletes them while a job runs.
+        """
+        check_vectors(index, hashes, vectors, "a part of a document")
+        with self._database.write() as connection:
+            insert_vectors(connection, index, hashes, vectors)
+            add_work(connection, job_id, work)
+
+    def move(self, index: Index, former: KnownFile, file: FoundFile, *, job_id: str) -> None:
+        """Give a document whose file was renamed its new path, and note both in the job."""
+        with self._database.write() as connection:
+            require_index(connection, index)
+            row = connection.execute(MOVE, (*_place(file), now(), index.id, former.path)).fetchone()
+            chunks = connection.execute(
+                "SELECT count(*) FROM chunks WHERE document_id = ?", row
+            ).fetchone()[0]
+            write_file_result(connection, job_id, FileResult(former.path, "deleted"))
+            result = FileResult(file.path, "added", chunks=chunks)
+            write_file_result(connection, job_id, result, work=Work(file.size_bytes))
+
+    def titles(self, index: Index, paths: Collection[str]) -> dict[str, str]:
+        """Map path to title, for those of these documents that were read and gave chunks."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT path, title FROM documents WHERE index_id = ? AND problem_code IS NULL"
+                " AND path IN (SELECT value FROM json_each(?))",
+                (index.id, json.dumps(list(paths))),
+            )
+            return dict(rows.fetchall())
 
     def commit_problem(
         self,
@@ -93,23 +189,24 @@ class Documents:
             raise ValueError(f"This is a bug: no problem given for `{file.path}`")
         facts = (file.size_bytes, file.mtime_ns, file.sha256)
         title = os.path.basename(file.path)
-        values = (index.id, file.path, *facts, title, "", now(), *problem_row(file.problem))
+        origin = file.provenance
+        values = (index.id, file.path, *facts, title, "", now(), *_origin_row(origin))
         with self._database.write() as connection:
-            _require(connection, index)
+            require_index(connection, index)
+            if not end_upload(connection, index.id, file.path, origin.stored):
+                return
             if not keep_previous:
-                _remove_chunks(connection, index.id, file.path)
-            connection.execute(SAVE_PROBLEM, values).fetchone()
+                remove_chunks(connection, index.id, file.path)
+            connection.execute(SAVE_PROBLEM, (*values, *problem_row(file.problem))).fetchone()
             result = FileResult(file.path, outcome, problem=file.problem)
-            write_file_result(connection, job_id, result)
+            work = Work(bytes_read=file.size_bytes)
+            write_file_result(connection, job_id, result, work=work)
 
     def delete(self, index: Index, path: str, *, job_id: str) -> None:
         """Forget a file and its chunks, and note it in the job."""
         with self._database.write() as connection:
-            _require(connection, index)
-            _remove_chunks(connection, index.id, path)
-            connection.execute(
-                "DELETE FROM documents WHERE index_id = ? AND path = ?", (index.id, path)
-            )
+            require_index(connection, index)
+            remove_document(connection, index.id, path)
             write_file_result(connection, job_id, FileResult(path, "deleted"))
 
     def retry_problems(self, stages: Collection[str]) -> int:
@@ -126,79 +223,33 @@ class Documents:
             )
             return changed.rowcount
 
-    def touch(self, index: Index, path: str, *, mtime_ns: int, size_bytes: int) -> None:
-        """Note new file times for bytes that are still the same."""
+    def touch(
+        self, index: Index, file: FoundFile, *, job_id: str, origin: Provenance = FROM_FOLDER
+    ) -> None:
+        """Note new times and marks for bytes that are still the same."""
+        facts = (file.size_bytes, file.mtime_ns, origin.etag, origin.last_modified)
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE documents SET mtime_ns = ?, size_bytes = ? WHERE index_id = ? AND path = ?",
-                (mtime_ns, size_bytes, index.id, path),
+                "UPDATE documents SET size_bytes = ?, mtime_ns = ?, etag = ?, last_modified = ?"
+                " WHERE index_id = ? AND path = ?",
+                (*facts, index.id, file.path),
             )
+            add_work(connection, job_id, Work(bytes_read=file.size_bytes))
 
 
-def _check(index: Index, document: NewDocument) -> None:
-    """Refuse what would only fail later, in the vector index, again and again."""
-    count = len(document.chunks)
-    if len(document.text_hashes) != count or document.vectors.shape != (count, index.dimensions):
-        raise ValueError(
-            f"This is a bug: `{document.path}` has {count} chunks, {len(document.text_hashes)} "
-            f"hashes and vectors of shape {document.vectors.shape} for {index.dimensions} "
-            "dimensions"
-        )
-    if not np.isfinite(document.vectors).all():
-        raise ValueError(f"This is a bug: `{document.path}` has a vector that is not finite")
+def _place(file: FoundFile) -> Row:
+    return file.path, file.size_bytes, file.mtime_ns
 
 
-def _require(connection: sqlite3.Connection, index: Index) -> None:
-    if not connection.execute("SELECT 1 FROM indexes WHERE id = ?", (index.id,)).fetchone():
-        raise IndexNotFoundError(
-            f"Index `{index.name}` does not exist. It was deleted while a job was at work; "
-            "create it again to go on."
-        )
+def _json(values: Iterable[str]) -> str:
+    return json.dumps(list(values))
 
 
-def _remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> None:
-    row = connection.execute(
-        "SELECT id FROM documents WHERE index_id = ? AND path = ?", (index_id, path)
-    ).fetchone()
-    if row is None:
-        return
-    connection.execute(
-        "INSERT INTO changes (index_id, chunk_id, op)"
-        " SELECT index_id, id, 'delete' FROM chunks WHERE document_id = ? ORDER BY id",
-        row,
-    )
-    connection.execute("DELETE FROM chunks WHERE document_id = ?", row)
+def _known_file(row: tuple[Any, ...]) -> KnownFile:
+    path, size_bytes, mtime_ns, sha256, source, metadata, etag, last_modified, *problem = row
+    origin = Provenance(source, metadata, etag, last_modified)
+    return KnownFile(path, size_bytes, mtime_ns, sha256, read_problem(path, problem), origin)
 
 
-def _insert_vectors(connection: sqlite3.Connection, index: Index, document: NewDocument) -> None:
-    pairs = zip(document.text_hashes, document.vectors, strict=True)
-    save_vectors(connection, index.artefact, ((key, to_blob(vector)) for key, vector in pairs))
-
-
-def _insert_chunks(
-    connection: sqlite3.Connection, index_id: int, document_id: int, document: NewDocument
-) -> None:
-    connection.executemany(
-        "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, page,"
-        " heading, text_hash, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((index_id, document_id, *row) for row in _chunk_rows(document)),
-    )
-    connection.execute(
-        "INSERT INTO changes (index_id, chunk_id, op)"
-        " SELECT index_id, id, 'upsert' FROM chunks WHERE document_id = ? ORDER BY id",
-        (document_id,),
-    )
-
-
-def _chunk_rows(document: NewDocument) -> Iterator[Row]:
-    for chunk, text_hash in zip(document.chunks, document.text_hashes, strict=True):
-        heading = json.dumps(chunk.heading, ensure_ascii=False)
-        yield (
-            chunk.ordinal,
-            chunk.start,
-            chunk.end,
-            chunk.page,
-            heading,
-            text_hash,
-            chunk.text,
-        )
+def _origin_row(origin: Provenance) -> Row:
+    return (origin.source, origin.metadata, origin.etag, origin.last_modified)

@@ -4,7 +4,7 @@ import sqlite3
 
 from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.jobs import cancel_jobs
+from embedserve.store.job_rows import cancel_jobs
 from embedserve.store.rows import Row
 from embedserve.types import Index, IndexCounts
 

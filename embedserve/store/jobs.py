@@ -12,12 +12,13 @@ from uuid import uuid4
 
 from embedserve.errors import JobNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.rows import PROBLEM_COLUMNS, problem_row, read_problem
-from embedserve.types import FileResult, Job, JobKind, JobStatus, Outcome
+from embedserve.store.job_rows import add_work, write_file_result
+from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
+from embedserve.types import FileResult, Job, JobKind, JobStatus, Outcome, Work
 
 JOB_COLUMNS = (
     "id, index_name, path, status, created_at, started_at, finished_at, error, files_total,"
-    " chunks_embedded, kind"
+    " chunks_embedded, kind, tokens_embedded, chunks, bytes_done, bytes_total, retry_of"
 )
 
 KEPT_JOBS_WITH_FILES = 20
@@ -25,6 +26,12 @@ KEPT_JOBS_WITH_FILES = 20
 100,000 files leaves as many rows."""
 KEPT_JOBS = 200
 """Jobs of one index that stay in its history, with their counts: half a year of nightly runs."""
+
+SET_LEFT = """
+UPDATE jobs SET bytes_total = bytes_done + :bytes, files_total = :files +
+  (SELECT coalesce(sum(files), 0) FROM job_counts WHERE job_id = jobs.id)
+WHERE id = :job
+"""
 
 # The oldest queued job whose index is idle: two jobs on one index would race on its files.
 CLAIM = """
@@ -35,16 +42,6 @@ WHERE seq = (
     WHERE busy.status = 'running' AND busy.index_name = waiting.index_name)
   ORDER BY waiting.seq LIMIT 1)
 RETURNING id
-"""
-
-SAVE_RESULT = f"""
-INSERT OR REPLACE INTO job_files (job_id, path, outcome, chunks, warnings, {PROBLEM_COLUMNS})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-ADD_TO_COUNT = """
-INSERT INTO job_counts (job_id, outcome, files) VALUES (?, ?, ?)
-ON CONFLICT (job_id, outcome) DO UPDATE SET files = files + excluded.files
 """
 
 # Every ended job of an index but the newest so many.
@@ -63,7 +60,7 @@ class Jobs:
     def create(self, index: str, path: str) -> Job:
         """Queue a job on the index of that name."""
         with self._database.write() as connection:
-            return insert_job(connection, index, path, kind="ingest")
+            return insert_job(connection, index, path)
 
     def get(self, job_id: str) -> Job:
         """Read one job with its counts; raise JobNotFoundError when there is none."""
@@ -104,20 +101,55 @@ class Jobs:
                 (runner,),
             ).rowcount
 
-    def set_files_total(self, job_id: str, files_total: int) -> None:
-        """Say how many files the job has to look at."""
+    def set_totals(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
+        """Say how many files the job has to look at, and how much of them is still to be read."""
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE jobs SET files_total = ? WHERE id = ?", (files_total, job_id)
+                "UPDATE jobs SET files_total = ?, bytes_total = bytes_done + ? WHERE id = ?",
+                (files, bytes_to_read, job_id),
             )
 
-    def add_chunks_embedded(self, job_id: str, count: int) -> None:
-        """Count chunks whose vector had to be computed."""
+    def set_left(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
+        """Say how much the job has to do beside all that it has done."""
+        with self._database.write() as connection:
+            connection.execute(SET_LEFT, {"files": files, "bytes": bytes_to_read, "job": job_id})
+
+    def add_work(self, job_id: str, work: Work) -> None:
+        """Add to the sums of a job what belongs to no file."""
+        with self._database.write() as connection:
+            add_work(connection, job_id, work)
+
+    def expect_bytes(self, job_id: str, count: int) -> None:
+        """Add to what the job has to read."""
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE jobs SET chunks_embedded = chunks_embedded + ? WHERE id = ?",
+                "UPDATE jobs SET bytes_total = coalesce(bytes_total, bytes_done) + ? WHERE id = ?",
                 (count, job_id),
             )
+
+    def create_retry(self, former: Job, paths: Collection[str]) -> Job:
+        """Queue a job about only these files of a former one."""
+        with self._database.write() as connection:
+            job = insert_job(connection, former.index, former.path, retry_of=former.id)
+            connection.executemany(
+                "INSERT INTO job_paths (job_id, path) VALUES (?, ?)",
+                ((job.id, path) for path in paths),
+            )
+            return job
+
+    def paths(self, job_id: str) -> frozenset[str]:
+        """Return the only files that a job is about; none for all below its path."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT path FROM job_paths WHERE job_id = ?", (job_id,))
+            return frozenset(row[0] for row in rows)
+
+    def failed_paths(self, job_id: str) -> list[str]:
+        """List the files that failed in a job."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT path FROM job_files WHERE job_id = ? AND outcome = 'failed'", (job_id,)
+            )
+            return [row[0] for row in rows]
 
     def record_files(
         self, job_id: str, results: Collection[FileResult], *, only_if_absent: bool = False
@@ -196,53 +228,22 @@ class Jobs:
             return bool(row and row[0])
 
 
-def insert_job(connection: sqlite3.Connection, index: str, path: str, *, kind: JobKind) -> Job:
+def insert_job(
+    connection: sqlite3.Connection,
+    index: str,
+    path: str,
+    *,
+    kind: JobKind = "ingest",
+    retry_of: str | None = None,
+) -> Job:
     """Queue a job, inside the caller's transaction."""
     job_id = uuid4().hex
     connection.execute(
-        "INSERT INTO jobs (id, index_name, path, status, created_at, kind)"
-        " VALUES (?, ?, ?, 'queued', ?, ?)",
-        (job_id, index, path, now(), kind),
+        "INSERT INTO jobs (id, index_name, path, status, created_at, kind, retry_of)"
+        " VALUES (?, ?, ?, 'queued', ?, ?, ?)",
+        (job_id, index, path, now(), kind, retry_of),
     )
     return _job(connection, job_id)
-
-
-def write_file_result(
-    connection: sqlite3.Connection,
-    job_id: str,
-    result: FileResult,
-    *,
-    only_if_absent: bool = False,
-) -> None:
-    """Note what a job did to one file, inside the caller's transaction."""
-    former = connection.execute(
-        "SELECT outcome FROM job_files WHERE job_id = ? AND path = ?", (job_id, result.path)
-    ).fetchone()
-    if former and only_if_absent:
-        return
-    warnings = json.dumps(result.warnings)
-    facts = (result.path, result.outcome, result.chunks, warnings)
-    connection.execute(SAVE_RESULT, (job_id, *facts, *problem_row(result.problem)))
-    if former:
-        connection.execute(ADD_TO_COUNT, (job_id, former[0], -1))
-    connection.execute(ADD_TO_COUNT, (job_id, result.outcome, 1))
-
-
-def cancel_jobs(connection: sqlite3.Connection, index: str, error: str) -> None:
-    """End the queued jobs of an index and ask its running one to stop, in the caller's transaction.
-
-    A running job that is cut off is cancelled by `requeue_orphans`, not run again.
-    """
-    connection.execute(
-        "UPDATE jobs SET is_cancel_requested = 1, error = ?"
-        " WHERE index_name = ? AND status IN ('queued', 'running')",
-        (error, index),
-    )
-    connection.execute(
-        "UPDATE jobs SET status = 'cancelled', finished_at = ?"
-        " WHERE index_name = ? AND status = 'queued'",
-        (now(), index),
-    )
 
 
 def _delete_history(connection: sqlite3.Connection, index: str) -> None:

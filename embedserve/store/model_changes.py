@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from embedserve.store.changes import ask_for_all
 from embedserve.store.database import Database
 from embedserve.store.integrity import EMBEDDED_COLUMNS, EmbeddedChunk, embedded_chunk
-from embedserve.store.jobs import insert_job, write_file_result
+from embedserve.store.job_rows import write_file_result
+from embedserve.store.jobs import insert_job
 from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
 from embedserve.store.vector_rows import known_vectors, save_vectors
 from embedserve.types import FileResult, Index, Vectors

@@ -1,4 +1,4 @@
--- The catalog, schema version 3, as a new file gets it; migrations/ brings older ones to the same.
+-- The catalog, schema version 5, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -14,7 +14,8 @@ CREATE TABLE indexes (
 ) STRICT;
 
 -- One row for each file, readable or not. The problem columns are null when the present version
--- of the file was read.
+-- of the file was read. `metadata` is a JSON object that came with an upload; `etag` and
+-- `last_modified` are what a web server said of an address.
 CREATE TABLE documents (
     id                   INTEGER PRIMARY KEY,
     index_id             INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
@@ -30,8 +31,30 @@ CREATE TABLE documents (
     problem_hint         TEXT,
     problem_is_retryable INTEGER,
     indexed_at           TEXT NOT NULL,
+    source               TEXT NOT NULL DEFAULT 'folder'
+        CHECK (source IN ('folder', 'upload', 'url')),
+    metadata             TEXT NOT NULL DEFAULT '{}',
+    etag                 TEXT,
+    last_modified        TEXT,
     UNIQUE (index_id, path)
 ) STRICT;
+
+-- What was sent to an index: `path` is the name that the sender gave it, `stored` the file below
+-- uploads/<index id>/ of the home, never used twice. `job_id` is the job that is to ingest it, null
+-- once that is done.
+CREATE TABLE uploads (
+    index_id    INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    path        TEXT NOT NULL,
+    stored      TEXT NOT NULL UNIQUE,
+    size_bytes  INTEGER NOT NULL,
+    title       TEXT NOT NULL,
+    metadata    TEXT NOT NULL,
+    uploaded_at TEXT NOT NULL,
+    job_id      TEXT,
+    PRIMARY KEY (index_id, path)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX uploads_by_job ON uploads (job_id);
 
 -- index_id repeats what the document says, so that one index is scanned without touching others.
 CREATE TABLE chunks (
@@ -127,7 +150,14 @@ CREATE TABLE jobs (
     chunks_embedded     INTEGER NOT NULL DEFAULT 0,
     is_cancel_requested INTEGER NOT NULL DEFAULT 0,
     runner              TEXT,
-    kind                TEXT NOT NULL DEFAULT 'ingest' CHECK (kind IN ('ingest', 'reembed'))
+    kind                TEXT NOT NULL DEFAULT 'ingest' CHECK (kind IN ('ingest', 'reembed')),
+    -- Of files that were committed: what was computed, what they gave, and their size. The total
+    -- is of the files that have to be read.
+    tokens_embedded     INTEGER NOT NULL DEFAULT 0,
+    chunks              INTEGER NOT NULL DEFAULT 0,
+    bytes_done          INTEGER NOT NULL DEFAULT 0,
+    bytes_total         INTEGER,
+    retry_of            TEXT  -- a word, not a reference: that job may be forgotten
 ) STRICT;
 
 CREATE INDEX jobs_by_status ON jobs (status, seq);
@@ -152,6 +182,13 @@ CREATE TABLE job_files (
     problem_hint         TEXT,
     problem_is_retryable INTEGER,
     warnings             TEXT NOT NULL,  -- JSON list of sentences
+    PRIMARY KEY (job_id, path)
+) STRICT, WITHOUT ROWID;
+
+-- The only files that a job is about; none for all below its path.
+CREATE TABLE job_paths (
+    job_id TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    path   TEXT NOT NULL,
     PRIMARY KEY (job_id, path)
 ) STRICT, WITHOUT ROWID;
 

@@ -18,7 +18,7 @@ from embedserve.store.rows import PROBLEM_COLUMNS, Row
 
 DOCUMENT_COLUMNS = (
     "path", "size_bytes", "mtime_ns", "sha256", "title", "kind", "indexed_at",
-    *PROBLEM_COLUMNS.split(", "),
+    "source", "metadata", "etag", "last_modified", *PROBLEM_COLUMNS.split(", "),
 )  # fmt: skip
 CHUNK_COLUMNS = (
     "ordinal", "span_start", "span_end", "page", "heading", "text_hash", "text",

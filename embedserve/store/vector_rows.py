@@ -51,6 +51,18 @@ def known_vectors(
     return {row[0]: from_blob(row[1]) for row in rows}
 
 
+def known_hashes(
+    connection: sqlite3.Connection, artefact: str, dimensions: int, text_hashes: Collection[str]
+) -> set[str]:
+    """Return which of these texts have a vector; one of another size is damaged and counts not."""
+    rows = connection.execute(
+        "SELECT text_hash FROM vectors WHERE artefact = ? AND length(vector) = ?"
+        " AND text_hash IN (SELECT value FROM json_each(?))",
+        (artefact, BYTES_PER_FLOAT * dimensions, json.dumps(list(text_hashes))),
+    )
+    return {row[0] for row in rows}
+
+
 def has_every_vector(
     connection: sqlite3.Connection, index_id: int, artefact: str, dimensions: int
 ) -> bool:

@@ -5,19 +5,24 @@ Import them from here, whichever of the modules they are in.
 
 from embedserve.types.catalog import (
     ChunkVectors,
+    DocumentFilter,
     FileResult,
     Index,
     IndexCounts,
     Job,
     JobKind,
     JobStatus,
+    ListedDocument,
     NewDocument,
     Outcome,
     PendingChanges,
     ScoredId,
     StoredChunk,
+    StoredUpload,
+    Work,
 )
 from embedserve.types.file import (
+    FROM_FOLDER,
     Chunk,
     Extraction,
     FileProblem,
@@ -26,6 +31,8 @@ from embedserve.types.file import (
     MemberSpan,
     PageSpan,
     Plan,
+    Provenance,
+    SourceKind,
 )
 from embedserve.types.model import (
     GRAPH_OUTPUTS,
@@ -41,11 +48,13 @@ from embedserve.types.model import (
 )
 
 __all__ = [
+    "FROM_FOLDER",
     "GRAPH_OUTPUTS",
     "Arithmetic",
     "BatchTokens",
     "Chunk",
     "ChunkVectors",
+    "DocumentFilter",
     "EncoderSpec",
     "Extraction",
     "FileProblem",
@@ -59,6 +68,7 @@ __all__ = [
     "JobStatus",
     "KnownFile",
     "Lane",
+    "ListedDocument",
     "MemberSpan",
     "ModelKind",
     "NewDocument",
@@ -66,9 +76,13 @@ __all__ = [
     "PageSpan",
     "PendingChanges",
     "Plan",
+    "Provenance",
     "ScoredId",
+    "SourceKind",
     "StoredChunk",
+    "StoredUpload",
     "TokenIds",
     "TokenOffsets",
     "Vectors",
+    "Work",
 ]

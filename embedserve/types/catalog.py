@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.types.file import Chunk, FileProblem
+from embedserve.types.file import FROM_FOLDER, Chunk, FileProblem, Provenance, SourceKind
 from embedserve.types.model import Vectors
 
 Outcome = Literal["added", "updated", "unchanged", "deleted", "skipped", "failed"]
@@ -65,10 +65,60 @@ class NewDocument:
     chunks: tuple[Chunk, ...]
     text_hashes: tuple[str, ...]
     """sha256 of what was embedded for each chunk (prefix and chunk text)."""
+    new_hashes: tuple[str, ...]
+    """Those of them whose vectors come along; the catalog has the others already."""
     vectors: Vectors
-    """(len(chunks), dimensions) float32."""
+    """(len(new_hashes), dimensions) float32."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed while it was read."""
+    provenance: Provenance = FROM_FOLDER
+
+
+@dataclass(frozen=True)
+class StoredUpload:
+    """A file that was sent to an index and is kept for it."""
+
+    path: str
+    """The name that the sender gave it; never a path on this machine."""
+    stored: str
+    """Its file, below the folder of the index's uploads."""
+    size_bytes: int
+    title: str
+    """Empty: what the text says."""
+    metadata: str
+    """JSON object."""
+
+
+@dataclass(frozen=True)
+class DocumentFilter:
+    """Which documents of an index: what meets every condition that is given."""
+
+    paths: tuple[str, ...] = ()
+    """Globs; one of them matches. `*` matches `/` too."""
+    ids: tuple[int, ...] = ()
+    metadata: tuple[tuple[str, str | float | bool], ...] = ()
+    """Keys with the value that each has."""
+    source: SourceKind | None = None
+
+
+@dataclass(frozen=True)
+class ListedDocument:
+    """A document as it is listed; an upload that was not ingested yet has no `id`."""
+
+    id: int | None
+    path: str
+    source: SourceKind
+    title: str
+    kind: str
+    size_bytes: int
+    sha256: str
+    metadata: str
+    """JSON object."""
+    indexed_at: str
+    chunks: int
+    is_pending: bool
+    """Whether what was sent last still waits for its job."""
+    problem: FileProblem | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +134,8 @@ class StoredChunk:
     document_id: int
     path: str
     title: str
+    metadata: str = "{}"
+    """JSON object that came with the document."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +172,15 @@ class FileResult:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a file, or a part of one, added to the sums of its job."""
+
+    bytes_read: int = 0
+    chunks_embedded: int = 0
+    tokens_embedded: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One row of the catalog's `jobs` table, with its counts."""
 
@@ -136,6 +197,14 @@ class Job:
     chunks_embedded: int = 0
     """Chunks whose vector had to be computed."""
     kind: JobKind = "ingest"
+    tokens_embedded: int = 0
+    chunks: int = 0
+    """Of the files that the job has brought in."""
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    """Of the files that have to be read, those that are done included; unknown before the scan."""
+    retry_of: str | None = None
+    """The job whose failed files this one is about."""
     counts: dict[str, int] = field(default_factory=dict)
     """Files by outcome."""
 

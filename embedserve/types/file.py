@@ -4,6 +4,10 @@ Offsets are character offsets into the text that extraction produced, end exclus
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+SourceKind = Literal["folder", "upload", "url"]
+"""Where a document is from."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,23 @@ class FileProblem:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where a document is from, and what came with it."""
+
+    source: SourceKind = "folder"
+    metadata: str = "{}"
+    """JSON object of the sender's."""
+    etag: str | None = None
+    last_modified: str | None = None
+    """What a web server said of an address, to be sent back to it."""
+    stored: str = ""
+    """File of an upload, below the folder of its index's uploads."""
+
+
+FROM_FOLDER = Provenance()
+
+
+@dataclass(frozen=True)
 class KnownFile:
     """What the catalog remembers of a file, readable or not."""
 
@@ -38,6 +59,7 @@ class KnownFile:
     sha256: str
     problem: FileProblem | None = None
     """Set when the file's present version gave no chunks."""
+    provenance: Provenance = FROM_FOLDER
 
 
 @dataclass(frozen=True)

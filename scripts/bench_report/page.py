@@ -34,6 +34,8 @@ def page(report: Report) -> str:
         prose.READING.format(rounds=report.rounds, seconds=report.seconds, calls=report.calls),
         *speed_parts(report),
         *time_parts(report),
+        "## Ingestion",
+        prose.INGESTION,
         "## Beside others",
         prose.PEERS,
         *peer_parts(report),

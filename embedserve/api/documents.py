@@ -1,0 +1,197 @@
+"""Our own dialect: documents of an index, sent, listed, deleted. Shapes: docs/api.md."""
+
+import asyncio
+import json
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from embedserve.api.body import describe_body, read_model
+from embedserve.api.job_replies import job_reply
+from embedserve.api.replies import json_reply, services
+from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
+from embedserve.services.document_names import FilterBody, parse_filter, parse_metadata
+from embedserve.services.documents import Upload
+from embedserve.services.job_progress import JobReport
+from embedserve.types import Job, ListedDocument, SourceKind
+
+router = APIRouter(tags=["documents"])
+
+Wait = Annotated[
+    bool, Query(description="Answer when the job has ended, or after EMBEDSERVE_UPLOAD_WAIT_S.")
+]
+FORM = {
+    "schema": {
+        "type": "object",
+        "properties": {
+            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+            "title": {"type": "string"},
+            "metadata": {"type": "string", "description": "A JSON object, of every file."},
+        },
+    }
+}
+SENT = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": FORM,
+            "application/json": {"schema": TextBody.model_json_schema()},
+        },
+    }
+}
+
+
+class DeleteBody(BaseModel):
+    """What to delete."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: FilterBody = Field(description="Documents that meet every condition; not empty.")
+
+
+@router.get("/indexes/{name}/documents")
+def list_documents(
+    request: Request,
+    name: str,
+    path: str | None = None,
+    source: SourceKind | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> Response:
+    """List an index's documents by path, whatever their source; `path` is a glob."""
+    wanted = parse_filter({"paths": [path] if path else [], "source": source})
+    # One more than asked for tells whether there is a next page.
+    found = services(request).documents.page(name, wanted, limit=limit + 1, offset=offset)
+    return json_reply(
+        {
+            "documents": [document_reply(document) for document in found[:limit]],
+            "next_offset": offset + limit if len(found) > limit else None,
+        }
+    )
+
+
+@router.post("/indexes/{name}/documents", status_code=202, openapi_extra=SENT)
+async def add_documents(request: Request, name: str, *, wait: Wait = False) -> Response:
+    """Add or replace documents: files of a form, or texts as JSON. Returns the job."""
+    documents = services(request).documents
+    is_form = request.headers.get("content-type", "").lower().startswith("multipart/")
+    read = read_form if is_form else read_texts
+    with ExitStack() as stack:
+        uploads = await read(request, documents, name, stack)
+        job = await asyncio.to_thread(documents.accept, name, uploads)
+    return await _accepted(request, job, uploads, is_waiting=wait)
+
+
+@router.post(
+    "/indexes/{name}/documents/delete",
+    openapi_extra=describe_body(DeleteBody),
+)
+async def delete_documents(request: Request, name: str) -> Response:
+    """Delete every document that meets a filter, all of them or none."""
+    body = await read_model(request, DeleteBody)
+    wanted = parse_filter(body.filter.model_dump())
+    found = services(request).documents
+    deleted = await asyncio.to_thread(found.delete_matching, name, wanted)
+    return json_reply({"deleted": deleted.documents, "warnings": deleted.warnings})
+
+
+@router.get("/indexes/{name}/documents/{path:path}")
+def get_document(request: Request, name: str, path: str) -> Response:
+    """Describe one document."""
+    return json_reply(document_reply(services(request).documents.get(name, path)))
+
+
+@router.put(
+    "/indexes/{name}/documents/{path:path}",
+    status_code=202,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            },
+        }
+    },
+)
+async def put_document(
+    request: Request,
+    name: str,
+    path: str,
+    title: str = "",
+    metadata: Annotated[str | None, Query(description="A JSON object.")] = None,
+    *,
+    wait: Wait = False,
+) -> Response:
+    """Add or replace one document: the body is its content, as it is. Returns the job."""
+    documents = services(request).documents
+    with ExitStack() as stack:
+        upload = await asyncio.to_thread(documents.receive, name, path)
+        stack.callback(upload.file.close)
+        upload.title = title
+        upload.metadata = parse_metadata(metadata) if metadata else None
+        await read_content(request, documents, upload)
+        job = await asyncio.to_thread(documents.accept, name, [upload])
+    return await _accepted(request, job, [upload], is_waiting=wait)
+
+
+@router.delete("/indexes/{name}/documents/{path:path}")
+def delete_document(request: Request, name: str, path: str) -> Response:
+    """Delete one document with its chunks, at once."""
+    deleted = services(request).documents.delete(name, path)
+    return json_reply({"deleted": deleted.documents, "warnings": deleted.warnings})
+
+
+async def _accepted(
+    request: Request, job: Job, uploads: list[Upload], *, is_waiting: bool
+) -> Response:
+    """Answer with the job and the documents: 200 when it has ended, else 202."""
+    found, report = services(request), JobReport(job)
+    if is_waiting:
+        await _ended(request, job)
+        report = await asyncio.to_thread(found.ingestion.report, job.id)
+    has_ended = report.job.status not in ("queued", "running")
+    names = [upload.name for upload in uploads]
+    documents = await asyncio.to_thread(_named, request, job.index, names)
+    reply = {"job": job_reply(report), "documents": documents}
+    return json_reply(reply, status=200 if has_ended else 202)
+
+
+async def _ended(request: Request, job: Job) -> None:
+    """Wait for a job to end, as long as the settings allow."""
+    found = services(request)
+    ended = asyncio.wrap_future(found.ingestion.ended(job.id))
+    await asyncio.wait([ended], timeout=found.documents.limits.wait_s)
+
+
+def _named(request: Request, index: str, names: list[str]) -> list[dict[str, Any]]:
+    found = services(request).documents
+    return [document_reply(found.get(index, name)) for name in names]
+
+
+def document_reply(document: ListedDocument) -> dict[str, Any]:
+    """Return a document as the API shows it."""
+    problem = document.problem
+    return {
+        "id": None if document.id is None else str(document.id),
+        "path": document.path,
+        "source": document.source,
+        "title": document.title,
+        "kind": document.kind,
+        "chunks": document.chunks,
+        "size_bytes": document.size_bytes,
+        "sha256": document.sha256 or None,
+        "metadata": json.loads(document.metadata),
+        "indexed_at": document.indexed_at,
+        "status": _status(document),
+        "code": problem.code if problem else None,
+        "message": problem.message if problem else None,
+        "hint": problem.hint if problem else None,
+    }
+
+
+def _status(document: ListedDocument) -> str:
+    if document.is_pending:
+        return "pending"
+    return "unreadable" if document.problem else "indexed"

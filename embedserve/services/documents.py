@@ -1,0 +1,212 @@
+"""The documents of an index: sent, listed, deleted. What folders hold comes by jobs alone.
+
+What is sent is stored first, durably, and then ingested by a job like any other.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedserve.errors import (
+    ConflictError,
+    DocumentNotFoundError,
+    InvalidRequestError,
+    TooLargeError,
+)
+from embedserve.services.document_names import check_metadata, check_name
+from embedserve.services.index_worker import IndexWorker
+from embedserve.services.indexes import IndexService
+from embedserve.services.ingestion import IngestionService
+from embedserve.store.catalog import Catalog
+from embedserve.store.upload_files import Incoming, UploadFiles
+from embedserve.types import DocumentFilter, Job, ListedDocument, SourceKind, StoredUpload
+
+RETURNS: dict[SourceKind, str] = {
+    "folder": "It is a file of a folder: the next ingestion of that folder brings it back, unless "
+    "the file is deleted or excluded by a glob.",
+    "url": "It was fetched from an address of the definition: the next ingestion brings it back, "
+    "unless it is taken out of the definition.",
+}
+
+
+@dataclass(frozen=True)
+class DocumentLimits:
+    """What may be sent at once."""
+
+    request_bytes: int
+    """Of all files of a request together."""
+    files: int
+    metadata_bytes: int
+    wait_s: float
+    """How long a request may wait for its job."""
+
+
+@dataclass
+class Upload:
+    """A document that is being sent; its bytes go to `file`."""
+
+    name: str
+    file: Incoming
+    title: str = ""
+    metadata: object = None
+    """An object, None: none."""
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was deleted."""
+
+    documents: int
+    warnings: tuple[str, ...]
+
+
+class DocumentService:
+    """Take, list and delete documents."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        indexes: IndexService,
+        ingestion: IngestionService,
+        index_worker: IndexWorker,
+        storage: tuple[UploadFiles, DocumentLimits],
+    ) -> None:
+        self._catalog = catalog
+        self._indexes = indexes
+        self._ingestion = ingestion
+        self._worker = index_worker
+        self._files, self.limits = storage
+
+    def receive(self, index_name: str, name: str) -> Upload:
+        """Begin to take a document; raise IndexNotFoundError or InvalidRequestError.
+
+        The caller closes its file, whatever happens.
+        """
+        index = self._indexes.find(index_name)
+        return Upload(check_name(name), self._files.open(index.id))
+
+    def receive_text(self, index_name: str, text: str, name: str | None) -> Upload:
+        """Take a text as a document; without a name it is named by its content."""
+        if not text.strip():
+            raise InvalidRequestError("`text` is empty: send what the document says.")
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError("`text` is not valid Unicode.") from error
+        name = name or f"text-{hashlib.sha256(content).hexdigest()[:16]}.txt"
+        upload = self.receive(index_name, name)
+        try:
+            upload.file.write(content)
+        except BaseException:
+            upload.file.close()
+            raise
+        return upload
+
+    def accept(self, index_name: str, uploads: Sequence[Upload]) -> Job:
+        """Store what was received and queue its job: from here on it is not lost.
+
+        All of it, or nothing. Raises InvalidRequestError, TooLargeError, IndexNotFoundError.
+        """
+        index = self._indexes.find(index_name)
+        if not uploads:
+            raise InvalidRequestError(
+                "The request holds no document: send files as multipart/form-data, or "
+                '{"text": "…", "name": "…"} as JSON.'
+            )
+        self.check_count(len(uploads))
+        names = [upload.name for upload in uploads]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise InvalidRequestError(f"The request holds `{twice}` twice; give it two names.")
+        if any(upload.file.folder != self._files.folder(index.id) for upload in uploads):
+            raise ConflictError(f"Index `{index_name}` was replaced meanwhile. Send it again.")
+        metadata = [self._metadata(upload) for upload in uploads]
+        stored: list[StoredUpload] = []
+        try:
+            for upload, text in zip(uploads, metadata, strict=True):
+                place = upload.file.keep(upload.name)
+                size = upload.file.size_bytes
+                stored.append(StoredUpload(upload.name, place, size, upload.title, text))
+            accepted = self._catalog.uploads.accept(index, stored)
+        except BaseException:
+            self._files.remove(index.id, [item.stored for item in stored])
+            raise
+        self._files.remove(index.id, accepted.replaced)
+        self._ingestion.tell()
+        return accepted.job
+
+    def check_count(self, count: int) -> None:
+        """Raise TooLargeError for more documents than one request may hold."""
+        if count > self.limits.files:
+            raise TooLargeError(
+                f"The request holds more than {self.limits.files} documents "
+                "(EMBEDSERVE_MAX_UPLOAD_FILES); send them in parts."
+            )
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raise TooLargeError for more bytes than the documents of one request may have."""
+        if size_bytes > self.limits.request_bytes:
+            raise TooLargeError(
+                f"The request is larger than {self.limits.request_bytes} bytes "
+                "(EMBEDSERVE_MAX_UPLOAD_BYTES); send it in parts."
+            )
+
+    def page(
+        self, index_name: str, wanted: DocumentFilter, *, limit: int, offset: int
+    ) -> list[ListedDocument]:
+        """List documents by path, from every source."""
+        index = self._indexes.find(index_name)
+        return self._catalog.uploads.page(index.id, wanted, limit=limit, offset=offset)
+
+    def get(self, index_name: str, path: str) -> ListedDocument:
+        """Return one document; raise DocumentNotFoundError."""
+        index = self._indexes.find(index_name)
+        for spelling in _spellings(path):
+            found = self._catalog.uploads.find(index.id, spelling)
+            if found:
+                return found
+        raise _missing(index_name, path)
+
+    def delete(self, index_name: str, path: str) -> Deleted:
+        """Delete one document with its chunks, at once; raise DocumentNotFoundError."""
+        index = self._indexes.find(index_name)
+        for spelling in _spellings(path):
+            removed = self._catalog.uploads.remove(index, spelling)
+            if removed.documents:
+                return self._after(index.id, removed.documents, removed.stored)
+        raise _missing(index_name, path)
+
+    def delete_matching(self, index_name: str, wanted: DocumentFilter) -> Deleted:
+        """Delete every document that meets a filter, all of them or none."""
+        if wanted == DocumentFilter():
+            raise InvalidRequestError(
+                'The filter is empty. Name what to delete, or everything by {"paths": ["*"]}.'
+            )
+        index = self._indexes.find(index_name)
+        removed = self._catalog.uploads.remove_matching(index, wanted)
+        return self._after(index.id, removed.documents, removed.stored)
+
+    def _after(
+        self, index_id: int, documents: Sequence[ListedDocument], stored: Sequence[str]
+    ) -> Deleted:
+        self._files.remove(index_id, stored)
+        self._worker.wake()
+        kinds = sorted({document.source for document in documents})
+        return Deleted(len(documents), tuple(RETURNS[kind] for kind in kinds if kind in RETURNS))
+
+    def _metadata(self, upload: Upload) -> str:
+        if upload.metadata is None:
+            return json.dumps({})
+        return check_metadata(upload.metadata, limit_bytes=self.limits.metadata_bytes)
+
+
+def _spellings(path: str) -> list[str]:
+    """Return what a path of an address may mean: there a file's leading slash is easily lost."""
+    return [path, path.lstrip("/") if path.startswith("/") else f"/{path}"]
+
+
+def _missing(index_name: str, path: str) -> DocumentNotFoundError:
+    return DocumentNotFoundError(
+        f"Index `{index_name}` has no document `{path[:200]}`. List its documents."
+    )

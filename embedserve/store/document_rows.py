@@ -1,0 +1,128 @@
+"""Rows of documents, chunks and vectors that the transactions of several tables write."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from embedserve.errors import IndexNotFoundError
+from embedserve.store.rows import Row, to_blob
+from embedserve.store.vector_rows import save_vectors
+from embedserve.types import Index, NewDocument, Vectors
+
+WITHOUT_VECTOR = """
+SELECT count(*) FROM chunks c WHERE c.document_id = ? AND NOT EXISTS (
+  SELECT 1 FROM vectors v WHERE v.artefact = ? AND v.text_hash = c.text_hash)
+"""
+
+
+def check_document(index: Index, document: NewDocument) -> None:
+    """Refuse what would only fail later, in the vector index, again and again."""
+    count = len(document.chunks)
+    if len(document.text_hashes) != count:
+        raise ValueError(
+            f"This is a bug: `{document.path}` has {count} chunks and "
+            f"{len(document.text_hashes)} hashes"
+        )
+    check_vectors(index, document.new_hashes, document.vectors, f"`{document.path}`")
+
+
+def check_vectors(index: Index, hashes: Sequence[str], vectors: Vectors, whose: str) -> None:
+    """Refuse vectors of another shape, and ones that are not finite."""
+    if vectors.shape != (len(hashes), index.dimensions):
+        raise ValueError(
+            f"This is a bug: {whose} has {len(hashes)} hashes and vectors of shape "
+            f"{vectors.shape} for {index.dimensions} dimensions"
+        )
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"This is a bug: {whose} has a vector that is not finite")
+
+
+def require_index(connection: sqlite3.Connection, index: Index) -> None:
+    """Raise IndexNotFoundError when the index was deleted meanwhile."""
+    if not connection.execute("SELECT 1 FROM indexes WHERE id = ?", (index.id,)).fetchone():
+        raise IndexNotFoundError(
+            f"Index `{index.name}` does not exist. It was deleted while a job was at work; "
+            "create it again to go on."
+        )
+
+
+def end_upload(connection: sqlite3.Connection, index_id: int, path: str, stored: str) -> bool:
+    """Note that a job is done with an upload; tell whether it is still the present one.
+
+    True, and nothing done, for what is no upload (`stored` is empty).
+    """
+    ended = connection.execute(
+        "UPDATE uploads SET job_id = NULL WHERE index_id = ? AND path = ? AND stored = ?",
+        (index_id, path, stored),
+    )
+    return not stored or ended.rowcount == 1
+
+
+def remove_document(connection: sqlite3.Connection, index_id: int, path: str) -> None:
+    """Forget a document and its chunks, inside the caller's transaction."""
+    remove_chunks(connection, index_id, path)
+    connection.execute("DELETE FROM documents WHERE index_id = ? AND path = ?", (index_id, path))
+
+
+def remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> None:
+    """Delete a document's chunks and log it, inside the caller's transaction."""
+    row = connection.execute(
+        "SELECT id FROM documents WHERE index_id = ? AND path = ?", (index_id, path)
+    ).fetchone()
+    if row is None:
+        return
+    connection.execute(
+        "INSERT INTO changes (index_id, chunk_id, op)"
+        " SELECT index_id, id, 'delete' FROM chunks WHERE document_id = ? ORDER BY id",
+        row,
+    )
+    connection.execute("DELETE FROM chunks WHERE document_id = ?", row)
+
+
+def require_vectors(
+    connection: sqlite3.Connection, index: Index, document_id: int, path: str
+) -> None:
+    """Raise ValueError when a chunk of a document has no vector."""
+    without = connection.execute(WITHOUT_VECTOR, (document_id, index.artefact)).fetchone()[0]
+    if without:
+        raise ValueError(f"This is a bug: {without} chunks of `{path}` have no vector")
+
+
+def insert_vectors(
+    connection: sqlite3.Connection, index: Index, hashes: Sequence[str], vectors: Vectors
+) -> None:
+    """Keep vectors, (len(hashes), dimensions), of which some may be there already."""
+    pairs = zip(hashes, vectors, strict=True)
+    save_vectors(connection, index.artefact, ((key, to_blob(vector)) for key, vector in pairs))
+
+
+def insert_chunks(
+    connection: sqlite3.Connection, index_id: int, document_id: int, document: NewDocument
+) -> None:
+    """Write the chunks of a document and log them."""
+    connection.executemany(
+        "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, page,"
+        " heading, text_hash, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((index_id, document_id, *row) for row in _chunk_rows(document)),
+    )
+    connection.execute(
+        "INSERT INTO changes (index_id, chunk_id, op)"
+        " SELECT index_id, id, 'upsert' FROM chunks WHERE document_id = ? ORDER BY id",
+        (document_id,),
+    )
+
+
+def _chunk_rows(document: NewDocument) -> Iterator[Row]:
+    for chunk, text_hash in zip(document.chunks, document.text_hashes, strict=True):
+        heading = json.dumps(chunk.heading, ensure_ascii=False)
+        yield (
+            chunk.ordinal,
+            chunk.start,
+            chunk.end,
+            chunk.page,
+            heading,
+            text_hash,
+            chunk.text,
+        )

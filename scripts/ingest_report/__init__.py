@@ -1,0 +1,1 @@
+"""Ingestion against the engine alone; run by scripts/ingest_bench."""
