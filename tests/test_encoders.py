@@ -184,7 +184,13 @@ def test_names_that_do_not_exist_leave_nothing_behind(encoders: Encoders) -> Non
     assert encoders.get("one") is encoders.get("  ONE:latest ")
     held = {**vars(encoders), **vars(encoders._residents)}
     sizes = {name: len(value) for name, value in held.items() if isinstance(value, dict)}
-    assert sizes == {"_loading": 1, "_by_artefact": 1, "_by_name": 1, "unloads": 0}
+    assert sizes == {
+        "_loading": 1,
+        "_only_names": 0,
+        "_by_artefact": 1,
+        "_by_name": 1,
+        "unloads": 0,
+    }
 
 
 def wait_until_unloaded(encoders: Encoders, name: str) -> None:

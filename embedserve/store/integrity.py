@@ -29,13 +29,18 @@ JOIN documents d ON d.id = c.document_id
 WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id
 """
 
-# What an index is being given by another model counts as used.
-UNUSED = """
-FROM vectors WHERE (artefact, text_hash) NOT IN (
+# What an index is being given by another model counts as used. A join, since SQLite compares
+# `(a, b) NOT IN` with every row of the other side: 7 minutes for 50,000 of 150,000 vectors.
+USED = """
+WITH used (artefact, text_hash) AS MATERIALIZED (
   SELECT i.artefact, c.text_hash FROM chunks c JOIN indexes i ON i.id = c.index_id
   UNION ALL
   SELECT m.artefact, n.text_hash FROM model_changes m JOIN chunks c ON c.index_id = m.index_id
   JOIN new_hashes n ON n.chunk_id = c.id)
+"""
+UNUSED = """
+FROM vectors v LEFT JOIN used u ON u.artefact = v.artefact AND u.text_hash = v.text_hash
+WHERE u.text_hash IS NULL
 """
 
 
@@ -121,8 +126,8 @@ class Integrity:
     def count_unused_vectors(self) -> int:
         """Count the vectors that no chunk of any index has: they wait for their text's return."""
         with self._database.read() as connection:
-            count: int = connection.execute("SELECT count(*) " + UNUSED).fetchone()[0]
-            return count
+            row = connection.execute(f"{USED} SELECT count(*) {UNUSED}").fetchone()
+            return int(row[0])
 
 
 def embedded_chunk(row: tuple[Any, ...]) -> EmbeddedChunk:

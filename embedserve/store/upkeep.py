@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from embedserve.store.database import BUSY_TIMEOUT_MS, Database
-from embedserve.store.integrity import UNUSED
+from embedserve.store.integrity import UNUSED, USED
 from embedserve.store.rows import id_list
 
 DELETE_BATCH = 5000
@@ -56,9 +56,8 @@ class Upkeep:
         while True:
             with self._database.read() as connection:
                 state = _state(connection)
-                rowids = array(
-                    "q", (row[0] for row in connection.execute(f"SELECT rowid {UNUSED}"))
-                )
+                rows = connection.execute(f"{USED} SELECT v.rowid {UNUSED}")
+                rowids = array("q", (row[0] for row in rows))
             for start in range(0, len(rowids), batch):
                 deleted = self._delete(rowids[start : start + batch], state)
                 if deleted is None:
