@@ -187,3 +187,20 @@ def test_a_killed_server_ingests_what_it_had_taken(home: Path) -> None:
         assert connection.execute("SELECT job_id FROM uploads").fetchall() == [(None,)]
         [metadata] = connection.execute("SELECT metadata FROM documents").fetchone()
         assert json.loads(metadata) == {}
+
+
+def test_only_the_uploads_that_failed_are_tried_again(live: LiveServer, index: str) -> None:
+    files = [
+        ("file", ("good.md", b"# Good")),
+        ("file", ("bad.docx", b"PK\x03\x04 this is no archive")),
+    ]
+    first = live.http.post(f"/indexes/{index}/documents?wait=true", files=files).json()["job"]
+    assert first["counts"] == {"added": 1, "failed": 1}
+    reply = live.http.post(f"/jobs/{first['id']}/retry")
+    assert reply.status_code == 202, reply.text
+    job = live.wait_for_job(reply.json()["id"])
+    assert [file["path"] for file in job["files"]] == ["bad.docx"]
+    assert (job["counts"], job["path"], job["retry_of"]) == ({"failed": 1}, "upload:", first["id"])
+    progress = job["progress"]
+    assert progress["files_done"] == progress["files_total"] == 1
+    assert progress["bytes_done"] == progress["bytes_total"] == len(files[1][1][1])

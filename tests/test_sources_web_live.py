@@ -54,6 +54,30 @@ def test_addresses_are_fetched_and_kept_in_step(live: LiveServer, site: Site) ->
     assert live.query("web", "tea") == []
 
 
+def test_only_the_addresses_that_failed_are_tried_again(live: LiveServer, site: Site) -> None:
+    site.put("/good", "<p>Good.")
+    site.pages["/bad"] = site.pages["/map"] = Page(status=500)
+    first = run(
+        live,
+        "again",
+        {"urls": [f"{site.url}/good", f"{site.url}/bad"]},
+        {"sitemap": f"{site.url}/map"},
+    )
+    assert first["counts"] == {"added": 1, "failed": 2}
+    site.put("/bad", "<p>Well now.")
+    site.put("/new", "<p>On the map.")
+    site.put("/map", f"<url><loc>{site.url}/new</loc></url>")
+    site.asked.clear()
+    reply = live.http.post(f"/jobs/{first['id']}/retry")
+    assert reply.status_code == 202, reply.text
+    job = live.wait_for_job(reply.json()["id"])
+    assert job["counts"] == {"added": 1, "updated": 1}, job["files"]
+    assert sorted(site.asked) == ["/bad", "/map", "/new"]
+    progress = job["progress"]
+    assert progress["files_done"] == progress["files_total"] == 2
+    assert progress["bytes_done"] == progress["bytes_total"] > 0
+
+
 def test_a_sitemap_says_which_addresses_there_are(live: LiveServer, site: Site) -> None:
     def sitemap(*names: str) -> str:
         return "".join(f"<url><loc>{site.url}/{name}</loc></url>" for name in names)

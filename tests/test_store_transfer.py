@@ -15,7 +15,8 @@ from tests.store_samples import ARTEFACT, DIMENSIONS, document, unit_vectors
 
 DOCUMENT: Record = {
     "id": 7, "path": "/d/a", "size_bytes": 1, "mtime_ns": 2, "sha256": "", "title": "T",
-    "kind": "text", "indexed_at": "", "problem_code": None, "problem_stage": None,
+    "kind": "text", "indexed_at": "", "source": "folder", "metadata": "{}", "etag": None,
+    "last_modified": None, "problem_code": None, "problem_stage": None,
     "problem_message": None, "problem_hint": None, "problem_is_retryable": None,
 }  # fmt: skip
 CHUNK: Record = {
