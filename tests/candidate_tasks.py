@@ -1,5 +1,6 @@
 """Tasks for the search of candidates on tiny models, and the processes that it starts."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,8 +53,8 @@ def search(task: Task, workshop: Workshop) -> Chosen:
 
 def children() -> set[int]:
     """Return the processes that this one has started and not yet seen the end of."""
-    return {
-        int(child)
-        for thread in Path("/proc/self/task").iterdir()
-        for child in (thread / "children").read_text("ascii").split()
-    }
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the thread has ended, and had none left
+            found |= set(map(int, (thread / "children").read_text("ascii").split()))
+    return found

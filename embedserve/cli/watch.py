@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -38,10 +39,13 @@ def watch(
     target = path.expanduser().resolve() if path else None
     with connect(home, roots=(target,) if target else (), is_long=True) as client:
         whole = {"path": str(target)} if target else {}
-        _ingest(client, index, whole, as_json=as_json)
         roots = [str(target)] if target else _folders(client, index)
+        seen = _changes(roots)
+        earliest = next(seen)  # from here on nothing is missed
+        _ingest(client, index, whole, as_json=as_json)
         errors.print(f"Watching {', '.join(roots)}; stop with Ctrl-C.")
-        for body in _due(roots, whole, settle_s=settle, rescan_s=rescan):
+        settling = {root: Settling(settle_s=settle, patience_s=PATIENCE_S) for root in roots}
+        for body in _due(chain([earliest], seen), settling, whole, rescan_s=rescan):
             _ingest(client, index, body, as_json=as_json)
 
 
@@ -54,12 +58,15 @@ def _folders(client: Client, index: str) -> list[str]:
 
 
 def _due(
-    roots: Sequence[str], whole: dict[str, str], *, settle_s: float, rescan_s: float
+    seen: Iterable[set[str]],
+    settling: Mapping[str, Settling],
+    whole: dict[str, str],
+    *,
+    rescan_s: float,
 ) -> Iterator[dict[str, str]]:
     """Give what is to be ingested, whenever that is due."""
-    settling = {root: Settling(settle_s=settle_s, patience_s=PATIENCE_S) for root in roots}
     rescan_at = time.monotonic() + rescan_s
-    for found in _changes(roots):
+    for found in seen:
         now = time.monotonic()
         for root, waiting in settling.items():
             waiting.add({p for p in found if p == root or p.startswith(root + os.sep)}, now)

@@ -49,6 +49,8 @@ class _Watched:
     folders: tuple[str, ...]
     rescan_at: float
     settling: dict[str, Settling] = field(default_factory=dict)
+    is_new: bool = True
+    """No job was queued for it yet."""
 
 
 class Submits(Protocol):
@@ -110,11 +112,16 @@ class WatchService:
         """Watch the present roots until they are others."""
         roots = self._roots()
         if not roots:
+            self._catch_up(only_new=True)
             self._look(set())
             self._stop.wait(LOOK_S)
             return
         try:
+            is_watching = False
             for found in self._see([path for path, _ in roots], self._stop):
+                # Whatever changes from now on is seen, whatever changed before may not have been.
+                self._catch_up(only_new=is_watching)
+                is_watching = True
                 self._clear_notices()
                 self._look(found)
                 if self._roots() != roots:
@@ -131,6 +138,7 @@ class WatchService:
             f"{self._times.fallback_s:g} s instead. On Linux raise fs.inotify.max_user_watches."
         )
         logger.warning("watch of %d folder(s): %s", count, words)
+        self._catch_up(only_new=True)
         for name in self._watched:
             self._notices[name] = words
         ends_at = time.monotonic() + self._times.fallback_s
@@ -140,6 +148,13 @@ class WatchService:
             self._look(set())
         for name in list(self._watched):
             self._submit(name, None)
+
+    def _catch_up(self, *, only_new: bool) -> None:
+        """Queue jobs on all sources; where nothing changed they find nothing to do."""
+        for name, watched in self._watched.items():
+            if watched.is_new or not only_new:
+                self._submit(name, None)
+            watched.is_new = False
 
     def _clear_notices(self) -> None:
         for name in [name for name in self._notices if name in self._watched]:
@@ -158,8 +173,6 @@ class WatchService:
             known = self._watched.get(index.name)
             if known is None or known.definition != index.definition:
                 known = _Watched(index.definition, folders, now + self._times.rescan_s)
-                # What changed while nobody watched; the rest of the job finds nothing to do.
-                self._submit(index.name, None)
             wanted[index.name] = known
         for name in self._watched.keys() - wanted.keys():
             self._notices.pop(name, None)

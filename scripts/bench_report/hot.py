@@ -59,6 +59,7 @@ def ours() -> ASGIApp:
         models=absent,
         indexes=absent,
         ingestion=absent,
+        documents=absent,
         search=absent,
         checks=absent,
         rebuilds=absent,
