@@ -9,7 +9,7 @@ from scripts.fuzz_report.broken import requests
 from scripts.fuzz_report.judge import Report, judge, judge_memory, table
 from scripts.fuzz_report.properties import run_schemathesis
 from scripts.fuzz_report.routes import routes_of
-from scripts.fuzz_report.warm import call, probe, warm_up
+from scripts.fuzz_report.warm import call, let_go, probe, warm_up
 from scripts.fuzz_report.wire import send_all
 from scripts.serving import Server, copied_home, serve
 from scripts.stress_report.processes import resident_bytes
@@ -44,6 +44,7 @@ def _attack(server: Server, told: argparse.Namespace) -> list[str]:
     started = time.monotonic()
     answers = send_all(server.port, requests(routes, told.requests, told.seed))
     report.seconds = time.monotonic() - started
+    let_go(server.port)
     report.resident_after_bytes = resident_bytes(server.pid)
     judge(answers, report)
     judge_memory(report)

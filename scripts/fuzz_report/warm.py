@@ -32,3 +32,14 @@ def warm_up(port: int) -> None:
     for words in (*range(1, 260, 3), 5000):
         for texts in (1, 4):
             call(port, "/api/embed", {"model": MODEL, "input": ["word " * words] * texts})
+    # As ingestion does, which is among what is attacked: many texts at once run in larger shapes.
+    for words in (4, 12, 28, 60, 124, 250):
+        texts_at_once = [f"{'word ' * words}{number}" for number in range(256)]
+        call(port, "/api/embed", {"model": MODEL, "input": texts_at_once})
+
+
+def let_go(port: int) -> None:
+    """Unload the models that requests made and loaded: each holds memory until it is unused."""
+    for loaded in call(port, "/api/ps")["models"]:
+        if not loaded["name"].startswith(MODEL):
+            call(port, "/api/generate", {"model": loaded["name"], "keep_alive": 0})
