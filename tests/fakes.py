@@ -1,15 +1,15 @@
 """Small stand-ins that keep a contract without its costs."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreUnreachableError
 from embedserve.types import ChunkVectors, ScoredId, Vectors
+from tests.loopback_server import on_free_port, serving_on
 
 
 class MemoryVectorIndex:
@@ -83,11 +83,5 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Print nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_on(on_free_port(Answer)) as url:
+        yield url

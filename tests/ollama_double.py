@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.loopback_server import serving_on
+
 WAIT_S = 5
 
 
@@ -163,13 +165,9 @@ class _Server(ThreadingHTTPServer):
 def upstream() -> Iterator[Upstream]:
     """Serve on a free port of this machine."""
     seen = Upstream("")
-    with _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"seen": seen})) as server:
-        seen.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"seen": seen}))
+    with serving_on(server) as seen.url:
         try:
             yield seen
         finally:
             seen.gate.set()
-            server.shutdown()
-            thread.join()

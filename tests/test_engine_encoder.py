@@ -8,9 +8,6 @@ from typing import cast
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from embedserve.engine.backend import describe
 from embedserve.engine.encoder import SLICE, Encoder
@@ -18,25 +15,14 @@ from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import ModelError, OverloadedError, TextFailedError
 from embedserve.types import BatchTokens, EncoderSpec, Vectors
 from tests import sum_backend
-from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
+from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, tiny_spec
 
 WORD = [f"w{number}" for number in range(WORDS)]
 
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
-    folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = Tokenizer(WordLevel({word: id_ for id_, word in enumerate(WORD)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return EncoderSpec(
-        artefact="0" * 64,
-        onnx_path=write_tiny_graph(folder / "tiny.onnx"),
-        tokenizer_path=folder / "tokenizer.json",
-        max_tokens=MAX_TOKENS,
-        dimensions=DIMENSIONS,
-        pad_token_id=PAD,
-    )
+    return tiny_spec(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from embedserve.cli.job_display import Rates, status_line
 from embedserve.engine.encoder import Encoder
@@ -26,31 +23,18 @@ from embedserve.store.catalog import Catalog
 from embedserve.types import (
     BatchTokens,
     Chunk,
-    EncoderSpec,
     FoundFile,
     Job,
     KnownFile,
     NewDocument,
     Plan,
 )
-from tests.tiny_graph import DIMENSIONS, MAX_TOKENS, PAD, WORDS, write_tiny_graph
+from tests.tiny_graph import DIMENSIONS, tiny_spec
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encoder]:
-    folder = tmp_path_factory.mktemp("encoder")
-    words = {f"w{number}": number for number in range(WORDS)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    spec = EncoderSpec(
-        artefact="0" * 64,
-        onnx_path=write_tiny_graph(folder / "tiny.onnx"),
-        tokenizer_path=folder / "tokenizer.json",
-        max_tokens=MAX_TOKENS,
-        dimensions=DIMENSIONS,
-        pad_token_id=PAD,
-    )
+    spec = tiny_spec(tmp_path_factory.mktemp("encoder"))
     # Room for less than a window: the second one has to wait.
     scheduler = Scheduler(workers=2, batch_tokens=BatchTokens(256, 256), queue_tokens=1000)
     yield Encoder(spec, scheduler, device="cpu")

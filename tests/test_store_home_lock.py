@@ -33,7 +33,7 @@ def test_a_home_has_one_owner_which_says_where_it_serves(tmp_path: Path) -> None
             HomeLock(home)
         assert caught.value.owner.pid == os.getpid()
     assert owner_of(home) is None
-    HomeLock(home).release()
+    HomeLock(home).close()
 
 
 def test_a_killed_owner_leaves_the_home_free(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_a_killed_owner_leaves_the_home_free(tmp_path: Path) -> None:
 
 
 def test_a_question_does_not_make_a_start_fail(tmp_path: Path) -> None:
-    HomeLock(tmp_path).release()
+    HomeLock(tmp_path).close()
     descriptor = os.open(tmp_path / "lock", os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_SH)  # as `owner_of` does, only longer
     Timer(0.05, os.close, [descriptor]).start()
-    HomeLock(tmp_path).release()
+    HomeLock(tmp_path).close()
 
 
 def test_starts_succeed_beside_a_loop_of_questions(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_starts_succeed_beside_a_loop_of_questions(tmp_path: Path) -> None:
         while not has_ended.is_set():
             seen.add(owner_of(tmp_path))
 
-    HomeLock(tmp_path).release()
+    HomeLock(tmp_path).close()
     asker = Thread(target=ask)
     asker.start()
     for _ in range(300):

@@ -7,8 +7,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
-from embedserve.types import TokenIds
+from embedserve.types import EncoderSpec, TokenIds
 
 WORDS = 500
 PAD = 1
@@ -109,3 +112,19 @@ def _constants() -> dict[str, NDArray[np.generic]]:
         "by_head": np.array([0, 0, HEADS, _HEAD]),
         "by_width": np.array([0, 0, WIDTH]),
     }
+
+
+def tiny_spec(folder: Path) -> EncoderSpec:
+    """Write the encoder with a tokenizer whose words are `w0`, `w1` and so on."""
+    words = {f"w{number}": number for number in range(WORDS)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return EncoderSpec(
+        artefact="0" * 64,
+        onnx_path=write_tiny_graph(folder / "tiny.onnx"),
+        tokenizer_path=folder / "tokenizer.json",
+        max_tokens=MAX_TOKENS,
+        dimensions=DIMENSIONS,
+        pad_token_id=PAD,
+    )

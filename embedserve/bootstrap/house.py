@@ -69,6 +69,8 @@ class _Sources:
     roots: AllowedRoots
     notices: dict[str, str]
     """By index, what a user has to know of its watch."""
+    uploads: UploadFiles
+    fetcher: Fetcher
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def open_house(
         catalog.set_meta(CLEAN_STOP, "no")
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
-        sources = _sources(settings)
+        sources = _sources(settings, catalog)
         services = _services(settings, engine, catalog, index, stack, sources)
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
@@ -140,10 +142,15 @@ def _start_index(
     return vector_index, worker
 
 
-def _sources(settings: Settings) -> _Sources:
+def _sources(settings: Settings, catalog: Catalog) -> _Sources:
     definitions = read_definitions(settings.definitions) if settings.definitions else {}
     paths = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
-    return _Sources(definitions, AllowedRoots([*settings.ingest_roots, *paths]), {})
+    roots = AllowedRoots([*settings.ingest_roots, *paths])
+    uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
+    uploads.sweep(catalog.uploads.stored())
+    fetcher = fetcher_of(settings)
+    fetcher.sweep()
+    return _Sources(definitions, roots, {}, uploads, fetcher)
 
 
 def _services(
@@ -155,24 +162,18 @@ def _services(
     sources: _Sources,
 ) -> Services:
     vector_index, worker = index
-    uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
-    uploads.sweep(catalog.uploads.stored())
-    fetcher = fetcher_of(settings)
-    fetcher.sweep()
-    indexes = IndexService(
-        catalog,
-        vector_index,
-        engine.encoders,
-        IndexTools(
-            worker, sources.roots, uploads, sources.notices, default_model=settings.default_model
-        ),
+    tools = IndexTools(
+        *(worker, sources.roots, sources.uploads, sources.notices),
+        default_model=settings.default_model,
     )
+    indexes = IndexService(catalog, vector_index, engine.encoders, tools)
     indexes.apply(sources.definitions)
     extractors = _extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
-    tools = _ingest_tools(settings, extractors, worker, sources, (uploads, fetcher))
-    ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
+    ingestion = IngestionService(
+        catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, sources)
+    )
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,
@@ -190,7 +191,7 @@ def _services(
             spool=(settings.home, settings.max_archive_bytes),
         ),
         documents=DocumentService(
-            catalog, indexes, ingestion, worker, (uploads, document_limits(settings))
+            catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
@@ -198,17 +199,14 @@ def _services(
 
 
 def _ingest_tools(
-    settings: Settings,
-    extractors: ExtractorPool,
-    worker: IndexWorker,
-    sources: _Sources,
-    kept: tuple[UploadFiles, Fetcher],
+    settings: Settings, extractors: ExtractorPool, worker: IndexWorker, sources: _Sources
 ) -> IngestTools:
     return IngestTools(
         extractors,
         worker,
         sources.roots,
-        *kept,
+        sources.uploads,
+        sources.fetcher,
         max_files=settings.max_source_files,
         max_urls=settings.fetch_max_urls,
         jobs=settings.ingest_jobs,

@@ -4,12 +4,11 @@ What Chroma holds is derived from it and can be thrown away; what is here cannot
 """
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from embedserve.store.changes import Changes
 from embedserve.store.chunks import Chunks
+from embedserve.store.closing import Closing
 from embedserve.store.database import Database
 from embedserve.store.documents import Documents
 from embedserve.store.generations import Generations
@@ -23,7 +22,7 @@ from embedserve.store.upkeep import Upkeep
 from embedserve.store.uploads import Uploads
 
 
-class Catalog:
+class Catalog(Closing):
     """Open the catalog at `path`, or lay out a new one; safe to share between threads.
 
     Every method of its parts is one transaction and raises CatalogError when SQLite fails.
@@ -79,14 +78,3 @@ class Catalog:
     def close(self) -> None:
         """Close the file; what was committed is safe already."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from embedserve.errors import StartupError
+from embedserve.store.closing import Closing
 
 TRY_S = 0.2
 """How long a start goes on asking for a lock that it does not get at once.
@@ -50,7 +49,7 @@ class HomeLockedError(StartupError):
         self.owner = owner
 
 
-class HomeLock:
+class HomeLock(Closing):
     """Hold `home/lock` until released; the kernel releases it even after `kill -9`."""
 
     def __init__(self, home: Path) -> None:
@@ -78,21 +77,10 @@ class HomeLock:
         with _guests(self._home) as descriptor:
             _lock(descriptor, timeout_s)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give the home back."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def _write(self, url: str | None) -> None:
         content = json.dumps({"pid": os.getpid(), "url": url}).encode()

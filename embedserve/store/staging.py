@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from embedserve.errors import CatalogError, InvalidRequestError
+from embedserve.store.closing import Closing
 from embedserve.store.integrity import EmbeddedChunk, embedded_chunk
 from embedserve.store.rows import PROBLEM_COLUMNS, Row
 
@@ -42,7 +41,7 @@ FROM chunks c JOIN documents d ON d.id = c.document
 """
 
 
-class Staging:
+class Staging(Closing):
     """Take rows, tell whether they hold together, and give them in order."""
 
     def __init__(self, folder: Path) -> None:
@@ -119,17 +118,6 @@ class Staging:
     def close(self) -> None:
         """Let the file go."""
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _insert(self, table: str, names: tuple[str, ...], rows: Iterable[Row]) -> None:
         marks = ", ".join("?" * len(names))
