@@ -37,6 +37,7 @@ def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics
         rebuilds=absent,
         archives=absent,
         documents=absent,
+        pages=absent,
         health=absent,
         metrics=metrics,
     )

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from embedserve import __version__
 from embedserve.api import (
     archives,
+    document_pages,
     documents,
     errors,
     health,
@@ -107,6 +108,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         index_care,
         archives,
         documents,
+        document_pages,
         health,
         metrics,
     ):

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Request, Response
 
 from embedserve.services.archives import ArchiveService
+from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.embedding import EmbeddingService
 from embedserve.services.health import HealthService
@@ -35,6 +36,7 @@ class Services:
     rebuilds: RebuildService
     archives: ArchiveService
     documents: DocumentService
+    pages: DocumentPages
     health: HealthService
     metrics: Metrics
 

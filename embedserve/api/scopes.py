@@ -11,8 +11,9 @@ SCOPES = (READ, INGEST, ADMIN)
 
 # Scope -> method -> paths, as the routes spell them. HEAD is GET.
 _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
-    # Probes, which carry no key, and what clients ask before anything else.
-    OPEN: {"GET": ("/", "/api/version", "/health", "/ready")},
+    # Probes, which carry no key, what clients ask before anything else, and links to documents,
+    # which carry a code of their own.
+    OPEN: {"GET": ("/", "/api/version", "/health", "/ready", "/d/{document}")},
     READ: {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",

@@ -26,6 +26,7 @@ from embedserve.ingest.limits import ExtractLimits
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
+from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
@@ -193,6 +194,7 @@ def _services(
         documents=DocumentService(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
+        pages=DocumentPages(catalog),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )

@@ -10,6 +10,7 @@ from embedserve.store.changes import Changes
 from embedserve.store.chunks import Chunks
 from embedserve.store.closing import Closing
 from embedserve.store.database import Database
+from embedserve.store.document_text import DocumentText
 from embedserve.store.documents import Documents
 from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
@@ -35,6 +36,7 @@ class Catalog(Closing):
         self._database = Database(path)
         self.indexes = Indexes(self._database)
         self.documents = Documents(self._database)
+        self.document_text = DocumentText(self._database)
         self.chunks = Chunks(self._database)
         self.uploads = Uploads(self._database)
         self.changes = Changes(self._database)

@@ -21,6 +21,7 @@ from embedserve.types.catalog import (
     StoredUpload,
     Work,
 )
+from embedserve.types.document import DocumentHead, TextPiece
 from embedserve.types.file import (
     FROM_FOLDER,
     Chunk,
@@ -55,6 +56,7 @@ __all__ = [
     "Chunk",
     "ChunkVectors",
     "DocumentFilter",
+    "DocumentHead",
     "EncoderSpec",
     "Extraction",
     "FileProblem",
@@ -81,6 +83,7 @@ __all__ = [
     "SourceKind",
     "StoredChunk",
     "StoredUpload",
+    "TextPiece",
     "TokenIds",
     "TokenOffsets",
     "Vectors",

@@ -1,0 +1,146 @@
+"""Where citations lead: `/d/{document}`, a page with the text of a document, safe to open.
+
+Nothing of a document reaches the page but its text, escaped; the only script that the page may run
+is our own, by its digest. Part of the address is its permission, so it is told to no other site.
+"""
+
+import re
+from base64 import b64encode
+from functools import cache
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from embedserve.api.replies import services
+from embedserve.errors import InvalidRequestError
+from embedserve.services.document_pages import DocumentPage, Passage
+from embedserve.types import TextPiece
+
+router = APIRouter(tags=["documents"])
+
+_CHARS = re.compile(r"([0-9]{1,12})-([0-9]{1,12})")
+# A browser keeps nothing, and tells no site where it came from.
+_HEADERS = {
+    "Cache-Control": "private, no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@router.get(
+    "/d/{document}",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def document_page(
+    request: Request,
+    document: str,
+    start: Annotated[
+        int, Query(alias="from", ge=0, le=2**62, description="Show the text from here on.")
+    ] = 0,
+    chars: Annotated[
+        str | None,
+        Query(description="The passage to show and mark, `120-480`; `#chars=` does the same."),
+    ] = None,
+    version: Annotated[
+        str, Query(alias="v", max_length=64, description="What the link was made of.")
+    ] = "",
+) -> Response:
+    """Show the text of a document to a person, with the passage of a citation marked."""
+    passage = _passage(chars) if chars else None
+    found = services(request).pages.page(document, start=start, passage=passage, version=version)
+    headers = {**_HEADERS, "Content-Security-Policy": _policy()}
+    return Response(_html(found, document), media_type="text/html", headers=headers)
+
+
+def _passage(chars: str) -> Passage:
+    match = _CHARS.fullmatch(chars)
+    if not match:
+        raise InvalidRequestError(
+            f"`chars` is `{chars[:40]}`; write it as `chars=120-480`, the first character and the "
+            "one after the last."
+        )
+    return Passage(int(match[1]), int(match[2]))
+
+
+def _html(page: DocumentPage, document: str) -> str:
+    head = page.head
+    earlier = max(0, page.start - (page.end - page.start)) if page.start else None
+    later = page.end if page.end < head.chars else None
+    return Template(_file("html")).substitute(
+        title=escape(head.title or head.path),
+        place=escape(f"{head.path} · index {head.index}"),
+        notice=_notice(page),
+        earlier=_link(document, earlier, "Earlier"),
+        later=_link(document, later, "Later"),
+        text=_text(page),
+        style=_file("css"),
+        script=_file("js"),
+    )
+
+
+def _notice(page: DocumentPage) -> str:
+    if page.has_changed:
+        told = "This document has changed since the link was made; the place may be another one."
+    elif page.passage and page.passage.start >= page.head.chars:
+        told = "The document ends before the passage that was asked for."
+    else:
+        return ""
+    return f'<p class="notice">{told}</p>'
+
+
+def _link(document: str, start: int | None, word: str) -> str:
+    if start is None:
+        return ""
+    return f'<p class="more"><a href="/d/{escape(document)}?from={start}">{word}</a></p>'
+
+
+def _text(page: DocumentPage) -> str:
+    parts, former = [], None
+    for piece in page.pieces:
+        parts.append(_between(former, piece) + _marked(piece, page.passage))
+        former = piece
+    return "".join(parts)
+
+
+def _between(former: TextPiece | None, piece: TextPiece) -> str:
+    """Return the blanks between two chunks, which keep none, and the page that begins."""
+    blanks = ""
+    if former:
+        lines = 2 if piece.start - former.end > 1 else 1
+        if former.line_end is not None and piece.line_start is not None:
+            lines = min(piece.line_start - former.line_end, 2)
+        blanks = "\n" * lines or " "
+    if piece.page is None or (former and former.page == piece.page):
+        return blanks
+    return f'{blanks}<span class="page">page {piece.page}</span>'
+
+
+def _marked(piece: TextPiece, passage: Passage | None) -> str:
+    """Return a chunk's text, escaped, with its share of the passage marked."""
+    if passage is None or passage.end <= piece.start or passage.start >= piece.end:
+        return escape(piece.text)
+    first = max(0, passage.start - piece.start)
+    last = min(len(piece.text), passage.end - piece.start)
+    before, inside, after = piece.text[:first], piece.text[first:last], piece.text[last:]
+    return f"{escape(before)}<mark>{escape(inside)}</mark>{escape(after)}"
+
+
+@cache
+def _file(kind: str) -> str:
+    return files("embedserve.api").joinpath(f"document_page.{kind}").read_text(encoding="utf-8")
+
+
+@cache
+def _policy() -> str:
+    """Return what the page may do: use the style and the script that are ours, nothing else."""
+    digests = (sha256(_file(kind).encode()).digest() for kind in ("js", "css"))
+    script, style = (b64encode(digest).decode() for digest in digests)
+    return (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )

@@ -1,0 +1,122 @@
+"""Where a citation leads: a page with the text of one document, and a link that nobody can guess.
+
+A browser that follows a link sends no API key, so the link itself is the permission: it holds a
+code that only this catalog can make. It names one path of one index: a document that takes the
+number of one that was deleted has another link.
+"""
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+from threading import Lock
+
+from embedserve.errors import DocumentNotFoundError, InvalidRequestError
+from embedserve.store.catalog import Catalog
+from embedserve.types import DocumentHead, TextPiece
+
+PAGE_CHARS = 100_000
+"""Of text on one page: what a browser lays out at once."""
+LEAD_CHARS = 4_000
+"""Of text before the passage that is asked for."""
+_CODE_BYTES = 10  # 80 bits: guessing at 1,000 a second would take 10^13 years
+_VERSION_CHARS = 8
+_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{%d})" % (2 * _CODE_BYTES))  # noqa: UP031
+_SECRET = "link_secret"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a document's text, in characters, end exclusive."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class DocumentPage:
+    """A part of a document to be read."""
+
+    head: DocumentHead
+    pieces: list[TextPiece]
+    passage: Passage | None
+    """What to mark."""
+    has_changed: bool
+    """Whether the document is another one than when the link was made."""
+
+    @property
+    def start(self) -> int:
+        """Return the first character that is shown."""
+        return self.pieces[0].start if self.pieces else 0
+
+    @property
+    def end(self) -> int:
+        """Return where the text that is shown ends."""
+        return self.pieces[-1].end if self.pieces else 0
+
+
+class DocumentPages:
+    """Make links to documents, and the pages they lead to."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._lock = Lock()
+        self._key = b""
+
+    def link(self, document_id: int, index_id: int, path: str) -> str:
+        """Return the path of a document's page on this server."""
+        return f"/d/{document_id}-{self._code(index_id, path)}"
+
+    def permalink(self, head: DocumentHead, passage: Passage) -> str:
+        """Return the link to a passage, which tells when the document has changed since."""
+        link = self.link(head.id, head.index_id, head.path)
+        version = head.sha256[:_VERSION_CHARS]
+        return f"{link}?v={version}#chars={passage.start}-{passage.end}"
+
+    def page(
+        self, token: str, *, start: int = 0, passage: Passage | None = None, version: str = ""
+    ) -> DocumentPage:
+        """Return the text from the character `start` on, or around a passage.
+
+        `token` is what follows `/d/`. Raises DocumentNotFoundError, and InvalidRequestError for a
+        passage that ends before it begins.
+        """
+        head = self.head(token)
+        if passage:
+            if not 0 <= passage.start < passage.end:
+                raise InvalidRequestError(
+                    "`chars` names no passage: write it as `chars=120-480`, the first character "
+                    "and the one after the last."
+                )
+            start = max(0, passage.start - LEAD_CHARS)
+        pieces = self._catalog.document_text.pieces(head.id, start, max_chars=PAGE_CHARS)
+        has_changed = bool(version) and not head.sha256.startswith(version)
+        return DocumentPage(head, pieces, passage, has_changed)
+
+    def head(self, token: str) -> DocumentHead:
+        """Return the document that a link names; raise DocumentNotFoundError."""
+        match = _TOKEN.fullmatch(token)
+        head = self._catalog.document_text.head(int(match[1])) if match else None
+        code = self._code(head.index_id, head.path) if head else ""
+        if not head or not match or not hmac.compare_digest(code, match[2]):
+            raise DocumentNotFoundError(
+                "There is no document at this address: it was removed since, or the link is not "
+                "complete. Ask again for a current one."
+            )
+        return head
+
+    def _code(self, index_id: int, path: str) -> str:
+        named = f"{index_id}\0{path}".encode()
+        return hmac.digest(self._secret(), named, sha256)[:_CODE_BYTES].hex()
+
+    def _secret(self) -> bytes:
+        """Return what codes are made with: in the catalog, so that links outlive the process."""
+        with self._lock:
+            if not self._key:
+                known = self._catalog.get_meta(_SECRET)
+                if known is None:
+                    known = secrets.token_hex(32)
+                    self._catalog.set_meta(_SECRET, known)
+                self._key = bytes.fromhex(known)
+            return self._key

@@ -1,0 +1,37 @@
+"""A document as a reader sees it: what it is, and its text part by part."""
+
+from dataclasses import dataclass
+
+from embedserve.types.file import SourceKind
+
+
+@dataclass(frozen=True)
+class DocumentHead:
+    """A document that was indexed."""
+
+    id: int
+    index_id: int
+    index: str
+    path: str
+    title: str
+    kind: str
+    sha256: str
+    """Of the file that its chunks are of."""
+    source: SourceKind
+    metadata: str
+    """JSON object."""
+    chars: int
+    """Where its last chunk ends."""
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """A chunk as a part of its document's text."""
+
+    text: str
+    start: int
+    end: int
+    page: int | None
+    line_start: int | None
+    """1-based; None for what was indexed before lines were counted."""
+    line_end: int | None

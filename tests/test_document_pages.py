@@ -1,0 +1,172 @@
+"""Pages of documents: what is shown and marked, who may see it, and that nothing in it runs."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from embedserve.errors import DocumentNotFoundError, InvalidRequestError
+from embedserve.services.document_pages import PAGE_CHARS, DocumentPages, Passage
+from embedserve.store.catalog import Catalog
+from embedserve.types import Chunk, Index
+from tests.live import LiveServer
+from tests.store_samples import catalog_with_index, document
+
+HOSTILE = (
+    "# A page\n\n<script>document.title = 'owned'</script>\n\n"
+    "The 🦊 quick brown fox & the <b>lazy</b> dog.\n\nAnother paragraph follows it here."
+)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[tuple[Catalog, Index, str]]:
+    with catalog_with_index(tmp_path) as opened:
+        yield opened
+
+
+def add(shelf: tuple[Catalog, Index, str], path: str, texts: list[str]) -> int:
+    """Keep a document whose chunks stand two blanks apart; return its id."""
+    catalog, index, job = shelf
+    version = document(path, texts)
+    chunks, start = [], 0
+    for chunk in version.chunks:
+        chunks.append(Chunk(chunk.ordinal, chunk.text, start, start + len(chunk.text), page=1))
+        start += len(chunk.text) + 2
+    placed = type(version)(**{**vars(version), "chunks": tuple(chunks)})
+    catalog.documents.commit(index, placed, job_id=job, outcome="added")
+    listed = catalog.documents.known_at(index.id, [path])
+    assert path in listed
+    return next(
+        number
+        for number in range(1, 100)
+        if (head := catalog.document_text.head(number)) and head.path == path
+    )
+
+
+def token(link: str) -> str:
+    return link.removeprefix("/d/").partition("?")[0]
+
+
+def test_a_link_leads_to_its_document_alone(shelf: tuple[Catalog, Index, str]) -> None:
+    catalog, index, _ = shelf
+    number = add(shelf, "/d/a.md", ["one", "two"])
+    other = add(shelf, "/d/b.md", ["three"])
+    pages = DocumentPages(catalog)
+    link = pages.link(number, index.id, "/d/a.md")
+    assert [piece.text for piece in pages.page(token(link)).pieces] == ["one", "two"]
+    code = link.partition("-")[2]
+    wrong = [f"{other}-{code}", f"{number}-{'0' * 20}", f"{number}", "", "x-1", f"{2**61}-{code}"]
+    for bad in wrong:
+        with pytest.raises(DocumentNotFoundError):
+            pages.page(bad)
+
+
+def test_links_outlive_the_process_and_differ_by_catalog(tmp_path: Path) -> None:
+    with Catalog(tmp_path / "one") as one, Catalog(tmp_path / "two") as two:
+        link = DocumentPages(one).link(1, 1, "/a")
+        assert DocumentPages(one).link(1, 1, "/a") == link
+        assert DocumentPages(two).link(1, 1, "/a") != link
+
+
+def test_a_number_that_is_given_again_has_another_link(shelf: tuple[Catalog, Index, str]) -> None:
+    catalog, index, job = shelf
+    number = add(shelf, "/d/a.md", ["one"])
+    pages = DocumentPages(catalog)
+    link = pages.link(number, index.id, "/d/a.md")
+    catalog.documents.delete(index, "/d/a.md", job_id=job)
+    with pytest.raises(DocumentNotFoundError):
+        pages.page(token(link))
+    assert add(shelf, "/d/secret.md", ["another"]) == number
+    with pytest.raises(DocumentNotFoundError):
+        pages.page(token(link))
+
+
+def test_a_long_document_is_shown_in_parts(shelf: tuple[Catalog, Index, str]) -> None:
+    catalog, index, _ = shelf
+    texts = [f"{number:05d}" + "x" * 995 for number in range(350)]
+    number = add(shelf, "/d/long.txt", texts)
+    pages = DocumentPages(catalog)
+    name = token(pages.link(number, index.id, "/d/long.txt"))
+    shown, start = [], 0
+    while start < pages.head(name).chars:
+        page = pages.page(name, start=start)
+        assert sum(len(piece.text) for piece in page.pieces) <= PAGE_CHARS
+        shown += [piece.text for piece in page.pieces]
+        start = page.end
+    assert shown == texts
+    place = pages.page(name, passage=Passage(300_610, 300_620))
+    assert place.start < 300_610 < place.end
+    assert place.start > 290_000
+    beyond = pages.page(name, passage=Passage(10**9, 10**9 + 1))
+    assert beyond.pieces[-1].text == texts[-1]
+
+
+def test_a_passage_that_is_none_is_refused(shelf: tuple[Catalog, Index, str]) -> None:
+    catalog, index, _ = shelf
+    number = add(shelf, "/d/a.md", ["one"])
+    pages = DocumentPages(catalog)
+    name = token(pages.link(number, index.id, "/d/a.md"))
+    with pytest.raises(InvalidRequestError):
+        pages.page(name, passage=Passage(3, 3))
+
+
+@pytest.fixture(scope="module")
+def server(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "a.md").write_text(HOSTILE)
+    home = folder / "home"
+    home.mkdir()
+    (home / "models").symlink_to(model_home / "models")
+    settings = {"EMBEDSERVE_API_KEYS": "read+ingest:" + "k" * 20}
+    with LiveServer(home, allow=[folder / "docs"], settings=settings) as live:
+        live.http.headers["Authorization"] = "Bearer " + "k" * 20
+        assert live.ingest("notes", folder / "docs")["status"] == "succeeded"
+        yield live
+
+
+def test_a_hit_links_to_its_marked_passage(server: LiveServer) -> None:
+    [hit] = [hit for hit in server.query("notes", "quick brown fox") if "fox" in hit["text"]]
+    link, _, fragment = hit["permalink"].partition("#chars=")
+    assert fragment == f"{hit['start']}-{hit['end']}"
+    with httpx.Client(base_url=server.http.base_url, trust_env=False) as browser:  # without a key
+        reply = browser.get(f"{link}&chars={fragment}")
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    marked = "".join(re.findall("<mark>(.*?)</mark>", reply.text, re.DOTALL))
+    assert "The 🦊 quick brown fox &amp; the &lt;b&gt;lazy&lt;/b&gt; dog." in marked
+
+
+def test_nothing_in_a_document_runs(server: LiveServer) -> None:
+    [hit, *_] = server.query("notes", "quick brown fox")
+    reply = server.http.get(hit["permalink"].partition("#")[0])
+    assert "<script>document.title" not in reply.text
+    assert reply.text.count("<script>") == 1
+    policy = reply.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert reply.headers["referrer-policy"] == "no-referrer"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_changed_document_says_so(server: LiveServer) -> None:
+    [hit, *_] = server.query("notes", "quick brown fox")
+    link = re.sub("v=[0-9a-f]+", "v=00000000", hit["permalink"].partition("#")[0])
+    assert "changed since" in server.http.get(link).text
+    assert "changed since" not in server.http.get(hit["permalink"].partition("#")[0]).text
+
+
+@pytest.mark.parametrize("query", ["chars=", "chars=9-3", "chars=a-b", "from=-1", "chars=1"])
+def test_bad_places_are_refused_with_a_reason(server: LiveServer, query: str) -> None:
+    [hit, *_] = server.query("notes", "quick brown fox")
+    reply = server.http.get(hit["permalink"].partition("?")[0] + "?" + query)
+    assert reply.status_code in (200, 400), reply.text
+    if reply.status_code == 400:
+        assert json.loads(reply.text)["error"]
+
+
+def test_a_link_that_is_none_is_not_found(server: LiveServer) -> None:
+    assert server.http.get("/d/1-00000000000000000000").status_code == 404
