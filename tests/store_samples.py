@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embedserve.store.catalog import Catalog
-from embedserve.types import Chunk, Index, NewDocument, Vectors
+from embedserve.types import Chunk, Index, LineSpan, NewDocument, Vectors
 
 DIMENSIONS = 8
 ARTEFACT = "a" * 64
@@ -28,7 +28,7 @@ def document(path: str, texts: list[str], *, sha256: str = "0" * 64) -> NewDocum
     rows = [unit_vectors(1, seed=int(text_hash[:8], 16)) for text_hash in hashes]
     vectors = np.concatenate([np.empty((0, DIMENSIONS), np.float32), *rows])
     chunks = tuple(
-        Chunk(ordinal, text, ordinal, ordinal + len(text), page=1, heading=("Top", "Ünter"))
+        Chunk(ordinal, text, ordinal, ordinal + len(text), 1, ("Top", "Ünter"), LineSpan(3, 5))
         for ordinal, text in enumerate(texts)
     )
     kept = tuple(hashes)

@@ -47,6 +47,8 @@ def test_a_folder_becomes_answers_with_their_place(live: LiveServer, documents: 
     assert job["files"][0]["chunks"] == 2
     [hit, *_] = live.query("garden", "When should I water tomatoes?")
     assert hit["text"] == GUIDE[hit["start"] : hit["end"]]
+    lines = GUIDE.splitlines()[hit["lines"]["start"] - 1 : hit["lines"]["end"]]
+    assert hit["text"] == "\n".join(lines)
     assert "in the morning" in hit["text"]
     assert hit["heading"] == ["Gardening", "Watering"]
     assert hit["document"]["path"] == str(guide)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from embedserve.ingest.blocks import markdown_sections
 from embedserve.ingest.chunk import MAX_COLUMNS_CHARS, MAX_PREFIX_CHARS, chunk, prefix
 from embedserve.ingest.layouts import LAYOUTS
-from embedserve.types import Chunk, PageSpan
+from embedserve.types import Chunk, LineSpan, PageSpan
 
 BOOK = Path(__file__).parents[2] / "shared/data/docs-rust-book"
 
@@ -47,7 +47,8 @@ def check(text: str, chunks: list[Chunk], tokens: int) -> None:
         assert one.ordinal == ordinal
         assert text[one.start : one.end] == one.text == one.text.strip() != ""
         assert not text[end : one.start].strip()
-        assert one.line == text.count("\n", 0, one.start) + 1
+        first = text.count("\n", 0, one.start) + 1
+        assert one.lines == LineSpan(first, first + one.text.count("\n"))
         end = one.end
     assert not text[end:].strip()
     counts = [len(offsets) for offsets in real_offsets([one.text for one in chunks])]

@@ -11,7 +11,7 @@ import pytest
 from embedserve.errors import CatalogError, ConflictError, IndexNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
-from embedserve.types import FileProblem, FoundFile, Index, KnownFile
+from embedserve.types import FileProblem, FoundFile, Index, KnownFile, LineSpan
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, unit_vectors
 
 House = tuple[Catalog, Index, str]
@@ -38,6 +38,7 @@ def test_a_chunk_comes_back_as_it_went_in(house: House) -> None:
     [chunk] = catalog.chunks.by_id(index.id, catalog.chunks.ids(index.id).tolist()).values()
     assert (chunk.text, chunk.start, chunk.end, chunk.page) == ("zero\0 ü", 0, 7, 1)
     assert (chunk.heading, chunk.path, chunk.title) == (("Top", "Ünter"), "/d/a", "Title")
+    assert chunk.lines == LineSpan(3, 5)
 
 
 def test_replacing_a_document_removes_what_it_had(house: House) -> None:

@@ -21,7 +21,7 @@ DOCUMENT: Record = {
 }  # fmt: skip
 CHUNK: Record = {
     "document": 7, "ordinal": 0, "span_start": 0, "span_end": 1, "page": None, "heading": ["ü"],
-    "text_hash": "a", "text": "x",
+    "text_hash": "a", "text": "x", "line_start": None, "line_end": None,
 }  # fmt: skip
 
 

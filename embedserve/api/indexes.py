@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -136,6 +137,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "heading": list(chunk.heading),
         "start": chunk.start,
         "end": chunk.end,
+        "lines": asdict(chunk.lines) if chunk.lines else None,
     }
 
 

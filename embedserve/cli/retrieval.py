@@ -101,7 +101,7 @@ def start_job(client: Client, index: str, body: dict[str, str]) -> dict[str, Any
 
 def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     document = hit["document"]
-    where = document["path"] + (f", page {hit['page']}" if hit["page"] else "")
+    where = document["path"] + _place(hit)
     heading = " > ".join(hit["heading"]) or document["title"]
     head = Text.assemble(
         (f"{rank}. ", "bold"), (heading, "bold"), (f"  {hit['score']:.3f}", "green")
@@ -110,3 +110,10 @@ def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     output.print(Text(f"   {where} [{hit['start']}:{hit['end']}]", style="dim"))
     body = "\n".join(f"   {line}" for line in hit["text"].splitlines())
     output.print(Text(body), end="\n\n")
+
+
+def _place(hit: dict[str, Any]) -> str:
+    """Say where in its document a hit stands: by page, else by line, as editors open it."""
+    if hit["page"]:
+        return f", page {hit['page']}"
+    return f":{hit['lines']['start']}" if hit["lines"] else ""

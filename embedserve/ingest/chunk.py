@@ -17,7 +17,7 @@ from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
 from embedserve.ingest.sections import sections
 from embedserve.ingest.spans import Span
-from embedserve.types import Chunk, MemberSpan, PageSpan, TokenOffsets
+from embedserve.types import Chunk, LineSpan, MemberSpan, PageSpan, TokenOffsets
 
 MAX_PREFIX_CHARS = 200
 MAX_COLUMNS_CHARS = 300
@@ -100,7 +100,8 @@ class _Places:
         self._counted_to = start
         path = short_path([*part.heading, *self._definitions(span, part)])
         heading = (*path, *self._columns(start, part))
-        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, self._line)
+        lines = LineSpan(self._line, self._line + text.count("\n", start, end))
+        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, lines)
 
     def _page(self, start: int) -> int | None:
         place = bisect_right(self._page_starts, start) - 1

@@ -25,9 +25,9 @@ from embedserve.errors import InvalidRequestError
 from embedserve.types import SourceKind
 
 FORMAT = "embedserve-index"
-VERSION = 2
-READABLE = (1, 2)
-"""Versions that are read: the first knows files of folders alone."""
+VERSION = 3
+READABLE = (1, 2, 3)
+"""Versions that are read: the first knows files of folders alone, the second no lines of chunks."""
 ROWS = ("documents.jsonl", "chunks.jsonl", "hashes.txt", "vectors.npy")
 MANIFEST = "manifest.json"
 PAGE_BYTES = 1 << 20
@@ -84,6 +84,8 @@ class ChunkRow(Row):
     heading: list[str]
     text_hash: str = Field(pattern=SHA256)
     text: str
+    line_start: Whole | None = None
+    line_end: Whole | None = None
 
 
 class ArchivedFile(Row):

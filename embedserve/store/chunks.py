@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.rows import chunk_vectors, id_list
+from embedserve.store.rows import chunk_vectors, id_list, read_lines
 from embedserve.store.vector_rows import known_hashes
 from embedserve.types import ChunkVectors, Index, StoredChunk
 
@@ -32,7 +32,7 @@ class Chunks:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
-                " d.id, d.path, d.title, d.metadata FROM chunks c"
+                " c.line_start, c.line_end, d.id, d.path, d.title, d.metadata FROM chunks c"
                 " JOIN documents d ON d.id = c.document_id"
                 " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (index_id, id_list(ids)),
@@ -84,7 +84,6 @@ class Chunks:
 
 
 def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
-    id_, text, start, end, page, heading, document_id, path, title, metadata = row
-    return StoredChunk(
-        id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title, metadata
-    )
+    id_, text, start, end, page, heading, line_start, line_end, *document = row
+    place = (start, end, page, tuple(json.loads(heading)), read_lines(line_start, line_end))
+    return StoredChunk(id_, text, *place, *document)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from embedserve.errors import IndexNotFoundError
-from embedserve.store.rows import Row, to_blob
+from embedserve.store.rows import Row, line_row, to_blob
 from embedserve.store.vector_rows import save_vectors
 from embedserve.types import Index, NewDocument, Vectors
 
@@ -104,7 +104,8 @@ def insert_chunks(
     """Write the chunks of a document and log them."""
     connection.executemany(
         "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, page,"
-        " heading, text_hash, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " heading, text_hash, text, line_start, line_end)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((index_id, document_id, *row) for row in _chunk_rows(document)),
     )
     connection.execute(
@@ -125,4 +126,5 @@ def _chunk_rows(document: NewDocument) -> Iterator[Row]:
             heading,
             text_hash,
             chunk.text,
+            *line_row(chunk.lines),
         )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import CatalogError
-from embedserve.types import ChunkVectors, FileProblem, Index
+from embedserve.types import ChunkVectors, FileProblem, Index, LineSpan
 
 PROBLEM_COLUMNS = "problem_code, problem_stage, problem_message, problem_hint, problem_is_retryable"
 
@@ -59,6 +59,16 @@ def id_list(ids: Iterable[int]) -> str:
     SQLite caps the variables of one statement; a JSON list has no such cap.
     """
     return json.dumps([int(number) for number in ids])
+
+
+def line_row(lines: LineSpan | None) -> Row:
+    """Give the values of `line_start` and `line_end`, both None where they are not known."""
+    return (lines.start, lines.end) if lines else (None, None)
+
+
+def read_lines(start: int | None, end: int | None) -> LineSpan | None:
+    """Read the values of `line_start` and `line_end` back."""
+    return None if start is None or end is None else LineSpan(start, end)
 
 
 def problem_row(problem: FileProblem | None) -> Row:

@@ -1,4 +1,4 @@
--- The catalog, schema version 5, as a new file gets it; migrations/ brings older ones to the same.
+-- The catalog, schema version 8, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -57,6 +57,7 @@ CREATE TABLE uploads (
 CREATE INDEX uploads_by_job ON uploads (job_id);
 
 -- index_id repeats what the document says, so that one index is scanned without touching others.
+-- Lines count from 1; null for what was cut before they were kept, until it is read again.
 CREATE TABLE chunks (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     index_id    INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
@@ -68,6 +69,8 @@ CREATE TABLE chunks (
     heading     TEXT NOT NULL,
     text_hash   TEXT NOT NULL,
     text        TEXT NOT NULL,
+    line_start  INTEGER,
+    line_end    INTEGER,
     UNIQUE (document_id, ordinal)
 ) STRICT;
 

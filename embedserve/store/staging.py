@@ -21,6 +21,7 @@ DOCUMENT_COLUMNS = (
 )  # fmt: skip
 CHUNK_COLUMNS = (
     "ordinal", "span_start", "span_end", "page", "heading", "text_hash", "text",
+    "line_start", "line_end",
 )  # fmt: skip
 
 Value = str | int | None | list[str]

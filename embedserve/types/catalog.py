@@ -6,7 +6,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.types.file import FROM_FOLDER, Chunk, FileProblem, Provenance, SourceKind
+from embedserve.types.file import (
+    FROM_FOLDER,
+    Chunk,
+    FileProblem,
+    LineSpan,
+    Provenance,
+    SourceKind,
+)
 from embedserve.types.model import Vectors
 
 Outcome = Literal["added", "updated", "unchanged", "deleted", "skipped", "failed"]
@@ -131,6 +138,8 @@ class StoredChunk:
     end: int
     page: int | None
     heading: tuple[str, ...]
+    lines: LineSpan | None
+    """None: it was cut before they were kept."""
     document_id: int
     path: str
     title: str

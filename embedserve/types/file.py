@@ -111,6 +111,14 @@ class Extraction:
 
 
 @dataclass(frozen=True)
+class LineSpan:
+    """Lines of the document's text on which something begins and ends, both 1-based."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Chunk:
     """One span of a document: `document_text[start:end] == text`."""
 
@@ -122,5 +130,4 @@ class Chunk:
     heading: tuple[str, ...] = ()
     """Headings above the chunk, or definitions around it, outermost first; last, the column names
     (`| name | value |`) of the table whose rows the chunk begins with."""
-    line: int = 0
-    """On which the chunk starts, 1-based; it ends `text.count("\\n")` lines further down."""
+    lines: LineSpan | None = None

@@ -1,7 +1,8 @@
 """Older catalogs become present ones: a file of SQL for each version, run in order.
 
-`schema.sql` lays out a new file; `NNNN.sql` here turns version NNNN - 1 into NNNN. Whoever changes
-the tables changes the first, adds the second and raises SCHEMA_VERSION; a test compares the two.
+`schema.sql` lays out a new file; `NNNN.sql` here turns the version before it into NNNN (a number
+may be left out). Whoever changes the tables changes the first, adds the second and raises
+SCHEMA_VERSION; a test compares the two.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 8
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -42,7 +43,10 @@ def migrate(connection: sqlite3.Connection, path: Path) -> Path | None:
     former = path.with_name(f"{path.name}.version-{version}")
     _copy(connection, former)
     for step in range(version + 1, SCHEMA_VERSION + 1):
-        script = (files(__name__) / f"{step:04}.sql").read_text(encoding="utf-8")
+        file = files(__name__) / f"{step:04}.sql"
+        if not file.is_file():
+            continue
+        script = file.read_text(encoding="utf-8")
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {step};\nCOMMIT;"
         )
