@@ -112,8 +112,8 @@ def _between(former: TextPiece | None, piece: TextPiece) -> str:
     blanks = ""
     if former:
         lines = 2 if piece.start - former.end > 1 else 1
-        if former.line_end is not None and piece.line_start is not None:
-            lines = min(piece.line_start - former.line_end, 2)
+        if former.lines and piece.lines:
+            lines = min(piece.lines.start - former.lines.end, 2)
         blanks = "\n" * lines or " "
     if piece.page is None or (former and former.page == piece.page):
         return blanks

@@ -111,7 +111,7 @@ async def query(request: Request, name: str) -> Response:
     result = await services(request).search.query(name, body.query, body.k, timeout_s=timeout_s)
     return json_reply(
         {
-            "hits": [_hit(hit) for hit in result.hits],
+            "hits": [_hit(request, result.index_id, hit) for hit in result.hits],
             "index": name,
             "model": result.model,
             "exact": result.is_exact,
@@ -121,7 +121,7 @@ async def query(request: Request, name: str) -> Response:
     )
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
+def _hit(request: Request, index_id: int, hit: Hit) -> dict[str, Any]:
     chunk = hit.chunk
     return {
         "id": str(chunk.id),
@@ -138,6 +138,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "start": chunk.start,
         "end": chunk.end,
         "lines": asdict(chunk.lines) if chunk.lines else None,
+        "permalink": services(request).pages.permalink(index_id, chunk),
     }
 
 

@@ -14,7 +14,7 @@ from threading import Lock
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
 from embedserve.store.catalog import Catalog
-from embedserve.types import DocumentHead, TextPiece
+from embedserve.types import DocumentHead, StoredChunk, TextPiece
 
 PAGE_CHARS = 100_000
 """Of text on one page: what a browser lays out at once."""
@@ -68,11 +68,10 @@ class DocumentPages:
         """Return the path of a document's page on this server."""
         return f"/d/{document_id}-{self._code(index_id, path)}"
 
-    def permalink(self, head: DocumentHead, passage: Passage) -> str:
-        """Return the link to a passage, which tells when the document has changed since."""
-        link = self.link(head.id, head.index_id, head.path)
-        version = head.sha256[:_VERSION_CHARS]
-        return f"{link}?v={version}#chars={passage.start}-{passage.end}"
+    def permalink(self, index_id: int, chunk: StoredChunk) -> str:
+        """Return the link to a chunk, which tells when its document has changed since."""
+        link = self.link(chunk.document_id, index_id, chunk.path)
+        return f"{link}?v={chunk.sha256[:_VERSION_CHARS]}#chars={chunk.start}-{chunk.end}"
 
     def page(
         self, token: str, *, start: int = 0, passage: Passage | None = None, version: str = ""

@@ -45,6 +45,7 @@ class SearchResult:
     """Hits, best first, and how they were found."""
 
     hits: list[Hit]
+    index_id: int
     model: str
     is_exact: bool
     """Whether every vector was compared, instead of asking the approximate index."""
@@ -105,6 +106,7 @@ class SearchService:
             return self._query(index_name, text, k, deadline_s)  # it took another model meanwhile
         return SearchResult(
             hits=hits,
+            index_id=index.id,
             model=index.model,
             is_exact=is_exact,
             warnings=warnings,

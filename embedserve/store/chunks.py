@@ -32,7 +32,8 @@ class Chunks:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
-                " c.line_start, c.line_end, d.id, d.path, d.title, d.metadata FROM chunks c"
+                " c.line_start, c.line_end, d.id, d.path, d.title, d.metadata, d.sha256 FROM"
+                " chunks c"
                 " JOIN documents d ON d.id = c.document_id"
                 " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (index_id, id_list(ids)),

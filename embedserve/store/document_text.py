@@ -2,9 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
 from embedserve.store.database import Database
+from embedserve.store.rows import read_lines
 from embedserve.types import DocumentHead, TextPiece
 
 _HEAD = """
@@ -50,9 +50,9 @@ class DocumentText:
     def _from(self, document_id: int, start: int) -> Iterator[TextPiece]:
         with self._database.read() as connection:
             first = _ordinal_at(connection, document_id, start)
-            row: Any
-            for row in connection.execute(_PIECES, (document_id, first)):
-                yield TextPiece(*row)
+            rows = connection.execute(_PIECES, (document_id, first))
+            for text, start, end, page, line_start, line_end in rows:
+                yield TextPiece(text, start, end, page, read_lines(line_start, line_end))
 
 
 def _last_ordinal(connection: sqlite3.Connection, document_id: int) -> int:

@@ -145,6 +145,8 @@ class StoredChunk:
     title: str
     metadata: str = "{}"
     """JSON object that came with the document."""
+    sha256: str = ""
+    """Of the document's file."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from embedserve.types.file import SourceKind
+from embedserve.types.file import LineSpan, SourceKind
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,5 @@ class TextPiece:
     start: int
     end: int
     page: int | None
-    line_start: int | None
-    """1-based; None for what was indexed before lines were counted."""
-    line_end: int | None
+    lines: LineSpan | None
+    """None: it was cut before they were kept."""
