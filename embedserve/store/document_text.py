@@ -31,7 +31,7 @@ class DocumentText:
             if row is None:
                 return None
             last = _last_ordinal(connection, document_id)
-            return DocumentHead(*row, _span_end(connection, document_id, last))
+            return DocumentHead(*(*row, _span_end(connection, document_id, last)))
 
     def pieces(self, document_id: int, start: int, *, max_chars: int) -> list[TextPiece]:
         """Return the chunks from the one that holds the character `start` on, in order.
