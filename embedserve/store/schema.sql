@@ -1,4 +1,4 @@
--- The catalog, schema version 5, as a new file gets it; migrations/ brings older ones to the same.
+-- The catalog, schema version 6, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -73,6 +73,9 @@ CREATE TABLE chunks (
 
 -- Covers every scan that needs ids and vectors only: the texts are never read for it.
 CREATE INDEX chunks_by_index ON chunks (index_id, id, text_hash);
+
+-- Finds the chunks of one text: the first of them stands for all in the vector index.
+CREATE INDEX chunks_by_text ON chunks (index_id, text_hash);
 
 -- A text is embedded once for each artefact. Rows outlive the chunks that asked for them: a file
 -- that comes back, or a model that comes back, costs no compute.

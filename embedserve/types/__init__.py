@@ -18,6 +18,7 @@ from embedserve.types.catalog import (
     PendingChanges,
     ScoredId,
     StoredChunk,
+    StoredText,
     StoredUpload,
     Work,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "ScoredId",
     "SourceKind",
     "StoredChunk",
+    "StoredText",
     "StoredUpload",
     "TokenIds",
     "TokenOffsets",
