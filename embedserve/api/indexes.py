@@ -14,9 +14,11 @@ from embedserve.api.job_replies import job_reply, preview_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.api.schema_parts import TIMEOUT
 from embedserve.services.definitions import IndexDefinition, parse_definition
+from embedserve.services.document_pages import DocumentPages
 from embedserve.services.indexes import IndexReport
 from embedserve.services.job_progress import JobReport
 from embedserve.services.search import Hit
+from embedserve.types import StoredChunk
 
 router = APIRouter(tags=["indexes"])
 
@@ -122,11 +124,20 @@ async def query(request: Request, name: str) -> Response:
 
 
 def _hit(request: Request, index_id: int, hit: Hit) -> dict[str, Any]:
-    chunk = hit.chunk
+    pages = services(request).pages
+    return {
+        "id": str(hit.chunk.id),
+        "text": hit.chunk.text,
+        "score": round(hit.score, 6),
+        **_place(pages, index_id, hit.chunk),
+        "places": hit.places,
+        "also_in": [_place(pages, index_id, chunk) for chunk in hit.also_in],
+    }
+
+
+def _place(pages: DocumentPages, index_id: int, chunk: StoredChunk) -> dict[str, Any]:
     return {
         "id": str(chunk.id),
-        "text": chunk.text,
-        "score": round(hit.score, 6),
         "document": {
             "id": str(chunk.document_id),
             "path": chunk.path,
@@ -138,7 +149,7 @@ def _hit(request: Request, index_id: int, hit: Hit) -> dict[str, Any]:
         "start": chunk.start,
         "end": chunk.end,
         "lines": asdict(chunk.lines) if chunk.lines else None,
-        "permalink": services(request).pages.permalink(index_id, chunk),
+        "permalink": pages.permalink(index_id, chunk),
     }
 
 
@@ -157,6 +168,7 @@ def index_reply(report: IndexReport) -> dict[str, Any]:
             "unreadable": counts.unreadable,
             "chunks": counts.chunks,
             "vectors": counts.vectors,
+            "texts": counts.texts,
             "reachable": report.reachable,
             "pending": counts.pending,
         },

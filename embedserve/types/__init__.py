@@ -18,6 +18,7 @@ from embedserve.types.catalog import (
     PendingChanges,
     ScoredId,
     StoredChunk,
+    StoredText,
     StoredUpload,
     Work,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "ScoredId",
     "SourceKind",
     "StoredChunk",
+    "StoredText",
     "StoredUpload",
     "TextPiece",
     "TokenIds",

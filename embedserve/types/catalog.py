@@ -55,6 +55,8 @@ class IndexCounts:
     chunks: int
     vectors: int
     """Chunks that have their vector. Equals `chunks` unless something is wrong."""
+    texts: int
+    """Distinct ones among the chunks: what the vector index is to hold."""
     pending: int
     """Changes that the vector index has not applied yet."""
 
@@ -147,6 +149,16 @@ class StoredChunk:
     """JSON object that came with the document."""
     sha256: str = ""
     """Of the document's file."""
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """A text of an index with the live chunks that have it, in order of id."""
+
+    chunks: tuple[StoredChunk, ...]
+    """The first of them."""
+    places: int
+    """How many there are."""
 
 
 @dataclass(frozen=True)
