@@ -6,6 +6,7 @@ Import them from here, whichever of the modules they are in.
 from embedserve.types.catalog import (
     ChunkVectors,
     DocumentFilter,
+    DocumentStatus,
     FileResult,
     Index,
     IndexCounts,
@@ -56,6 +57,7 @@ __all__ = [
     "Chunk",
     "ChunkVectors",
     "DocumentFilter",
+    "DocumentStatus",
     "EncoderSpec",
     "Extraction",
     "FileProblem",
