@@ -15,7 +15,7 @@ from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
 from embedserve.services.document_names import FilterBody, parse_filter, parse_metadata
 from embedserve.services.documents import Upload
 from embedserve.services.job_progress import JobReport
-from embedserve.types import Job, ListedDocument, SourceKind
+from embedserve.types import DocumentStatus, Job, ListedDocument, SourceKind
 
 router = APIRouter(tags=["documents"])
 
@@ -43,6 +43,18 @@ SENT = {
 }
 
 
+class ListQuery(BaseModel):
+    """Which documents to list; each meets every condition that is given."""
+
+    path: list[str] = Field(default=[], description="Globs; one of them matches.")
+    id: list[int] = []
+    metadata: str | None = Field(default=None, description="A JSON object: keys with their value.")
+    source: SourceKind | None = None
+    status: DocumentStatus | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    offset: int = Field(default=0, ge=0, le=2**62)
+
+
 class DeleteBody(BaseModel):
     """What to delete."""
 
@@ -55,13 +67,13 @@ class DeleteBody(BaseModel):
 def list_documents(
     request: Request,
     name: str,
-    path: str | None = None,
-    source: SourceKind | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    asked: Annotated[ListQuery, Query()],
 ) -> Response:
-    """List an index's documents by path, whatever their source; `path` is a glob."""
-    wanted = parse_filter({"paths": [path] if path else [], "source": source})
+    """List an index's documents by path, whatever their source: those that meet a filter."""
+    metadata = parse_metadata(asked.metadata) if asked.metadata else {}
+    conditions = {"paths": asked.path, "ids": asked.id, "metadata": metadata}
+    wanted = parse_filter({**conditions, "source": asked.source, "status": asked.status})
+    limit, offset = asked.limit, asked.offset
     # One more than asked for tells whether there is a next page.
     found = services(request).documents.page(name, wanted, limit=limit + 1, offset=offset)
     return json_reply(
@@ -184,14 +196,8 @@ def document_reply(document: ListedDocument) -> dict[str, Any]:
         "sha256": document.sha256 or None,
         "metadata": json.loads(document.metadata),
         "indexed_at": document.indexed_at,
-        "status": _status(document),
+        "status": document.status,
         "code": problem.code if problem else None,
         "message": problem.message if problem else None,
         "hint": problem.hint if problem else None,
     }
-
-
-def _status(document: ListedDocument) -> str:
-    if document.is_pending:
-        return "pending"
-    return "unreadable" if document.problem else "indexed"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest import assemble, decode, jail, library
+from embedserve.ingest import assemble, decode, jail, library, pdf_form
 from embedserve.ingest.limits import ReadLimits
 from embedserve.ingest.readers import refusal
 from embedserve.ingest.reading import Reading, deadline_of
@@ -31,6 +31,7 @@ def main() -> None:
     fd, parent_pid, memory_bytes = map(int, sys.argv[1:4])
     decode.preload()
     library.preload()
+    pdf_form.preload()
     with socket.socket(fileno=fd) as channel:
         _send(channel, {"jail": jail.apply(memory_bytes, parent_pid, readable=sys.argv[4])})
         while (request := _receive(channel)) is not None:

@@ -9,7 +9,6 @@ from embedserve.ingest.kinds import FileKind
 
 # Front matter is looked for at the top only.
 FRONT_MATTER_CHARS = 20_000
-ENCRYPTED_HINT = "Save a copy without a password."
 
 
 @dataclass(frozen=True)

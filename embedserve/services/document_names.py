@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedserve.errors import InvalidRequestError, TooLargeError
-from embedserve.types import DocumentFilter, SourceKind
+from embedserve.types import DocumentFilter, DocumentStatus, SourceKind
 
 MAX_NAME_CHARS = 1000
 MAX_WILDCARDS = 8
@@ -27,6 +27,7 @@ class FilterBody(BaseModel):
     metadata: dict[str, str | bool | float] = Field(default={}, max_length=100)
     """Keys with the value that they have."""
     source: SourceKind | None = None
+    status: DocumentStatus | None = None
 
 
 def parse_filter(value: object) -> DocumentFilter:
@@ -43,7 +44,8 @@ def parse_filter(value: object) -> DocumentFilter:
             raise InvalidRequestError(
                 f"The glob `{glob[:100]}` has more than {MAX_WILDCARDS} wildcards; use fewer."
             )
-    return DocumentFilter(body.paths, body.ids, tuple(body.metadata.items()), body.source)
+    metadata = tuple(body.metadata.items())
+    return DocumentFilter(body.paths, body.ids, metadata, body.source, body.status)
 
 
 def check_name(name: str) -> str:

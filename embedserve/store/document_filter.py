@@ -3,9 +3,15 @@
 import json
 from dataclasses import dataclass
 
-from embedserve.types import DocumentFilter
+from embedserve.types import DocumentFilter, DocumentStatus
 
 Value = str | int | float
+
+STATUSES: dict[DocumentStatus, str] = {
+    "pending": "listed.is_pending",
+    "unreadable": "NOT listed.is_pending AND listed.problem_code IS NOT NULL",
+    "indexed": "NOT listed.is_pending AND listed.problem_code IS NULL",
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ def condition_of(wanted: DocumentFilter) -> Condition:
     if wanted.source:
         parts.append("listed.source = ?")
         values.append(wanted.source)
+    if wanted.status:
+        parts.append(STATUSES[wanted.status])
     for key, value in wanted.metadata:
         # JSON's true is 1 to SQLite; the type tells them apart. 1 and 1.0 are one number.
         kinds = "'true', 'false'" if isinstance(value, bool) else "'text', 'integer', 'real'"

@@ -6,6 +6,7 @@ Import them from here, whichever of the modules they are in.
 from embedserve.types.catalog import (
     ChunkVectors,
     DocumentFilter,
+    DocumentStatus,
     FileResult,
     Index,
     IndexCounts,
@@ -59,6 +60,7 @@ __all__ = [
     "ChunkVectors",
     "DocumentFilter",
     "DocumentHead",
+    "DocumentStatus",
     "EncoderSpec",
     "Extraction",
     "FileProblem",

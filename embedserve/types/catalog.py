@@ -26,6 +26,9 @@ JobStatus = Literal[
 
 JobKind = Literal["ingest", "reembed"]
 
+DocumentStatus = Literal["indexed", "pending", "unreadable"]
+"""`pending`: what was sent last waits for its job; `unreadable`: it gave no chunks."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -108,6 +111,7 @@ class DocumentFilter:
     metadata: tuple[tuple[str, str | float | bool], ...] = ()
     """Keys with the value that each has."""
     source: SourceKind | None = None
+    status: DocumentStatus | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,13 @@ class ListedDocument:
     is_pending: bool
     """Whether what was sent last still waits for its job."""
     problem: FileProblem | None = None
+
+    @property
+    def status(self) -> DocumentStatus:
+        """Say what has become of it; store/document_filter.py says the same in SQL."""
+        if self.is_pending:
+            return "pending"
+        return "unreadable" if self.problem else "indexed"
 
 
 @dataclass(frozen=True)
