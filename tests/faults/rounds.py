@@ -14,6 +14,7 @@ from threading import Event, Thread
 
 import httpx
 
+from embedserve.store.closing import Closing
 from tests.faults.family import (
     CHROMA,
     WORKER,
@@ -48,7 +49,7 @@ WEIGHTS = (1, 2, 2, 1)
 SENT = tuple(f"sent/{number}.md" for number in range(4))
 
 
-class KillRounds:
+class KillRounds(Closing):
     """A home, its moving folder, and what was killed so far."""
 
     def __init__(self, home: Path, folder: MovingFolder, chance: random.Random) -> None:
@@ -96,6 +97,12 @@ class KillRounds:
             self._server = patient(self.home, self.folder.root)
             self._server.http.put(f"/indexes/{INDEX}", json={}).raise_for_status()
         return self._server
+
+    def close(self) -> None:
+        """Stop the server where one runs."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def settle(self) -> None:
         """Let all that was begun end, and ingest what the folder is now."""

@@ -38,12 +38,11 @@ def test_an_index_survives_kills_of_all_its_processes(
     # Folder and kills draw at the same time, so each from a source of its own.
     folder = MovingFolder(tmp_path / "documents", sources(data), random.Random(f"folder {seed}"))
     folder.fill(FILES)
-    rounds = KillRounds(home, folder, random.Random(f"kills {seed}"))
-    rounds.run(count)
-    rounds.settle()
-    logger.info("%d kills: %s; changes: %s", count, dict(rounds.kills), dict(folder.counts))
-
-    with rounds.server() as server:
+    with KillRounds(home, folder, random.Random(f"kills {seed}")) as rounds:
+        rounds.run(count)
+        rounds.settle()
+        logger.info("%d kills: %s; changes: %s", count, dict(rounds.kills), dict(folder.counts))
+        server = rounds.server()
         assert_at_rest(server, folder.root)
         assert len(children(server.pid)) == len(children(server.pid, CHROMA)) + len(
             children(server.pid, WORKER)
