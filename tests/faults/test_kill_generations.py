@@ -17,6 +17,7 @@ from tests.faults.rest import (
     BUILDING,
     BUSY,
     NEW_HASHES,
+    REST_S,
     WAITING,
     ask,
     ingest,
@@ -41,7 +42,6 @@ CHUNKING = {"max_tokens": 16}
 KILLS_FOR_EACH = 10
 """So many of `--kill-rounds` stand for one kill of each kind here."""
 TRIES = 20
-MOMENT_S = 60
 LONG_S = 7200
 
 Begin = Callable[[LiveServer], None]
@@ -91,25 +91,22 @@ class Cuts:
     def cut(self, begin: Begin, middle: str, victim: str) -> None:
         """Begin something and kill `victim` while the catalog says that it is in the `middle`.
 
-        What was over before the kill came is begun again.
+        What is over before that is begun again.
         """
         for _ in range(TRIES):
             begin(self.server)
             self._wait_for(middle)
             time.sleep(self._chance.uniform(0, 0.05))
             is_in_the_middle = bool(ask(self.home, middle))
-            self._kill(victim)
-            if self.server.process.poll() is not None:
-                self.server.http.close()
-                wait_until_nothing_runs_in(self.home)
-                self.server = patient(self.home, self.documents)
+            if is_in_the_middle:
+                self._kill(victim)
             wait_for_rest(self.server)
             if is_in_the_middle:
                 return
         raise AssertionError(f"{begin.__name__} is always over before a kill")
 
     def _wait_for(self, question: str) -> None:
-        deadline = time.monotonic() + MOMENT_S
+        deadline = time.monotonic() + REST_S
         while not ask(self.home, question) and time.monotonic() < deadline:
             if not any(ask(self.home, other) for other in (BUSY, BUILDING, WAITING)):
                 return
@@ -125,6 +122,10 @@ class Cuts:
         else:
             [chroma] = children(self.server.pid, CHROMA)
             assert kill_child(chroma, self.server.pid)
+            return
+        self.server.http.close()
+        wait_until_nothing_runs_in(self.home)
+        self.server = patient(self.home, self.documents)
 
 
 @pytest.mark.timeout(LONG_S)
