@@ -34,8 +34,11 @@ class LiveServer:
         allow: Sequence[Path] = (),
         arguments: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
+        patience: int = 1,
     ) -> None:
+        """Wait `patience` times as long as tests do."""
         self.home = home
+        self._patience = patience
         self.log_path = home.with_name(home.name + ".log")
         command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
         for root in allow:
@@ -51,7 +54,7 @@ class LiveServer:
                 stdout=log,
                 stderr=log,
             )
-        self.http = httpx.Client(base_url=self._url(), timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=self._url(), timeout=60 * patience, trust_env=False)
 
     @property
     def pid(self) -> int:
@@ -65,7 +68,7 @@ class LiveServer:
     def kill(self) -> None:
         """End the server as a power failure would end it: no chance to tidy up."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(STOP_S)
+        self.process.wait(STOP_S * self._patience)
         self.http.close()
 
     def stop(self) -> int:
@@ -74,7 +77,7 @@ class LiveServer:
             self.process.send_signal(signal.SIGTERM)
         self.http.close()
         try:
-            return self.process.wait(STOP_S)
+            return self.process.wait(STOP_S * self._patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -96,7 +99,7 @@ class LiveServer:
 
     def wait_for_job(self, job_id: str) -> dict[str, Any]:
         """Wait until a job has ended and return it."""
-        deadline = time.monotonic() + JOB_S
+        deadline = time.monotonic() + JOB_S * self._patience
         while time.monotonic() < deadline:
             job: dict[str, Any] = self.http.get(f"/jobs/{job_id}?limit=10000").json()
             if job["status"] not in ("queued", "running"):
@@ -129,7 +132,7 @@ class LiveServer:
 
     def _url(self) -> str:
         """Wait until the server says where it serves."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S * self._patience
         while time.monotonic() < deadline:
             if found := re.search(r"serving at (http://\S+)", self.log()):
                 return found[1]

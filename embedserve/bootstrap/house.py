@@ -23,6 +23,7 @@ from embedserve.bootstrap.engine import (
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.scratch import Scratch
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
@@ -50,7 +51,8 @@ from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 WAITING_FILES = 14
 """Files of a job whose texts the engine has while others are read."""
 CLEAN_STOP = "clean_stop"
-"""Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
+"""Catalog mark: the last owner stopped in order, so the vector index need not be checked. Not set
+where something was to be checked still, nor where Chroma ended otherwise."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,21 @@ class _Sources:
     """By index, what a user has to know of its watch."""
     uploads: UploadFiles
     fetcher: Fetcher
+
+
+@dataclass(frozen=True)
+class _IndexSide:
+    """The vector index, what keeps it in step, and its process where it is ours."""
+
+    vector_index: VectorIndex
+    worker: IndexWorker
+    chroma: ChromaProcess | None
+
+    def stop(self) -> bool:
+        """Stop in order; tell whether the vector index holds what the catalog believes."""
+        self.worker.stop()
+        has_ended_in_order = self.chroma is None or self.chroma.stop()
+        return has_ended_in_order and not self.worker.has_doubts()
 
 
 @contextmanager
@@ -108,13 +125,13 @@ def open_house(
         # Reached only when nothing went wrong: after an error the next start checks the index.
         watch.stop()
         services.ingestion.stop()
-        index[1].stop()
-        catalog.set_meta(CLEAN_STOP, "yes")
+        if index.stop():
+            catalog.set_meta(CLEAN_STOP, "yes")
 
 
 def _start_index(
     settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
-) -> tuple[VectorIndex, IndexWorker]:
+) -> _IndexSide:
     """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
     chroma: ChromaProcess | None = None
 
@@ -140,7 +157,7 @@ def _start_index(
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
     stack.callback(worker.stop)
-    return vector_index, worker
+    return _IndexSide(vector_index, worker, chroma)
 
 
 def _sources(settings: Settings, catalog: Catalog) -> _Sources:
@@ -158,11 +175,11 @@ def _services(
     settings: Settings,
     engine: Engine,
     catalog: Catalog,
-    index: tuple[VectorIndex, IndexWorker],
+    index: _IndexSide,
     stack: ExitStack,
     sources: _Sources,
 ) -> Services:
-    vector_index, worker = index
+    vector_index, worker = index.vector_index, index.worker
     tools = IndexTools(
         *(worker, sources.roots, sources.uploads, sources.notices),
         default_model=settings.default_model,
@@ -218,6 +235,8 @@ def _ingest_tools(
 
 
 def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
+    scratch = Scratch(settings.home)
+    scratch.sweep()
     extractors = ExtractorPool(
         settings.extract_workers,
         ExtractLimits(
@@ -233,6 +252,7 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             ocr_languages=settings.ocr_languages,
             tessdata=language_folder(settings.ocr_languages, settings.tessdata),
         ),
+        scratch,
     )
     stack.callback(extractors.close)
     return extractors

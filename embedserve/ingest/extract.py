@@ -21,6 +21,7 @@ from typing import Any
 from embedserve import __version__
 from embedserve.errors import ExtractionError
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
+from embedserve.ingest.scratch import Scratch
 from embedserve.ingest.worker_process import (
     ABANDON_POLL_MS,
     AbandonedError,
@@ -46,8 +47,9 @@ _WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
 class ExtractorPool:
     """Up to `workers` extraction processes, started when first needed; safe to share by threads."""
 
-    def __init__(self, workers: int, limits: ExtractLimits) -> None:
+    def __init__(self, workers: int, limits: ExtractLimits, scratch: Scratch | None = None) -> None:
         self._limits = limits
+        self._scratch = scratch or Scratch()
         self._workers = workers
         self._is_closed = False
         self._lock = threading.Lock()
@@ -177,7 +179,9 @@ class ExtractorPool:
     def _start(self) -> WorkerProcess:
         try:
             limits = self._limits
-            started = self._starter.submit(WorkerProcess, limits.memory_bytes, limits.tessdata)
+            started = self._starter.submit(
+                WorkerProcess, limits.memory_bytes, limits.tessdata, self._scratch
+            )
             worker = started.result()
         except RuntimeError as error:
             raise _failure("shutting_down", Path("-")) from error

@@ -11,12 +11,13 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from embedserve.ingest.scratch import Scratch
 
 # Imports of a cold machine; a worker that is up answers in far less.
 START_TIMEOUT_S = 60.0
@@ -58,13 +59,13 @@ class WorkerProcess:
     when that very thread ends, which is how it is sure to die with this process.
     """
 
-    def __init__(self, memory_bytes: int, readable: str = "") -> None:
+    def __init__(self, memory_bytes: int, readable: str, scratch: Scratch) -> None:
         self.served = 0
         self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
         self.channel, theirs = socket.socketpair()
         # The library unpacks native code under a fixed name into the temporary folder: give it
         # one that nobody else can write to, for as long as it takes to load.
-        with theirs, tempfile.TemporaryDirectory(prefix="embedserve-") as folder:
+        with theirs, scratch.folder() as folder:
             self.process = _start(theirs.fileno(), memory_bytes, readable, folder)
             theirs.close()  # so that its end is seen as the end
             # Somebody must empty the pipe, or a talkative parser would stop in the middle.

@@ -85,6 +85,11 @@ class IndexWorker:
         """Tell whether `stop` was called."""
         return self._is_stopping
 
+    def has_doubts(self) -> bool:
+        """Tell whether an index was not checked since the vector index may have lost something."""
+        keys = [index.key for index in self._catalog.indexes.all()]
+        return any(self._checked.get(key, 0) != self._losses_of(key) for key in keys)
+
     def problems(self) -> dict[int, str]:
         """Map `Index.key` to why its changes do not reach the vector index at present."""
         with self._changed:

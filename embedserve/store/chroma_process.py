@@ -9,6 +9,7 @@ import glob
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,7 @@ class ChromaProcess:
         self._early_ends = 0  # children in a row that did not live long
         self._was_emptied = False  # and no child has come up since
         self._has_been_up = False
+        self._has_ended_in_order = False
         self._thread: Thread | None = None
 
     @property
@@ -120,12 +122,13 @@ class ChromaProcess:
         self._has_settled.wait(self._timeout_s + TERMINATE_S)
         return self.state
 
-    def stop(self) -> None:
-        """End the child, in order if it can, and wait until it is gone."""
+    def stop(self) -> bool:
+        """End the child, in order if it can, and wait until it is gone; tell whether it could."""
         self._is_stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        return self._has_ended_in_order
 
     def _supervise(self) -> None:
         failures = 0
@@ -230,6 +233,8 @@ class ChromaProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # A supervisor may have asked the whole group of processes to end.
+        self._has_ended_in_order = process.returncode in (0, -signal.SIGTERM)
         with self._lock:
             self._pid = None
         with suppress(OSError):  # the process it names has ended, so it names none
