@@ -48,6 +48,9 @@ from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
 WAITING_FILES = 14
 """Files of a job whose texts the engine has while others are read."""
+ASKED_S = 5.0
+"""Seconds that Chroma may take to answer a question of a request: it takes milliseconds when it is
+well, and after one that failed none are asked until it is."""
 CLEAN_STOP = "clean_stop"
 """Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
 
@@ -73,6 +76,17 @@ class _Sources:
     fetcher: Fetcher
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """The vector index, and the worker that keeps it in step with the catalog."""
+
+    stored: VectorIndex
+    """As the worker uses it: a large index may be busy for long."""
+    asked: VectorIndex
+    """As requests use it, which have the catalog's exact answer instead."""
+    worker: IndexWorker
+
+
 @contextmanager
 def open_house(
     settings: Settings, *, runs_jobs: bool = True, watches: bool = False
@@ -89,10 +103,10 @@ def open_house(
         catalog = stack.enter_context(Catalog(settings.home / "catalog.sqlite3"))
         is_unclean = catalog.get_meta(CLEAN_STOP) == "no"
         catalog.set_meta(CLEAN_STOP, "no")
-        index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
+        vectors = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
         sources = _sources(settings, catalog)
-        services = _services(settings, engine, catalog, index, stack, sources)
+        services = _services(settings, engine, catalog, vectors, stack, sources)
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
         )
@@ -107,24 +121,24 @@ def open_house(
         # Reached only when nothing went wrong: after an error the next start checks the index.
         watch.stop()
         services.ingestion.stop()
-        index[1].stop()
+        vectors.worker.stop()
         catalog.set_meta(CLEAN_STOP, "yes")
 
 
 def _start_index(
     settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
-) -> tuple[VectorIndex, IndexWorker]:
+) -> _Vectors:
     """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
     chroma: ChromaProcess | None = None
 
     def url() -> str:
         return chroma.url if chroma else str(settings.chroma_url)
 
-    vector_index = VECTOR_INDEXES.load("chroma")(
-        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
-    )
+    make, prefix = VECTOR_INDEXES.load("chroma"), f"embedserve-{catalog.id}"
+    stored = make(url, timeout_s=settings.chroma_timeout_s, prefix=prefix)
+    asked = make(url, timeout_s=min(ASKED_S, settings.chroma_timeout_s), prefix=prefix)
     # Before Chroma is started, which may tell the worker at once that it was lost.
-    worker = IndexWorker(catalog, vector_index)
+    worker = IndexWorker(catalog, stored)
     if not settings.chroma_url:
         chroma = ChromaProcess(
             settings.home / "chroma",
@@ -133,13 +147,15 @@ def _start_index(
             on_restart=lambda *, was_emptied: worker.wake(check=True),
             on_lost=lambda: worker.wake(check=True),
         )
+        worker.on_refusal = chroma.renew
         stack.callback(chroma.stop)
         chroma.start()
-    stack.callback(vector_index.close)
+    stack.callback(stored.close)
+    stack.callback(asked.close)
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
     stack.callback(worker.stop)
-    return vector_index, worker
+    return _Vectors(stored, asked, worker)
 
 
 def _sources(settings: Settings, catalog: Catalog) -> _Sources:
@@ -157,16 +173,16 @@ def _services(
     settings: Settings,
     engine: Engine,
     catalog: Catalog,
-    index: tuple[VectorIndex, IndexWorker],
+    vectors: _Vectors,
     stack: ExitStack,
     sources: _Sources,
 ) -> Services:
-    vector_index, worker = index
+    asked, worker = vectors.asked, vectors.worker
     tools = IndexTools(
         *(worker, sources.roots, sources.uploads, sources.notices),
         default_model=settings.default_model,
     )
-    indexes = IndexService(catalog, vector_index, engine.encoders, tools)
+    indexes = IndexService(catalog, asked, engine.encoders, tools)
     indexes.apply(sources.definitions)
     extractors = _extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
@@ -181,10 +197,10 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, vector_index, worker, engine.encoders),
+            *(catalog, indexes, asked, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
         ),
-        checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
+        checks=IndexCheck(catalog, vectors.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
             *(catalog, indexes, engine.encoders, worker),
@@ -193,7 +209,7 @@ def _services(
         documents=DocumentService(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
-        health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
+        health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
 
