@@ -3,6 +3,7 @@
 Everything is started in order and stopped in the opposite order, whatever happens in between.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
+from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.limits import ExtractLimits
@@ -45,6 +47,8 @@ from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
 from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+
+logger = logging.getLogger(__name__)
 
 WAITING_FILES = 14
 """Files of a job whose texts the engine has while others are read."""
@@ -122,7 +126,14 @@ def open_house(
         watch.stop()
         services.ingestion.stop()
         vectors.worker.stop()
+        _note_clean_stop(catalog)
+
+
+def _note_clean_stop(catalog: Catalog) -> None:
+    try:
         catalog.set_meta(CLEAN_STOP, "yes")
+    except CatalogUnavailableError as error:
+        logger.warning("the next start compares the vector index with the catalog: %s", error)
 
 
 def _start_index(

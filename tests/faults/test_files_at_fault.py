@@ -45,7 +45,7 @@ def faulted(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def documents(faulted: LiveServer, request: pytest.FixtureRequest) -> Path:
-    folder = faulted.home.with_name("documents") / request.node.name
+    folder: Path = faulted.home.with_name("documents") / request.node.name
     folder.mkdir()
     (folder / "good.md").write_text("# Otters\n\nOtters hold hands while they sleep.\n")
     return folder
@@ -91,6 +91,7 @@ def test_hostile_files_cost_themselves_alone(faulted: LiveServer, documents: Pat
         r"caf\xe9.txt": ("failed", "bad_file_name"),
     }, "and a fifo is no file"
     assert all(file["message"] and file["hint"] for file in found.values() if file["code"])
+    assert found["circular.pdf"]["message"].count("Parsing error") == 1
     for words in ("EMBEDSERVE_EXTRACT_TIMEOUT_S", "EMBEDSERVE_MAX_FILE_BYTES", "not valid UTF-8"):
         assert words in done.stderr
     assert faulted.http.get("/ready").status_code == 200

@@ -9,15 +9,17 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live import LiveServer
+from tests.live import LiveServer, environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals as on Linux")
 
@@ -30,13 +32,13 @@ WORDS = ("harbour", "lantern", "compass", "anchor", "rudder", "sailor", "tide", 
 
 @pytest.fixture(scope="module")
 def faulted(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with an index `notes`, and a Chroma that has 2 seconds to answer."""
+    """A server with an index `notes`, and a Chroma that has 3 seconds to answer."""
     folder = tmp_path_factory.mktemp("storage")
     (folder / "home").mkdir()
     (folder / "home" / "models").symlink_to(model_home / "models")
     (folder / "documents").mkdir()
     (folder / "documents" / "otters.md").write_text("Otters hold hands while they sleep.\n")
-    settings = {"EMBEDSERVE_CHROMA_TIMEOUT_S": "2"}
+    settings = {"EMBEDSERVE_CHROMA_TIMEOUT_S": "3"}
     with LiveServer(folder / "home", allow=[folder], settings=settings) as server:
         assert server.ingest("notes", folder / "documents")["status"] == "succeeded"
         yield server
@@ -87,12 +89,23 @@ def test_a_job_waits_for_room_and_then_goes_on(faulted: LiveServer) -> None:
         assert job["error"] is None
         assert faulted.http.get("/ready").status_code == 200
         asked(faulted)
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "embedserve", "jobs", "watch", job["id"]],
+            env=environment(EMBEDSERVE_HOME=str(faulted.home)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stderr is not None
+        assert "It waits: The catalog" in watching.stderr.readline()
     finally:
         resource.prlimit(faulted.pid, resource.RLIMIT_FSIZE, UNLIMITED)
     ended = faulted.wait_for_job(job["id"])
     assert ended["status"] == "succeeded", ended
     assert ended["counts"] == {"added": 1}
     assert ended["problem"] is None
+    assert watching.wait(WELL_S) == 0
+    watching.stderr.close()
     assert "It goes on by itself" in faulted.log()
     wait_until_well(faulted)
     assert faulted.ingest("notes", large)["counts"] == {"unchanged": 1}
@@ -128,19 +141,21 @@ def test_a_chroma_that_hangs_is_replaced_and_queries_are_exact_until_then(
 ) -> None:
     wait_until_well(faulted)
     hung = chroma_pid(faulted)
-    os.kill(hung, signal.SIGSTOP)
-    found = asked(faulted)
+    with ThreadPoolExecutor(1) as beside:
+        os.kill(hung, signal.SIGSTOP)
+        ready = beside.submit(faulted.http.get, "/ready")
+        found = asked(faulted)
+        assert ready.result().status_code == 503
     assert found["exact"]
     assert "compared exactly" in found["warnings"][0]
-    assert faulted.http.get("/ready").status_code == 503
     wait_until_well(faulted)
     assert chroma_pid(faulted) != hung
-    assert "gave no answer for 2 s" in faulted.log()
+    assert "gave no answer for 3 s" in faulted.log()
 
 
 def test_a_chroma_whose_folder_is_deleted_is_filled_again(faulted: LiveServer) -> None:
     wait_until_well(faulted)
-    shutil.rmtree(faulted.home / "chroma")
+    shutil.rmtree(faulted.home / "chroma", ignore_errors=True)  # it may be writing just then
     faulted.wait_for_log("lost its folder")
     asked(faulted)
     wait_until_well(faulted)
