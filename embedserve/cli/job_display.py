@@ -123,7 +123,7 @@ def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
             )
             if job["status"] in ENDED:
                 return job
-            if job["problem"] not in (None, told):
+            if job.get("problem") not in (None, told):
                 told = job["problem"]
                 errors.print(Text(f"It waits: {told} It goes on by itself.", style="yellow"))
             time.sleep(POLL_S)
