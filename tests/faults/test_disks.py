@@ -42,10 +42,8 @@ def documents(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def small_home(documents: Path, model_home: Path, tmp_path: Path) -> Iterator[Path]:
-    """A home on a disk of 24 MiB of its own."""
-    with disk(tmp_path / "disk", 24) as folder:
-        home = folder / "home"
-        home.mkdir()
+    """A home on a disk of 24 MiB of its own; the server's log lies beside it."""
+    with disk(tmp_path / "home", 24) as home:
         (home / "models").symlink_to(model_home / "models")
         yield home
 
@@ -61,7 +59,7 @@ def start(home: Path) -> "subprocess.CompletedProcess[str]":
 def test_a_disk_that_is_full_in_the_middle(small_home: Path, documents: Path) -> None:
     with LiveServer(small_home, allow=[documents], settings=CHROMA_IMPATIENT) as server:
         server.ingest("notes", documents / "few")
-        ballast = fill(small_home.parent, left_bytes=200 * 1024)
+        ballast = fill(small_home, left_bytes=200 * 1024)
         reply = server.http.post("/indexes/notes/ingest", json={"path": str(documents / "more")})
         assert reply.status_code == 202, reply.text
         job = wait_for_problem(server, reply.json()["id"])
@@ -86,12 +84,12 @@ def test_a_server_that_stops_and_starts_on_a_full_disk(small_home: Path, documen
     """Its catalog writes into the room that it has; Chroma is started when there is some again."""
     with LiveServer(small_home, allow=[documents], settings=CHROMA_IMPATIENT) as server:
         server.ingest("notes", documents / "few")
-        ballast = fill(small_home.parent, left_bytes=0)
+        ballast = fill(small_home, left_bytes=0)
         asked(server)
     assert server.process.returncode == 0
     assert "Traceback" not in server.log(), server.log()
     ballast.unlink()
-    fill(small_home.parent, left_bytes=0)  # what the stop has tidied up as well
+    fill(small_home, left_bytes=0)  # what the stop has tidied up as well
     with LiveServer(small_home, allow=[documents], settings=CHROMA_IMPATIENT) as server:
         assert asked(server)["exact"]
         assert "Chroma could not be started: [Errno 28] No space left" in server.log()
@@ -102,7 +100,7 @@ def test_a_server_that_stops_and_starts_on_a_full_disk(small_home: Path, documen
 def test_a_read_only_home(small_home: Path, documents: Path) -> None:
     with LiveServer(small_home, allow=[documents]) as server:
         server.ingest("notes", documents / "few")
-    make_read_only(small_home.parent)
+    make_read_only(small_home)
     failed = start(small_home)
     assert failed.returncode == 1
     assert "Read-only file system" in failed.stderr
