@@ -185,7 +185,7 @@ class Settings(BaseSettings):
     chroma_url: str | None = None
     """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
     chroma_timeout_s: float = Field(default=30, gt=0)
-    """Seconds that Chroma may take to start, or to answer one call."""
+    """Seconds that Chroma may take to start, or to answer one call; requests wait 5 at most."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
 

@@ -35,19 +35,33 @@ class LiveServer:
         arguments: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         patience: int = 1,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """Wait `patience` times as long as tests do."""
+        """Wait `patience` times as long as tests do.
+
+        `prefix`: a command that runs the server, such as one that takes rights from it.
+        """
         self.home = home
         self._patience = patience
         self.log_path = home.with_name(home.name + ".log")
-        command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "embedserve",
+            "serve",
+            "--port",
+            "0",
+            "--home",
+            str(home),
+        ]
         for root in allow:
             command += ["--allow", str(root)]
         home.mkdir(parents=True, exist_ok=True)
         self._first_line = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*prefix, *command, *arguments],
                 cwd=home,  # no project folder there: no definitions are picked up by chance
                 env=environment(**(settings or {})),
                 stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Event
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from embedserve.cli.job_display import Rates, status_line
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import CatalogUnavailableError
 from embedserve.services.document_vectors import WINDOW, DocumentVectors
+from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.ingest_plan import renamed
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress
@@ -181,3 +184,24 @@ def test_the_terminal_shows_rates_of_the_last_seconds_and_what_is_left() -> None
     assert status_line(first, rates, 100.0) == "0 chunks/s, 0 tokens/s"
     told = [status_line(job(s), rates, 100.0 + s) for s in range(1, 30)]
     assert told[-1] == "10 chunks/s, 1000 tokens/s, 2 failed, 0:01:01 left"
+
+
+def test_what_holds_a_job_up_is_logged_once_and_tried_less_and_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queued, held_up = Job("a", "notes", "/d", "queued", "then"), HeldUp()
+    running = replace(queued, status="running")
+    waits = [held_up.note(TAKING_UP, CatalogUnavailableError("It is full.")) for _ in range(6)]
+    assert waits == sorted(waits)
+    assert waits[0] < waits[-1] == waits[-2], "and no less often than so"
+    assert caplog.text.count("It is full.") == 1
+    assert held_up.reason(queued) == "It is full."
+    assert held_up.reason(running) is None
+    held_up.end(TAKING_UP)
+    assert held_up.reason(queued) is None
+    held_up.note("a", CatalogUnavailableError("It is read-only."))
+    assert held_up.reason(running) == "It is read-only."
+    held_up.go_on("a")
+    assert held_up.reason(running) is None
+    assert held_up.note("a", CatalogUnavailableError("It is read-only.")) == waits[1]
+    assert caplog.text.count("It is read-only.") == 1

@@ -224,3 +224,16 @@ def test_vectors_of_a_running_job_survive_a_vacuum(tmp_path: Path) -> None:
         assert sum(catalog.upkeep.delete_unused_vectors()) == 0
         catalog.jobs.finish(job, "cancelled")
         assert sum(catalog.upkeep.delete_unused_vectors()) == 1
+
+
+def test_a_job_that_is_put_back_goes_on_or_is_cancelled_when_that_was_asked(jobs: Jobs) -> None:
+    job = jobs.create("notes", "/d")
+    jobs.requeue(job.id)
+    assert jobs.get(job.id).status == "queued"
+    assert jobs.claim_next("a") is not None
+    jobs.requeue(job.id)
+    assert jobs.get(job.id).status == "queued"
+    assert jobs.claim_next("a") is not None
+    jobs.request_cancel(job.id)
+    jobs.requeue(job.id)
+    assert jobs.get(job.id).status == "cancelled"

@@ -3,6 +3,7 @@
 Everything is started in order and stopped in the opposite order, whatever happens in between.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
+from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.limits import ExtractLimits
@@ -48,8 +50,13 @@ from embedserve.store.home_lock import HomeLock
 from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
+logger = logging.getLogger(__name__)
+
 WAITING_FILES = 14
 """Files of a job whose texts the engine has while others are read."""
+ASKED_S = 5.0
+"""Seconds that Chroma may take to answer a question of a request: it takes milliseconds when it is
+well, and after one that failed none are asked until it is."""
 CLEAN_STOP = "clean_stop"
 """Catalog mark: the last owner stopped in order, so the vector index need not be checked. Not set
 where something was to be checked still, nor where Chroma ended otherwise."""
@@ -80,7 +87,10 @@ class _Sources:
 class _IndexSide:
     """The vector index, what keeps it in step, and its process where it is ours."""
 
-    vector_index: VectorIndex
+    stored: VectorIndex
+    """As the worker uses it: a large index may be busy for long."""
+    asked: VectorIndex
+    """As requests use it, which have the catalog's exact answer instead."""
     worker: IndexWorker
     chroma: ChromaProcess | None
 
@@ -126,7 +136,14 @@ def open_house(
         watch.stop()
         services.ingestion.stop()
         if index.stop():
-            catalog.set_meta(CLEAN_STOP, "yes")
+            _note_clean_stop(catalog)
+
+
+def _note_clean_stop(catalog: Catalog) -> None:
+    try:
+        catalog.set_meta(CLEAN_STOP, "yes")
+    except CatalogUnavailableError as error:
+        logger.warning("the next start compares the vector index with the catalog: %s", error)
 
 
 def _start_index(
@@ -138,11 +155,11 @@ def _start_index(
     def url() -> str:
         return chroma.url if chroma else str(settings.chroma_url)
 
-    vector_index = VECTOR_INDEXES.load("chroma")(
-        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
-    )
+    make, prefix = VECTOR_INDEXES.load("chroma"), f"embedserve-{catalog.id}"
+    stored = make(url, timeout_s=settings.chroma_timeout_s, prefix=prefix)
+    asked = make(url, timeout_s=min(ASKED_S, settings.chroma_timeout_s), prefix=prefix)
     # Before Chroma is started, which may tell the worker at once that it was lost.
-    worker = IndexWorker(catalog, vector_index)
+    worker = IndexWorker(catalog, stored)
     if not settings.chroma_url:
         chroma = ChromaProcess(
             settings.home / "chroma",
@@ -151,13 +168,15 @@ def _start_index(
             on_restart=lambda *, was_emptied: worker.wake(check=True),
             on_lost=lambda: worker.wake(check=True),
         )
+        worker.on_refusal = chroma.renew
         stack.callback(chroma.stop)
         chroma.start()
-    stack.callback(vector_index.close)
+    stack.callback(stored.close)
+    stack.callback(asked.close)
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
     stack.callback(worker.stop)
-    return _IndexSide(vector_index, worker, chroma)
+    return _IndexSide(stored, asked, worker, chroma)
 
 
 def _sources(settings: Settings, catalog: Catalog) -> _Sources:
@@ -179,12 +198,12 @@ def _services(
     stack: ExitStack,
     sources: _Sources,
 ) -> Services:
-    vector_index, worker = index.vector_index, index.worker
+    asked, worker = index.asked, index.worker
     tools = IndexTools(
         *(worker, sources.roots, sources.uploads, sources.notices),
         default_model=settings.default_model,
     )
-    indexes = IndexService(catalog, vector_index, engine.encoders, tools)
+    indexes = IndexService(catalog, asked, engine.encoders, tools)
     indexes.apply(sources.definitions)
     extractors = _extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
@@ -199,10 +218,10 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, vector_index, worker, engine.encoders),
+            *(catalog, indexes, asked, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
         ),
-        checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
+        checks=IndexCheck(catalog, vectors.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
             *(catalog, indexes, engine.encoders, worker),
@@ -212,7 +231,7 @@ def _services(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
         pages=DocumentPages(catalog),
-        health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
+        health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
     )
 

@@ -109,6 +109,7 @@ def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
         TextColumn("{task.fields[rates]}"),
     )
     rates = Rates()
+    told: str | None = None
     with Progress(*columns, console=errors, disable=is_quiet, transient=True) as bar:
         task = bar.add_task("files", total=None, rates="")
         while True:
@@ -123,6 +124,9 @@ def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
             )
             if job["status"] in ENDED:
                 return job
+            if job.get("problem") not in (None, told):
+                told = job["problem"]
+                errors.print(Text(f"It waits: {told} It goes on by itself.", style="yellow"))
             time.sleep(POLL_S)
 
 

@@ -41,6 +41,7 @@ REPLY_EXTRA_BYTES = 16 * 1024 * 1024
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
 DIGEST_BYTES = 1 << 20
+CHANGED = "It changed while it was read; the next run reads it again."
 _WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
 
 
@@ -68,7 +69,9 @@ class ExtractorPool:
         `is_abandoned` tells so its worker is ended, and the code is `abandoned`.
         """
         with _opened(path, root, self._limits.max_file_bytes) as file:
+            before = _version(file)
             reply = self._ask(path, file, is_abandoned)
+            changed = (CHANGED,) if _version(file) != before else ()
         if "code" in reply:
             raise _failure(reply["code"], path, reply)
         pages = tuple(PageSpan(*page) for page in reply["pages"])
@@ -80,7 +83,7 @@ class ExtractorPool:
             size_bytes=reply["size_bytes"],
             pages=pages,
             members=tuple(MemberSpan(*member) for member in reply["members"]),
-            warnings=tuple(reply["warnings"]),
+            warnings=(*changed, *reply["warnings"]),
         )
 
     def digest(self, path: Path, root: Path) -> str:
@@ -232,6 +235,11 @@ def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def _version(file: int) -> tuple[int, int]:
+    status = os.fstat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_really_in(file: int, root: Path) -> bool:

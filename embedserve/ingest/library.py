@@ -196,7 +196,8 @@ def _marked_pages(text: str) -> list[Page]:
 
 
 def _translated(error: kreuzberg.KreuzbergError, content: bytes) -> ExtractionError:
-    message = str(error)[:300]
+    # What wraps an error in the library says all of it once more.
+    message = ": ".join(dict.fromkeys(str(error).split(": ")))[:300]
     if "password" in message.lower() or formats.is_encrypted(content):
         return refusal("encrypted", "It is encrypted.", formats.ENCRYPTED_HINT)
     if isinstance(error, kreuzberg.ValidationError) or _OTHER_FORMAT.search(message):

@@ -13,7 +13,7 @@ from functools import partial
 from threading import Condition, Thread
 from typing import TypeVar
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreRefusedError
 from embedserve.services.generation_builder import GenerationBuilder
 from embedserve.services.index_comparison import compare, put_right
 from embedserve.services.pace import Pace
@@ -40,6 +40,8 @@ class IndexWorker:
     """One thread that keeps the vector index up with the catalog."""
 
     def __init__(self, catalog: Catalog, vector_index: VectorIndex) -> None:
+        # Told when the vector index stores nothing any more, by who may start it anew.
+        self.on_refusal: Callable[[], None] | None = None
         self._catalog = catalog
         self._vector_index = vector_index
         self._builder = GenerationBuilder(catalog, vector_index, batch=BATCH)
@@ -226,6 +228,8 @@ class IndexWorker:
             failure = Failure(reason(error), count, time.monotonic() + delay_s)
             with self._changed:
                 self._failures[key] = failure
+            if self.on_refusal and count > 1 and isinstance(error, VectorStoreRefusedError):
+                self.on_refusal()
             if isinstance(error, VectorStoreError):
                 probe(self._vector_index)
                 self.suspect(key)

@@ -2,18 +2,21 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from threading import Condition, Thread
 
 from embedserve.errors import (
+    CatalogUnavailableError,
     ConflictError,
     EmbedserveError,
     IndexNotFoundError,
     InvalidRequestError,
 )
 from embedserve.services.encoders import Encoders
+from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_plan import Survey
 from embedserve.services.interruption import Interruption, JobInterruptedError
@@ -23,8 +26,6 @@ from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
-
-CATALOG_RETRY_S = 2
 
 
 class IngestionService:
@@ -41,6 +42,7 @@ class IngestionService:
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._running: dict[str, JobProgress] = {}
+        self._held_up = HeldUp()
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
@@ -163,9 +165,10 @@ class IngestionService:
     def _report(self, job: Job) -> JobReport:
         running = self._running.get(job.id)
         is_running = running is not None and job.status == "running"
-        return (
-            running.report(job) if running and is_running else JobReport(job, None, job.bytes_done)
-        )
+        known = JobReport(job, None, job.bytes_done)
+        if running and is_running:
+            known = running.report(job)
+        return replace(known, problem=self._held_up.reason(job))
 
     def _wanted(self, index: Index, path: str | None) -> str:
         """Return what a job is to walk, checked: a path, or none for the sources."""
@@ -183,14 +186,16 @@ class IngestionService:
             seen = self._events  # before the question, so that no job after it is missed
             try:
                 job = self._catalog.jobs.claim_next(self._runner)
-            except EmbedserveError:
-                logger.exception("the catalog gives no job")
-                self._pause(CATALOG_RETRY_S)
+            except EmbedserveError as error:
+                self._pause(self._held_up.note(TAKING_UP, error))
                 continue
+            self._held_up.end(TAKING_UP)
             if job:
-                self._run_job(job)
+                self._held_up.go_on(job.id)
+                is_over = self._run_job(job)
                 self.tell()  # its index is free again
-                self._resolve(job.id)
+                if is_over:
+                    self._resolve(job.id)
             else:
                 self._wait_for_event(seen)
 
@@ -209,7 +214,8 @@ class IngestionService:
             if not self._is_stopping:
                 self._changed.wait(seconds)
 
-    def _run_job(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> bool:
+        """Carry a job out and note its end; False when it went back into the queue."""
         status: JobStatus
         error: str | None
         error = None
@@ -218,29 +224,39 @@ class IngestionService:
             status = self._carry_out(job)
         except JobInterruptedError:
             status = "cancelled"
+        except CatalogUnavailableError as failure:
+            self._put_back(job, failure)
+            return self._is_stopping
         except EmbedserveError as failure:
             status, error = "failed", failure.message
         except Exception as failure:  # job runner: a job's failure is its own
             logger.exception("job %s", job.id)
             status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
         if self._is_stopping and status in ("cancelled", "failed"):
-            return  # stays as it is; the next start resumes it
-        self._finish(job, status, error)
+            return True  # stays as it is; the next start resumes it
+        if self._note(job, partial(self._catalog.jobs.finish, job.id, status, error=error)):
+            logger.info("job %s on index %s: %s", job.id, job.index, status)
+            self._held_up.end(job.id)
+        self._running.pop(job.id, None)
+        return True
+
+    def _put_back(self, job: Job, failure: EmbedserveError) -> None:
+        """Queue a job again for which the catalog could not be written; what is committed stays."""
+        self._pause(self._held_up.note(job.id, failure))
+        self._note(job, partial(self._catalog.jobs.requeue, job.id))
         self._running.pop(job.id, None)
 
-    def _finish(self, job: Job, status: JobStatus, error: str | None) -> None:
-        """Note a job's end, as often as it takes: the disk that failed the job may be full."""
+    def _note(self, job: Job, write: Callable[[], object]) -> bool:
+        """Write how a job stands, as often as it takes; False when the server stops before."""
         while True:
             try:
-                self._catalog.jobs.finish(job.id, status, error=error)
-            except EmbedserveError:
+                write()
+            except EmbedserveError as error:
                 if self._is_stopping:
-                    return  # the next start runs the job again
-                logger.exception("job %s: %s, but the catalog cannot note it", job.id, status)
-                self._pause(CATALOG_RETRY_S)
+                    return False  # the next start runs the job again
+                self._pause(self._held_up.note(job.id, error))
                 continue
-            logger.info("job %s on index %s: %s", job.id, job.index, status)
-            return
+            return True
 
     def _carry_out(self, job: Job) -> JobStatus:
         interruption = Interruption(
