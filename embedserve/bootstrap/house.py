@@ -195,6 +195,7 @@ def _services(
         ),
         health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
+        freed=engine.encoders.freed,
     )
 
 

@@ -38,6 +38,7 @@ class IngestionService:
         self._roots = tools.roots
         self._jobs_at_once = tools.jobs
         self._work_of = JobRun(catalog, indexes, encoders, tools)
+        self._freed = encoders.freed
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._running: dict[str, JobProgress] = {}
@@ -189,6 +190,7 @@ class IngestionService:
                 continue
             if job:
                 self._run_job(job)
+                self._freed.tell()  # its documents
                 self.tell()  # its index is free again
                 self._resolve(job.id)
             else:
