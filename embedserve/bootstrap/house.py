@@ -221,7 +221,7 @@ def _services(
             *(catalog, indexes, asked, worker, engine.encoders),
             timeout_s=settings.request_timeout_s,
         ),
-        checks=IndexCheck(catalog, vectors.stored, indexes, worker, engine.encoders),
+        checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
             *(catalog, indexes, engine.encoders, worker),
@@ -233,6 +233,7 @@ def _services(
         pages=DocumentPages(catalog),
         health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
+        freed=engine.encoders.freed,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from embedserve.cli.client import Client, Json
 from embedserve.cli.console import errors, output, print_json, print_table

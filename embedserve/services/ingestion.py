@@ -39,6 +39,7 @@ class IngestionService:
         self._roots = tools.roots
         self._jobs_at_once = tools.jobs
         self._work_of = JobRun(catalog, indexes, encoders, tools)
+        self._freed = encoders.freed
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._running: dict[str, JobProgress] = {}
@@ -193,6 +194,7 @@ class IngestionService:
             if job:
                 self._held_up.go_on(job.id)
                 is_over = self._run_job(job)
+                self._freed.tell()  # its documents
                 self.tell()  # its index is free again
                 if is_over:
                     self._resolve(job.id)
