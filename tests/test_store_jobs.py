@@ -235,5 +235,4 @@ def test_a_job_that_is_put_back_goes_on_or_is_cancelled_when_that_was_asked(jobs
     assert jobs.get(job.id).status == "queued"
     assert jobs.claim_next("a") is not None
     jobs.request_cancel(job.id)
-    jobs.requeue(job.id)
-    assert jobs.get(job.id).status == "cancelled"
+    assert jobs.requeue(job.id).status == "cancelled"

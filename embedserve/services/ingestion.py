@@ -227,8 +227,7 @@ class IngestionService:
         except JobInterruptedError:
             status = "cancelled"
         except CatalogUnavailableError as failure:
-            self._put_back(job, failure)
-            return self._is_stopping
+            return self._put_back(job, failure)
         except EmbedserveError as failure:
             status, error = "failed", failure.message
         except Exception as failure:  # job runner: a job's failure is its own
@@ -242,23 +241,28 @@ class IngestionService:
         self._running.pop(job.id, None)
         return True
 
-    def _put_back(self, job: Job, failure: EmbedserveError) -> None:
-        """Queue a job again for which the catalog could not be written; what is committed stays."""
-        self._pause(self._held_up.note(job.id, failure))
-        self._note(job, partial(self._catalog.jobs.requeue, job.id))
-        self._running.pop(job.id, None)
+    def _put_back(self, job: Job, failure: EmbedserveError) -> bool:
+        """Queue a job again for which the catalog could not be written; what is committed stays.
 
-    def _note(self, job: Job, write: Callable[[], object]) -> bool:
-        """Write how a job stands, as often as it takes; False when the server stops before."""
+        Tells whether it is over nevertheless: cancelled, or the server stops.
+        """
+        self._pause(self._held_up.note(job.id, failure))
+        left = self._note(job, partial(self._catalog.jobs.requeue, job.id))
+        self._running.pop(job.id, None)
+        if left and left.status == "queued":
+            return self._is_stopping
+        self._held_up.end(job.id)
+        return True
+
+    def _note(self, job: Job, write: Callable[[], Job]) -> Job | None:
+        """Write how a job stands, as often as it takes; None when the server stops before."""
         while True:
             try:
-                write()
+                return write()
             except EmbedserveError as error:
                 if self._is_stopping:
-                    return False  # the next start runs the job again
+                    return None  # the next start runs the job again
                 self._pause(self._held_up.note(job.id, error))
-                continue
-            return True
 
     def _carry_out(self, job: Job) -> JobStatus:
         interruption = Interruption(

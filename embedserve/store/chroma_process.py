@@ -231,7 +231,8 @@ class ChromaProcess:
                 return _end_of(process)
             if self._is_renewal_wanted:
                 return "stored nothing any more"
-            if place_of(self._folder) != place:  # it would go on with what it has open, and lose it
+            former, place = place, place_of(self._folder)
+            if former not in (None, place):  # it would go on with what it has open, and lose it
                 return "lost its folder, which was deleted or replaced"
             # A busy child may be slow to answer; silence for the whole timeout is a hang.
             if answers(self._port, self._timeout_s):

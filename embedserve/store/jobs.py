@@ -92,10 +92,11 @@ class Jobs:
         with self._database.write() as connection:
             return _requeue(connection, "runner IS NOT ?", runner)
 
-    def requeue(self, job_id: str) -> None:
+    def requeue(self, job_id: str) -> Job:
         """Queue a running job again; one that was asked to stop is cancelled instead."""
         with self._database.write() as connection:
             _requeue(connection, "id = ?", job_id)
+            return _job(connection, job_id)
 
     def set_totals(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
         """Say how many files the job has to look at, and how much of them is still to be read."""
