@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from embedserve.store.changes import ask_for_all
 from embedserve.store.database import Database
 from embedserve.store.integrity import EMBEDDED_COLUMNS, EmbeddedChunk, embedded_chunk
 from embedserve.store.job_rows import write_file_result
 from embedserve.store.jobs import insert_job
+from embedserve.store.representatives import log_all
 from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
 from embedserve.store.vector_rows import known_vectors, save_vectors
 from embedserve.types import FileResult, Index, Vectors
@@ -215,7 +215,7 @@ def _become(connection: sqlite3.Connection, index: Index, change: ModelChange) -
         "INSERT INTO generations (index_id, status) VALUES (?, 'serving')", (index.id,)
     )
     connection.execute("DELETE FROM changes WHERE index_id = ?", (index.id,))
-    ask_for_all(connection, index.id)
+    log_all(connection, index.id)
     connection.execute(FORGET, (index.id,))
     connection.execute("DELETE FROM model_changes WHERE index_id = ?", (index.id,))
 

@@ -74,6 +74,9 @@ CREATE TABLE chunks (
 -- Covers every scan that needs ids and vectors only: the texts are never read for it.
 CREATE INDEX chunks_by_index ON chunks (index_id, id, text_hash);
 
+-- Finds the chunks of one text: the first of them stands for all in the vector index.
+CREATE INDEX chunks_by_text ON chunks (index_id, text_hash);
+
 -- A text is embedded once for each artefact. Rows outlive the chunks that asked for them: a file
 -- that comes back, or a model that comes back, costs no compute.
 -- Not WITHOUT ROWID: rows of 1.5 kB would spill out of an index's leaf into a page each.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 
 
 def version_of(connection: sqlite3.Connection) -> int:
