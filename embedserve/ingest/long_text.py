@@ -55,7 +55,7 @@ class LongText:
             has_words = has_words or any(map(str.isalnum, piece))
             yield piece
         if not has_words:
-            raise refusal("no_text", "There is no text in it.")
+            raise refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
         self.title = self._title(head[: assemble.TITLE_SEARCH_CHARS])
 
     def _encoding(self, size: int) -> Generator[str, None, decode.Encoding]:

@@ -52,6 +52,7 @@ class IngestionService:
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
+        self._catalog.drafts.forget_ended()
         for number in range(self._jobs_at_once):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
@@ -232,6 +233,7 @@ class IngestionService:
         """Note a job's end, as often as it takes: the disk that failed the job may be full."""
         while True:
             try:
+                self._catalog.drafts.forget(job.id)
                 self._catalog.jobs.finish(job.id, status, error=error)
             except EmbedserveError:
                 if self._is_stopping:

@@ -11,6 +11,7 @@ from embedserve.store.chunks import Chunks
 from embedserve.store.closing import Closing
 from embedserve.store.database import Database
 from embedserve.store.documents import Documents
+from embedserve.store.drafts import Drafts
 from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
 from embedserve.store.integrity import Integrity
@@ -35,6 +36,7 @@ class Catalog(Closing):
         self._database = Database(path)
         self.indexes = Indexes(self._database)
         self.documents = Documents(self._database)
+        self.drafts = Drafts(self._database)
         self.chunks = Chunks(self._database)
         self.uploads = Uploads(self._database)
         self.changes = Changes(self._database)

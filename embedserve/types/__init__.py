@@ -6,6 +6,8 @@ Import them from here, whichever of the modules they are in.
 from embedserve.types.catalog import (
     ChunkVectors,
     DocumentFilter,
+    Draft,
+    EmbeddedChunks,
     FileResult,
     Index,
     IndexCounts,
@@ -57,6 +59,8 @@ __all__ = [
     "Chunk",
     "ChunkVectors",
     "DocumentFilter",
+    "Draft",
+    "EmbeddedChunks",
     "EncoderSpec",
     "Extraction",
     "FileProblem",
