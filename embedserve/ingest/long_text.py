@@ -55,16 +55,19 @@ class LongText:
             has_words = has_words or any(map(str.isalnum, piece))
             yield piece
         if not has_words:
-            raise refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
+            raise refusal(
+                "no_text", "There is no text in it.", "It may hold pictures or drawings only."
+            )
         self.title = self._title(head[: assemble.TITLE_SEARCH_CHARS])
 
     def _encoding(self, size: int) -> Generator[str, None, decode.Encoding]:
         head = self.file.read(HEAD_BYTES)
-        is_utf8 = yield from _is_utf8(_blocks(self.file, size))
-        encoding = decode.encoding_of(head, is_utf8=is_utf8)
-        if encoding is None:
-            raise is_binary()
-        return encoding
+        # What the head alone tells spares reading the rest.
+        if any(decode.encoding_of(head, is_utf8=either) for either in (True, False)):
+            is_utf8 = yield from _is_utf8(_blocks(self.file, size))
+            if encoding := decode.encoding_of(head, is_utf8=is_utf8):
+                return encoding
+        raise is_binary()
 
     def _decoded(self, encoding: decode.Encoding, size: int) -> Iterator[str]:
         digest, decoder = hashlib.sha256(), encoding.decoder()
