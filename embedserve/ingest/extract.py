@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import queue
-import stat
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from embedserve.errors import ExtractionError
 from embedserve.ingest.extract_errors import death, failure
 from embedserve.ingest.kinds import may_stream
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
+from embedserve.ingest.opening import opened, state_of
 from embedserve.ingest.spool import Spool
 from embedserve.ingest.worker_process import (
     ABANDON_POLL_MS,
@@ -92,9 +92,9 @@ class ExtractorPool:
         `is_abandoned` tells so its worker is ended, and the code is `abandoned`.
         """
         with self._opened(path, root) as file:
-            before = _state(file)
+            before = state_of(file)
             answer = self._ask(path, file, is_abandoned)
-            has_changed = answer.spool is not None and _state(file) != before
+            has_changed = answer.spool is not None and state_of(file) != before
         reply = answer.reply
         if "code" in reply:
             raise failure(reply["code"], path, reply)
@@ -148,8 +148,8 @@ class ExtractorPool:
 
     def _opened(self, path: Path, root: Path) -> AbstractContextManager[int]:
         if may_stream(path.name):
-            return _opened(path, root, self._limits.max_stream_bytes, hint=_STREAM_HINT)
-        return _opened(path, root, self._limits.max_file_bytes)
+            return opened(path, root, self._limits.max_stream_bytes, hint=_STREAM_HINT)
+        return opened(path, root, self._limits.max_file_bytes)
 
     def _ask(self, path: Path, file: int, is_abandoned: IsAbandoned) -> _Answer:
         limits = self._limits
@@ -169,7 +169,9 @@ class ExtractorPool:
                 return self._spooled(worker, reply, wait) if "piece" in reply else _Answer(reply)
             except BaseException as error:
                 worker.kill()  # whatever it still has to say is for nobody
-                raise self._explained(error, path) from error
+                if (known := self._explained(error, path)) is None:
+                    raise
+                raise known from error
 
     def _spooled(self, worker: WorkerProcess, reply: dict[str, Any], wait: "_Wait") -> _Answer:
         """Keep the pieces of a long text until the last answer, which tells the rest."""
@@ -189,8 +191,8 @@ class ExtractorPool:
             return _Answer(reply)
         return _Answer(reply, spool)
 
-    def _explained(self, error: BaseException, path: Path) -> BaseException:
-        """Return what an error means for the file."""
+    def _explained(self, error: BaseException, path: Path) -> ExtractionError | None:
+        """Return what an error means for the file, if anything."""
         match error:
             case AbandonedError():
                 return failure("abandoned", path)
@@ -204,7 +206,7 @@ class ExtractorPool:
                 return failure("shutting_down", path) if self._is_closed else death(error, path)
             case OSError():
                 return failure("no_room", path, {"message": f"Its text cannot be kept: {error}."})
-        return error
+        return None
 
     @contextmanager
     def _borrowed(self, is_abandoned: IsAbandoned = never) -> Iterator[WorkerProcess]:
@@ -257,46 +259,3 @@ class ExtractorPool:
         worker.kill()
         with self._lock:
             self._live.discard(worker)
-
-
-@contextmanager
-def _opened(path: Path, root: Path, max_bytes: int, *, hint: str = "") -> Iterator[int]:
-    """Open a regular file inside `root`, whatever its name or its folders turn into meanwhile."""
-    try:
-        real, real_root = path.resolve(strict=True), root.resolve(strict=True)
-        if not real.is_relative_to(real_root):
-            raise failure("outside_root", path)
-        # Without O_NONBLOCK a fifo would block the open itself.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        file = os.open(real, flags)
-    except FileNotFoundError as error:
-        raise failure("not_found", path) from error
-    except (OSError, RuntimeError) as error:
-        raise failure("permission_denied", path, {"message": f"{error}"}) from error
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise failure("not_a_file", path)
-        if not _is_really_in(file, real_root):
-            raise failure("outside_root", path)
-        if status.st_size == 0:
-            raise failure("empty_file", path)
-        if status.st_size > max_bytes:
-            words = f"It has {status.st_size} bytes."
-            raise failure("too_large", path, {"message": words, "hint": hint})
-        yield file
-    finally:
-        os.close(file)
-
-
-def _state(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_really_in(file: int, root: Path) -> bool:
-    """Ask the kernel where the open file lies: a folder may have become a link since `resolve`."""
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{file}")).is_relative_to(root)
-    except OSError:
-        return True  # no /proc: the check before opening has to do
