@@ -61,6 +61,7 @@ class LongText:
         self.title = self._title(head[: assemble.TITLE_SEARCH_CHARS])
 
     def _encoding(self, size: int) -> Generator[str, None, decode.Encoding]:
+        self.file.seek(0)
         head = self.file.read(HEAD_BYTES)
         # What the head alone tells spares reading the rest.
         if any(decode.encoding_of(head, is_utf8=either) for either in (True, False)):
