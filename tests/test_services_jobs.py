@@ -15,7 +15,9 @@ from embedserve.cli.job_display import Rates, status_line
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
 from embedserve.errors import CatalogUnavailableError
+from embedserve.ingest.chunk_stream import CutTo
 from embedserve.services.document_vectors import WINDOW, DocumentVectors
+from embedserve.services.drafting import Drafting
 from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.ingest_plan import renamed
 from embedserve.services.interruption import Interruption, JobInterruptedError
@@ -64,27 +66,30 @@ def test_a_long_document_is_embedded_in_windows_and_the_same_text_once(
             encoder,
             index,
             budget=TokenBudget(prefix=4, chunk=8),
-            job_id=job.id,
             interruption=Interruption(lambda: False, lambda: False),
         )
-        embedded = stage.embed("", chunks, done.append)
-        # What came before the last window is in the catalog already.
-        assert len(catalog.chunks.known_hashes(index, embedded.text_hashes)) == len(distinct)
-        assert embedded.new_hashes == ()
+        drafting = Drafting(catalog, index, job_id=job.id, path="/d/a", origin="one")
+        keep = drafting.keeper(lambda draft: done.append(draft.chunks))
+        last = stage.embed("", drafting.windows(chunks), keep)
+        assert last is not None
+        assert drafting.draft is not None
+        # What came before the last window is in the catalog already, where nobody sees it.
+        assert len(catalog.chunks.known_hashes(index, last.part.text_hashes)) == WINDOW
+        assert last.part.new_hashes == ()
+        assert catalog.chunks.count(index.id) == 0
+        part = last.part
         document = NewDocument(
-            "/d/a", 1, 1, "0" * 64, "", "text", tuple(chunks), embedded.text_hashes,
-            embedded.new_hashes, embedded.vectors,
+            "/d/a", 1, 1, "0" * 64, "", "text", part.chunks, part.text_hashes,
+            part.new_hashes, part.vectors, draft=drafting.draft,
         )  # fmt: skip
-        catalog.documents.commit(
-            index, document, job_id=job.id, outcome="added", work=embedded.work
-        )
+        catalog.documents.commit(index, document, job_id=job.id, outcome="added", work=last.work)
         stored = catalog.chunks.vectors_after(index, 0, limit=5000).vectors
-        assert np.array_equal(stored, encoder.encode([chunk.text for chunk in chunks]))
+        assert np.array_equal(stored, encoder.encode(distinct))
         ended = catalog.jobs.get(job.id)
         assert (ended.chunks_embedded, ended.chunks) == (len(distinct), 2 * len(distinct))
         assert ended.tokens_embedded == 3 * len(distinct)
         assert done == sorted(done)
-        assert 0 < len(done) < 2 * len(distinct) // WINDOW
+        assert done[-1] + WINDOW == 2 * len(distinct)
 
 
 def test_an_interrupted_document_leaves_nothing_in_the_queue(
@@ -100,12 +105,12 @@ def test_an_interrupted_document_leaves_nothing_in_the_queue(
             encoder,
             index,
             budget=TokenBudget(prefix=4, chunk=8),
-            job_id=catalog.jobs.create("notes", "/d").id,
             interruption=Interruption(is_stopping.is_set, lambda: False),
         )
         texts = [f"w{n % 7} w{n // 7 % 7} w{n // 49 % 7} w{n // 343}" for n in range(5 * WINDOW)]
+        windows = [CutTo(chunks_of(texts[n : n + WINDOW]), n) for n in range(0, 5 * WINDOW, WINDOW)]
         with pytest.raises(JobInterruptedError):
-            stage.embed("", chunks_of(texts), lambda done: is_stopping.set())
+            stage.embed("", windows, lambda done: is_stopping.set())
         assert not encoder.is_busy
 
 

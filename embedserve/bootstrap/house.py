@@ -264,6 +264,8 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             memory_bytes=settings.extract_memory_bytes,
             max_file_bytes=settings.max_file_bytes,
             max_text_chars=settings.max_text_chars,
+            max_stream_bytes=settings.max_stream_bytes,
+            stream_above_bytes=settings.stream_above_bytes,
             max_nesting=settings.max_nesting,
             archive_members=settings.archive_members,
             archive_bytes=settings.archive_bytes,
@@ -273,6 +275,7 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             tessdata=language_folder(settings.ocr_languages, settings.tessdata),
         ),
         scratch,
+        spool=settings.home,
     )
     stack.callback(extractors.close)
     return extractors

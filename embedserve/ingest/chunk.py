@@ -11,7 +11,7 @@ they are, so the sum holds; the few chunks that begin or end inside a word are m
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from embedserve.ingest.blocks import Section, short_path
+from embedserve.ingest.blocks import MAX_COLUMNS_CHARS, Section, short_path
 from embedserve.ingest.cuts import part_spans
 from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
@@ -20,9 +20,6 @@ from embedserve.ingest.spans import Span
 from embedserve.types import Chunk, LineSpan, MemberSpan, PageSpan, TokenOffsets
 
 MAX_PREFIX_CHARS = 200
-MAX_COLUMNS_CHARS = 300
-# Where they are looked for; the cells may be padded with spaces.
-MAX_ROW_CHARS = 4_000
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
 # Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
@@ -42,15 +39,9 @@ def chunk(
 
     `offsets` is asked about every 131,072 characters; what it raises ends the work.
     """
-    places = _Places(text, pages)
-    chunks: list[Chunk] = []
-    for batch in batches(parts(text, sections(text, kind, members))):
-        measured = offsets([text[part.start : part.end] for part in batch])
-        for part, tokens in zip(batch, measured, strict=True):
-            for span in part_spans(text, part, tokens, max_tokens):
-                for piece in _within_budget(text, span, offsets, max_tokens):
-                    chunks.append(places.chunk(len(chunks), piece, part))
-    return chunks
+    cut = Cut(offsets, max_tokens=max_tokens, pages=pages)
+    found = batches(parts(text, sections(text, kind, members)))
+    return [one for batch in found for one in cut.chunks(text, batch)]
 
 
 def prefix(title: str, heading: Sequence[str]) -> str:
@@ -80,28 +71,59 @@ def prefix(title: str, heading: Sequence[str]) -> str:
 # -- where a chunk stands ---------------------------------------------------------------------
 
 
-class _Places:
-    """Pages, lines, headings and column names of chunks that are asked for in order."""
+class Cut:
+    """Cut the parts of one text, which come in order, and say where each chunk stands."""
 
-    def __init__(self, text: str, pages: Sequence[PageSpan]) -> None:
-        self._text = text
+    def __init__(
+        self,
+        offsets: TokenOffsets,
+        *,
+        max_tokens: int,
+        pages: Sequence[PageSpan] = (),
+        ordinal: int = 0,
+    ) -> None:
+        """Number the chunks from `ordinal` on; pages are for a text that is given whole."""
+        self._offsets = offsets
+        self._max_tokens = max_tokens
         self._pages = pages
         self._page_starts = [page.start for page in pages]
+        self._ordinal = ordinal
+        self._base = 0  # characters of the text before what is given
         self._line, self._counted_to = 1, 0
         self._outline: tuple[Definition, ...] = ()
         self._next = 0
         self._open: list[Definition] = []
-        self._table, self._names = -1, ""
 
-    def chunk(self, ordinal: int, span: Span, part: Section) -> Chunk:
-        """Return the chunk with all that is known of its place."""
-        text, (start, end) = self._text, span
+    def chunks(self, text: str, batch: Sequence[Section]) -> Iterator[Chunk]:
+        """Yield the chunks of some parts of `text`."""
+        measured = self._offsets([text[part.start : part.end] for part in batch])
+        for part, tokens in zip(batch, measured, strict=True):
+            for span in part_spans(text, part, tokens, self._max_tokens):
+                for piece in _within_budget(text, span, self._offsets, self._max_tokens):
+                    yield self._chunk(text, piece, part)
+
+    def move(self, text: str, by: int) -> None:
+        """Expect a text without the first `by` characters of this one."""
+        self._line += text.count("\n", self._counted_to, by)
+        self._counted_to = max(self._counted_to - by, 0)
+        self._base += by
+
+    def _chunk(self, text: str, span: Span, part: Section) -> Chunk:
+        start, end = span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
         path = short_path([*part.heading, *self._definitions(span, part)])
-        heading = (*path, *self._columns(start, part))
-        lines = LineSpan(self._line, self._line + text.count("\n", start, end))
-        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, lines)
+        heading = (*path, *_columns(start, part))
+        self._ordinal += 1
+        return Chunk(
+            self._ordinal - 1,
+            text[start:end],
+            self._base + start,
+            self._base + end,
+            self._page(start),
+            heading,
+            LineSpan(self._line, self._line + text.count("\n", start, end)),
+        )
 
     def _page(self, start: int) -> int | None:
         place = bisect_right(self._page_starts, start) - 1
@@ -118,15 +140,13 @@ class _Places:
         self._open = [one for one in self._open if one.end >= span.end]
         return [one.title for one in self._open]
 
-    def _columns(self, start: int, part: Section) -> list[str]:
-        place = bisect_right(part.tables, start, key=lambda span: span.start) - 1
-        if place < 0 or not part.tables[place].start < start < part.tables[place].end:
-            return []
-        top = part.tables[place].start
-        if top != self._table:
-            row = self._text[top : top + MAX_ROW_CHARS].partition("\n")[0]
-            self._table, self._names = top, " ".join(row.split())[:MAX_COLUMNS_CHARS]
-        return [self._names]
+
+def _columns(start: int, part: Section) -> list[str]:
+    """Return the column names of the table in whose rows a chunk starts."""
+    place = bisect_right(part.tables, start, key=lambda table: table.start) - 1
+    if place < 0 or not part.tables[place].start < start < part.tables[place].end:
+        return []
+    return [part.tables[place].columns]
 
 
 # -- finishing --------------------------------------------------------------------------------

@@ -91,6 +91,8 @@ _KINDS: dict[str, FileKind] = {
     ".bmp": FileKind("picture", "text", "image/bmp"),
 }
 
+_TABLES = frozenset({"text/csv", "text/tab-separated-values"})
+
 _HINTS: dict[str, str] = {
     **dict.fromkeys(
         _words(".7z .rar .zst .lz4 .cab .iso .jar"),
@@ -113,6 +115,17 @@ def kind_of(name: str) -> FileKind | None:
     Such a file (`LICENSE`, `Makefile`, `notes.2024`) is text when its bytes are.
     """
     return _KINDS.get(PurePath(name).suffix.lower())
+
+
+def is_stream(kind: FileKind) -> bool:
+    """Tell whether a file of this kind can be read in order, piece by piece."""
+    return kind.reader == "text" or kind.mime in _TABLES
+
+
+def may_stream(name: str) -> bool:
+    """Tell whether a file of this name may turn out to be of such a kind."""
+    kind = kind_of(name)
+    return is_stream(kind) if kind else unsupported_hint(name) is None
 
 
 def unsupported_hint(name: str) -> str | None:

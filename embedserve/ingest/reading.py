@@ -46,11 +46,7 @@ class Reading:
         return self._read(content, name, Allowance(self.limits, len(content)))
 
     def _read(self, content: bytes, name: str, allowance: Allowance) -> Read:
-        kind = _sniffed(content) or kind_of(name)
-        if kind is None:
-            if (hint := unsupported_hint(name)) is not None:
-                raise refusal("unsupported", "Its format is not read.", hint)
-            kind = _kind_of_nameless(content)
+        kind = kind_by(content, name)
         read = self._by_kind(content, name, kind, allowance)
         if not has_text(read):
             raise _silence(content, kind, is_recognised=bool(self.limits.ocr_languages))
@@ -157,6 +153,16 @@ class Reading:
 def deadline_of(timeout_s: float) -> float:
     """Return when slow work has to end for the rest to be done in time."""
     return time.monotonic() + timeout_s * library.OCR_TIME_SHARE
+
+
+def kind_by(head: bytes, name: str) -> FileKind:
+    """Say how to read a file by its first bytes and its name; raise ExtractionError for no way."""
+    kind = _sniffed(head) or kind_of(name)
+    if kind is None:
+        if (hint := unsupported_hint(name)) is not None:
+            raise refusal("unsupported", "Its format is not read.", hint)
+        kind = _kind_of_nameless(head)
+    return kind
 
 
 def _sniffed(content: bytes) -> FileKind | None:

@@ -92,18 +92,24 @@ class WorkerProcess:
         max_bytes: int,
         is_abandoned: IsAbandoned = never,
     ) -> dict[str, Any]:
-        """Send a request with an open descriptor and wait for the answer.
+        """Send a request with an open descriptor and wait for the answer, or the first of several.
 
         `is_abandoned` is asked a few times a second. Raises TimeoutError, AbandonedError,
         WorkerGoneError or ReplyTooLongError; kill the worker then.
         """
-        deadline = time.monotonic() + timeout_s
         body = json.dumps(request).encode()
         self.served += 1
         try:
             socket.send_fds(self.channel, [struct.pack(">I", len(body)), body], [file])
         except OSError as error:
             raise self._gone() from error
+        return self.next_reply(timeout_s=timeout_s, max_bytes=max_bytes, is_abandoned=is_abandoned)
+
+    def next_reply(
+        self, *, timeout_s: float, max_bytes: int, is_abandoned: IsAbandoned = never
+    ) -> dict[str, Any]:
+        """Wait for the next answer to a request of which the last said that there is one."""
+        deadline = time.monotonic() + timeout_s
         return self._read_reply(deadline, max_bytes=max_bytes, is_abandoned=is_abandoned)
 
     def kill(self) -> None:

@@ -1,11 +1,11 @@
 """The vectors of one document: computed a window at a time, and only those that the catalog lacks.
 
-A document of any size is embedded in bounded memory: all windows but the last are kept in the
-catalog as they come, where they also spare their embedding should the job be cut off.
+A document of any size is embedded in bounded memory: all windows but the last are handed over as
+they come.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import OverloadedError
+from embedserve.ingest.chunk_stream import CutTo
 from embedserve.services.embedded_text import embedded_texts, text_hash
 from embedserve.services.interruption import Interruption
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
-from embedserve.types import Chunk, Index, Vectors, Work
+from embedserve.types import EmbeddedChunks, Index, Vectors, Work
 
 WINDOW = 512
 """Chunks that are embedded together: 800 kB of vectors, and enough for batches of one length."""
@@ -25,24 +26,20 @@ AHEAD = 2
 """Windows of a document in the engine at once, so that it never waits for the next one."""
 _ROOM_POLL_S = 0.05
 
-Progress = Callable[[int], None]
-
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a document's chunks are known by, and the vectors that are not in the catalog yet."""
+    """A window whose vectors are there, with what they took."""
 
-    text_hashes: tuple[str, ...]
-    new_hashes: tuple[str, ...]
-    vectors: Vectors
-    """(len(new_hashes), dimensions) float32."""
+    part: EmbeddedChunks
     work: Work
-    """What these vectors took."""
 
 
 @dataclass(frozen=True)
 class _Window:
-    hashes: tuple[str, ...]
+    cut: CutTo
+    text_hashes: tuple[str, ...]
+    new_hashes: tuple[str, ...]
     work: Work
     future: Future[Vectors]
 
@@ -57,50 +54,44 @@ class DocumentVectors:
         index: Index,
         *,
         budget: TokenBudget,
-        job_id: str,
         interruption: Interruption,
     ) -> None:
         self._catalog = catalog
         self._encoder = encoder
         self._index = index
         self._budget = budget
-        self._job_id = job_id
         self._interruption = interruption
 
-    def embed(self, title: str, chunks: Sequence[Chunk], progress: Progress) -> Embedded:
-        """Return what a document's chunks, of which there are some, are known by.
+    def embed(
+        self, title: str, windows: Iterable[CutTo], keep: Callable[[Embedded], None]
+    ) -> Embedded | None:
+        """Embed the windows of a document; hand all but the last to `keep`, and return that one.
 
-        `progress` is told how many of them are done. Raises JobInterruptedError; what waits for
-        the engine is dropped then.
+        None without a window. Raises JobInterruptedError; what waits for the engine is dropped
+        then.
         """
-        hashes: list[str] = []
-        seen: set[str] = set()
         ahead: deque[_Window] = deque()
         try:
-            for first in range(0, len(chunks), WINDOW):
+            for cut in windows:
                 if len(ahead) == AHEAD:
-                    self._keep(ahead[0])
+                    keep(self._finished(ahead[0]))
                     ahead.popleft()
-                    progress(first - WINDOW)
-                ahead.append(self._submit(title, chunks[first : first + WINDOW], hashes, seen))
+                ahead.append(self._submit(title, cut, ahead))
             while len(ahead) > 1:
-                self._keep(ahead[0])
+                keep(self._finished(ahead[0]))
                 ahead.popleft()
-            return self._last(hashes, ahead[0])
+            return self._finished(ahead[0]) if ahead else None
         finally:
             for window in ahead:
                 window.future.cancel()
 
-    def _submit(
-        self, title: str, chunks: Sequence[Chunk], hashes: list[str], seen: set[str]
-    ) -> _Window:
-        """Queue the texts of a window that neither the catalog has nor an earlier window."""
-        texts = embedded_texts(self._encoder, self._budget, title, chunks)
+    def _submit(self, title: str, cut: CutTo, ahead: Iterable[_Window]) -> _Window:
+        """Queue the texts of a window that neither the catalog has nor a window under way."""
+        texts = embedded_texts(self._encoder, self._budget, title, cut.chunks)
         own = [text_hash(text) for text in texts]
-        hashes += own
-        known = self._catalog.chunks.known_hashes(self._index, own) | seen
+        known = self._catalog.chunks.known_hashes(self._index, own)
+        known = known.union(*(window.new_hashes for window in ahead))
         missing = {key: text for key, text in zip(own, texts, strict=True) if key not in known}
-        seen.update(missing)
         tokenized = self._encoder.tokenize(list(missing.values()))
         while True:
             self._interruption.check()
@@ -111,14 +102,10 @@ class DocumentVectors:
                 self._interruption.pause(_ROOM_POLL_S)
         tokens = sum(len(text.ids) for text in tokenized)
         work = Work(chunks_embedded=len(missing), tokens_embedded=tokens)
-        return _Window(tuple(missing), work, future)
+        return _Window(cut, tuple(own), tuple(missing), work, future)
 
-    def _keep(self, window: _Window) -> None:
-        vectors = self._interruption.result(window.future)
-        self._catalog.documents.add_vectors(
-            self._index, window.hashes, vectors, job_id=self._job_id, work=window.work
-        )
-
-    def _last(self, hashes: Sequence[str], window: _Window) -> Embedded:
+    def _finished(self, window: _Window) -> Embedded:
         vectors = np.asarray(self._interruption.result(window.future), dtype=np.float32)
-        return Embedded(tuple(hashes), window.hashes, vectors, window.work)
+        chunks, end = tuple(window.cut.chunks), window.cut.end
+        part = EmbeddedChunks(chunks, window.text_hashes, window.new_hashes, vectors, end)
+        return Embedded(part, window.work)

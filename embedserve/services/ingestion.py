@@ -55,6 +55,7 @@ class IngestionService:
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
+        self._catalog.drafts.forget_ended()
         for number in range(self._jobs_at_once):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
@@ -235,11 +236,16 @@ class IngestionService:
             status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
         if self._is_stopping and status in ("cancelled", "failed"):
             return True  # stays as it is; the next start resumes it
-        if self._note(job, partial(self._catalog.jobs.finish, job.id, status, error=error)):
+        if self._note(job, partial(self._finished, job, status, error)):
             logger.info("job %s on index %s: %s", job.id, job.index, status)
             self._held_up.end(job.id)
         self._running.pop(job.id, None)
         return True
+
+    def _finished(self, job: Job, status: JobStatus, error: str | None) -> Job:
+        """Write a job's end; what it staged and did not commit is for nobody."""
+        self._catalog.drafts.forget(job.id)
+        return self._catalog.jobs.finish(job.id, status, error=error)
 
     def _put_back(self, job: Job, failure: EmbedserveError) -> bool:
         """Queue a job again for which the catalog could not be written; what is committed stays.
