@@ -8,8 +8,10 @@ tokenizer gives. A cut beside whitespace or punctuation leaves a WordPiece token
 they are, so the sum holds; the few chunks that begin or end inside a word are measured again.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,17 @@ from embedserve.ingest.sections import sections
 from embedserve.ingest.spans import Span
 from embedserve.types import Chunk, MemberSpan, PageSpan, TokenOffsets
 
+Tokens: TypeAlias = NDArray[np.int64]
+"""Of one part; see `types.TokenOffsets`."""
+
 MAX_PREFIX_CHARS = 200
 MAX_COLUMNS_CHARS = 300
 # Where they are looked for; the cells may be padded with spaces.
 MAX_ROW_CHARS = 4_000
+MOST_CHARS_WITH_IDS = 1_000_000
+"""Chunks of a longer text are tokenized when they are embedded, some at a time: ids take memory."""
+# To every tokenizer that splits words at spaces.
+_SPACES = frozenset(" \n\r\t")
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
 
@@ -65,31 +74,51 @@ class Chunker:
         places = _Places(text, pages)
         chunks: list[Chunk] = []
         for batch in batches(parts(text, sections(text, kind, members))):
-            for part, spans in zip(batch, self._cut(text, batch), strict=True):
-                for span in spans:
-                    chunks.append(places.chunk(len(chunks), span, part))
+            for part, cut in zip(batch, self._cut(text, batch), strict=True):
+                for span in cut.spans:
+                    chunks.append(places.chunk(len(chunks), span, part, cut.ids(text, part, span)))
         return chunks
 
-    def _cut(self, text: str, batch: Sequence[Section]) -> list[list[Span]]:
+    def _cut(self, text: str, batch: Sequence[Section]) -> list["_Cut"]:
         keys = [key_of(text, part) for part in batch]
         known = [self._memory.get(key, part.start) for key, part in zip(keys, batch, strict=True)]
         pieces = zip(batch, known, strict=True)
         unknown = [text[part.start : part.end] for part, spans in pieces if spans is None]
         measured = iter(self._offsets(unknown))
-        cut: list[list[Span]] = []
+        cut: list[_Cut] = []
         for key, part, spans in zip(keys, batch, known, strict=True):
+            tokens = None
             if spans is None:
-                spans = self._spans(text, part, next(measured))
+                tokens = next(measured)
+                spans = self._spans(text, part, tokens)
                 self._memory.keep(key, part.start, spans)
-            cut.append(spans)
+            cut.append(_Cut(spans, tokens if len(text) <= MOST_CHARS_WITH_IDS else None))
         return cut
 
-    def _spans(self, text: str, part: Section, tokens: NDArray[np.int64]) -> list[Span]:
+    def _spans(self, text: str, part: Section, tokens: Tokens) -> list[Span]:
         return [
             piece
             for span in part_spans(text, part, tokens, self._max_tokens)
             for piece in _within_budget(text, span, self._offsets, self._max_tokens)
         ]
+
+
+class _Cut(NamedTuple):
+    """How one part is cut, and its tokens if they were asked for."""
+
+    spans: list[Span]
+    tokens: Tokens | None
+
+    def ids(self, text: str, part: Section, span: Span) -> "array[int] | None":
+        """Return the ids of a span that lies between spaces, if they are known."""
+        if self.tokens is None or self.tokens.shape[1] < 3:
+            return None
+        is_begun = span.start > part.start and text[span.start - 1] not in _SPACES
+        if is_begun or (span.end < part.end and text[span.end] not in _SPACES):
+            return None
+        places = (span.start - part.start, span.end - part.start)
+        first, last = np.searchsorted(self.tokens[:, 0], places)
+        return array("I", self.tokens[first:last, 2].tolist())
 
 
 def prefix(title: str, heading: Sequence[str]) -> str:
@@ -132,14 +161,17 @@ class _Places:
         self._open: list[Definition] = []
         self._table, self._names = -1, ""
 
-    def chunk(self, ordinal: int, span: Span, part: Section) -> Chunk:
+    def chunk(
+        self, ordinal: int, span: Span, part: Section, ids: "array[int] | None" = None
+    ) -> Chunk:
         """Return the chunk with all that is known of its place."""
         text, (start, end) = self._text, span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
         path = short_path([*part.heading, *self._definitions(span, part)])
         heading = (*path, *self._columns(start, part))
-        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, self._line)
+        own, page = text[start:end], self._page(start)
+        return Chunk(ordinal, own, start, end, page, heading, self._line, tokens=ids)
 
     def _page(self, start: int) -> int | None:
         place = bisect_right(self._page_starts, start) - 1

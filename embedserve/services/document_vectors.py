@@ -105,11 +105,15 @@ class DocumentVectors:
         own = [text_hash(text) for text in texts]
         hashes += own
         known = self._catalog.chunks.known_hashes(self._index, own) | seen
-        missing = {key: text for key, text in zip(own, texts, strict=True) if key not in known}
+        place = {key: number for number, key in enumerate(own) if key not in known}
+        missing = {key: texts[number] for key, number in place.items()}
         seen.update(missing)
         claim = self._coming.claim(list(missing))
         try:
-            tokenized = self._encoder.tokenize([missing[key] for key in claim.own])
+            mine = [place[key] for key in claim.own]
+            tokenized = self._texts.tokenize(
+                [texts[number] for number in mine], [chunks[number] for number in mine]
+            )
             future = self._queue(tokenized)
         except BaseException as error:
             claim.rows.set_exception(error)

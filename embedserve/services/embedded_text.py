@@ -1,14 +1,17 @@
 """What is embedded for a chunk: prompt, title and headings, then its text."""
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Protocol
 
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
 from embedserve.ingest.chunk import prefix
 from embedserve.services.reading import prompt_of
 from embedserve.services.token_budget import TokenBudget
+from embedserve.types import Chunk
 
 MOST_FITTED = 4096
 """Prefixes that are remembered: a megabyte."""
@@ -35,6 +38,7 @@ class EmbeddedTexts:
         self._budget = budget
         self._prompt = prompt_of(encoder.spec, "document")
         self._fitted: dict[str, str] = {}
+        self._before: dict[str, array[int]] = {}
 
     def of(self, title: str, chunks: Sequence[Passage]) -> list[str]:
         """Return what is embedded for chunks of one document, within the model's length."""
@@ -42,6 +46,31 @@ class EmbeddedTexts:
         fitted = self._fit(list(prefixes.values()))
         before = {heading: self._prompt + fitted[text] for heading, text in prefixes.items()}
         return [before[part.heading] + part.text for part in chunks]
+
+    def tokenize(self, texts: Sequence[str], chunks: Sequence[Chunk]) -> list[TokenizedText]:
+        """Return the ids of what `of` returned for each of these chunks.
+
+        Those that a chunk has from when it was cut are taken as they are.
+        """
+        read: dict[int, TokenizedText] = {}
+        for place, (text, chunk) in enumerate(zip(texts, chunks, strict=True)):
+            before = text.removesuffix(chunk.text)
+            if chunk.tokens is not None and (not before or before[-1] in " \n"):
+                parts = [self._ids(before), chunk.tokens] if before else [chunk.tokens]
+                read[place] = self._encoder.join_tokens(parts)
+        others = [text for place, text in enumerate(texts) if place not in read]
+        tokenized = iter(self._encoder.tokenize(others))
+        return [read.get(place) or next(tokenized) for place in range(len(texts))]
+
+    def _ids(self, before: str) -> Sequence[int]:
+        """Return the ids of what stands before a chunk, which ends with a space or line."""
+        found = self._before.get(before)
+        if found is None:
+            [spans] = self._encoder.read_tokens([before], with_special=False, with_offsets=False)
+            if len(self._before) >= MOST_FITTED:
+                self._before = {}
+            found = self._before[before] = array("I", spans.ids.tolist())
+        return found
 
     def _fit(self, prefixes: Sequence[str]) -> dict[str, str]:
         """Map each prefix to as much of it as the budget allows."""

@@ -3,7 +3,8 @@
 Offsets are character offsets into the text that extraction produced, end exclusive.
 """
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from typing import Literal
 
 SourceKind = Literal["folder", "upload", "url"]
@@ -124,3 +125,5 @@ class Chunk:
     (`| name | value |`) of the table whose rows the chunk begins with."""
     line: int = 0
     """On which the chunk starts, 1-based; it ends `text.count("\\n")` lines further down."""
+    tokens: "array[int] | None" = field(default=None, compare=False, repr=False)
+    """Ids of its tokens, where they are the same whatever stands before and behind it."""
