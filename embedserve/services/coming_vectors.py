@@ -5,7 +5,7 @@ The catalog tells what was embedded before; this is about what is on its way the
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple
@@ -66,7 +66,7 @@ def pass_on(computed: Future[Vectors], rows: Future[Vectors]) -> None:
 
     def resolve(done: Future[Vectors]) -> None:
         if done.cancelled():
-            rows.set_exception(InterruptedError("given up by the file that had it computed"))
+            rows.set_exception(CancelledError("given up by the file that had it computed"))
         elif error := done.exception():
             rows.set_exception(error)
         else:

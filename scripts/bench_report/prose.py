@@ -84,14 +84,14 @@ NO_PEERS = "Nothing was measured beside others in this run."
 INGESTION = """\
 `scripts/ingest_bench FOLDER --home HOME` measures it (`scripts/bench` does not): in turns in one
 process, a job on an empty index and the engine alone on the distinct texts of that job, tokenized
-beforehand. With `--apart N` the job gets sums over a table instead of the engine's vectors, and the
-engine is measured on N of the texts: all that ingestion costs beside it, on a machine where a large
-tree would keep the engine busy for hours.
+beforehand. With `--apart N` the job gets sums over a table instead of the engine's vectors, and
+the engine is measured on N of the texts: all that ingestion costs beside it, on a machine where a
+large tree would keep the engine busy for hours.
 
 The folder is PowerShell's documentation: 3,092 files of Markdown, 33 MB, most of them in five
 versions. The engine was measured on 947 of its texts (93,185 tokens), on two cores *without* 8-bit
-dot products (Xeon, avx512f alone) that other work kept busy (load average 30 to 40), so times on the
-clock say nothing. Processor time is what counts, and it is inflated by that as well.
+dot products (Xeon, avx512f alone) that other work kept busy (load average 30 to 40), so times on
+the clock say nothing. Processor time is what counts, and it is inflated by that as well.
 
 | What | Figure |
 |---|---|
@@ -106,11 +106,11 @@ clock say nothing. Processor time is what counts, and it is inflated by that as 
 | peak memory of all processes without the engine's runs | 485 MiB |
 | of it server, extraction, Chroma at their own peaks | 238, 54, 195 MiB |
 
-With the engine in it, 60 of the files (1,999 chunks, 947 distinct) came to 80 % of the
-processor time for the engine. Where nothing else runs a job keeps every core busy, so that share is
-what its speed comes to; 85 % were asked for. **On a CPU with VNNI it is less**, and was not measured
-again: there the engine is several times as fast and everything else is not. The last figure from one
-is 58 % on 503 of these files (18,235 chunks, 5,689 distinct: engine 23.8 s of processor time, server
+With the engine in it, 60 of the files (1,999 chunks, 947 distinct) came to 80 % of the processor
+time for the engine. Where nothing else runs a job keeps every core busy, so that share is what its
+speed comes to; 85 % were asked for. **On a CPU with VNNI it is less**, and was not measured again:
+there the engine is several times as fast and everything else is not. The last figure from one is
+58 % on 503 of these files (18,235 chunks, 5,689 distinct: engine 23.8 s of processor time, server
 with it 31.4 s, Chroma 9.4 s), from before the changes below. Peak memory was 557 MiB there, the
 engine's runs included.
 
@@ -123,11 +123,11 @@ What brought the rest down, beginning with the largest (60 files, the engine lef
 | Chroma, for each row (`ef_construction` 200, 100) | .99 ms | .66 ms |
 | threads of the job | 3.8 s | 3.0 s |
 
-Near-duplicates cost little now: a text that an index holds is one row of Chroma, sections that come
-again are not measured again, files that are read at once share what both hold, and the ids of a
-chunk are those it had when its text was cut. Of what is left, tokenizing what is new and Chroma's
-graph take most: an insert costs 1.5 ms at 41,000 rows, and grows with them. One text of 40 MB
-(199,449 chunks) takes 354 MiB in the server, 103 MiB in extraction and 280 MiB in Chroma."""
+Near-duplicates cost little now: a text that an index holds is one row of Chroma, sections that
+come again are not measured again, files that are read at once share what both hold, and the ids of
+a chunk are those it had when its text was cut. Of what is left, tokenizing what is new and
+Chroma's graph take most: an insert costs 1.5 ms at 41,000 rows, and grows with them. One text of
+40 MB (199,449 chunks) takes 354 MiB in the server, 103 MiB in extraction and 280 MiB in Chroma."""
 
 LOST = """\
 Figures from when it was tried; `scripts/bench` does not repeat them. More in

@@ -20,7 +20,7 @@ from embedserve.bootstrap import open_house
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.services.definitions import IndexDefinition
-from embedserve.services.embedded_text import embedded_texts
+from embedserve.services.embedded_text import EmbeddedTexts
 from embedserve.services.token_budget import chunk_budget
 from embedserve.settings import read_settings
 from embedserve.types import Chunk, Vectors
@@ -122,6 +122,7 @@ class Resident:
 
     def _tokenized(self) -> list[TokenizedText]:
         budget = chunk_budget(self._encoder, IndexDefinition())
+        embedded = EmbeddedTexts(self._encoder, budget)
         with self._catalog.jobs._database.read() as connection:
             rows = connection.execute(_DISTINCT).fetchall()
         if self._apart:  # some from everywhere
@@ -129,7 +130,7 @@ class Resident:
         texts = []
         for title, text, heading in rows:
             chunk = Chunk(0, text, 0, len(text), heading=tuple(_names(heading)))
-            texts += embedded_texts(self._encoder, budget, title, [chunk])
+            texts += embedded.of(title, [chunk])
         return self._encoder.tokenize(texts)
 
 
