@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.ingest.chunk import chunk
+from embedserve.ingest.chunk import Chunker, chunk
 from embedserve.ingest.chunk_stream import chunk_stream
 from embedserve.ingest.layouts import LAYOUTS
 from embedserve.ingest.lines import MAX_LINE_CHARS
@@ -35,7 +35,7 @@ def offsets(texts: Sequence[str]) -> list[NDArray[np.int64]]:
 
 def streamed(text: str, kind: str, size: int) -> list[Chunk]:
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    cuts = list(chunk_stream(pieces, kind, offsets, max_tokens=MAX_TOKENS))
+    cuts = list(chunk_stream(pieces, kind, Chunker(offsets, max_tokens=MAX_TOKENS)))
     ends = [cut.end for cut in cuts]
     assert ends == sorted(ends)
     return [one for cut in cuts for one in cut.chunks]
@@ -93,7 +93,7 @@ def test_a_line_without_end_needs_no_more_than_a_piece() -> None:
     pieces = (text[start : start + 50_000] for start in range(0, len(text), 50_000))
     for kind in LAYOUTS:
         pieces = (text[start : start + 50_000] for start in range(0, len(text), 50_000))
-        cuts = chunk_stream(pieces, kind, measured, max_tokens=MAX_TOKENS)
+        cuts = chunk_stream(pieces, kind, Chunker(measured, max_tokens=MAX_TOKENS))
         assert [one for cut in cuts for one in cut.chunks] == whole(text, kind)
     assert max(asked) < 50_000 + 2 * MAX_LINE_CHARS + MAX_PART_CHARS
 
@@ -102,13 +102,12 @@ def test_a_line_without_end_needs_no_more_than_a_piece() -> None:
 def test_what_was_cut_in_a_former_life_is_passed_over(kind: str) -> None:
     text = "\n".join(random.Random(9).choices(CHOICES, k=6000))
     pieces = [text[start : start + 40_000] for start in range(0, len(text), 40_000)]
-    cuts = list(chunk_stream(pieces, kind, offsets, max_tokens=MAX_TOKENS))
+    chunker = Chunker(offsets, max_tokens=MAX_TOKENS)
+    cuts = list(chunk_stream(pieces, kind, chunker))
     assert len(cuts) > 2
     before, after = cuts[:2], cuts[2:]
     done = sum(len(cut.chunks) for cut in before)
-    again = chunk_stream(
-        pieces, kind, offsets, max_tokens=MAX_TOKENS, skip_chars=before[-1].end, ordinal=done
-    )
+    again = chunk_stream(pieces, kind, chunker, skip_chars=before[-1].end, ordinal=done)
     assert [one for cut in again for one in cut.chunks] == [
         one for cut in after for one in cut.chunks
     ]

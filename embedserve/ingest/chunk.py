@@ -8,22 +8,33 @@ tokenizer gives. A cut beside whitespace or punctuation leaves a WordPiece token
 they are, so the sum holds; the few chunks that begin or end inside a word are measured again.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedserve.ingest.blocks import MAX_COLUMNS_CHARS, Section, short_path
-from embedserve.ingest.cuts import part_spans
+from embedserve.ingest.cut_memory import CutMemory, key_of
+from embedserve.ingest.cuts import NO_SPACE, part_spans
 from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
 from embedserve.ingest.sections import sections
 from embedserve.ingest.spans import Span
 from embedserve.types import Chunk, LineSpan, MemberSpan, PageSpan, TokenOffsets
 
+Tokens: TypeAlias = NDArray[np.int64]
+"""Of one part; see `types.TokenOffsets`."""
+
 MAX_PREFIX_CHARS = 200
+MOST_CHARS_WITH_IDS = 1_000_000
+"""Chunks of a longer text are tokenized when they are embedded, some at a time: ids take memory."""
+# To every tokenizer that splits words at spaces.
+_SPACES = frozenset(" \n\r\t")
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
-# Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
-_NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 
 def chunk(
@@ -39,9 +50,72 @@ def chunk(
 
     `offsets` is asked about every 131,072 characters; what it raises ends the work.
     """
-    cut = Cut(offsets, max_tokens=max_tokens, pages=pages)
-    found = batches(parts(text, sections(text, kind, members)))
-    return [one for batch in found for one in cut.chunks(text, batch)]
+    return Chunker(offsets, max_tokens=max_tokens).chunk(text, kind, pages, members)
+
+
+class Chunker:
+    """Cut texts into chunks of at most `max_tokens` tokens each; safe to share by threads.
+
+    A section that comes again, in another version of a document, is not measured again.
+    """
+
+    def __init__(self, offsets: TokenOffsets, *, max_tokens: int) -> None:
+        self._offsets = offsets
+        self._max_tokens = max_tokens
+        self._memory = CutMemory()
+
+    def chunk(
+        self, text: str, kind: str, pages: Sequence[PageSpan], members: Sequence[MemberSpan] = ()
+    ) -> list[Chunk]:
+        """Cut one text; see `chunk`."""
+        cut = Cut(self, pages=pages)
+        found = batches(parts(text, sections(text, kind, members)))
+        return [one for batch in found for one in cut.chunks(text, batch)]
+
+    def pieces(self, text: str, batch: Sequence[Section]) -> "list[Pieces]":
+        """Cut some parts of a text."""
+        keys = [key_of(text, part) for part in batch]
+        known = [self._memory.get(key, part.start) for key, part in zip(keys, batch, strict=True)]
+        unknown = [
+            text[part.start : part.end]
+            for part, spans in zip(batch, known, strict=True)
+            if spans is None
+        ]
+        measured = iter(self._offsets(unknown))
+        cut: list[Pieces] = []
+        for key, part, spans in zip(keys, batch, known, strict=True):
+            tokens = None
+            if spans is None:
+                tokens = next(measured)
+                spans = self._spans(text, part, tokens)
+                self._memory.keep(key, part.start, spans)
+            cut.append(Pieces(spans, tokens if len(text) <= MOST_CHARS_WITH_IDS else None))
+        return cut
+
+    def _spans(self, text: str, part: Section, tokens: Tokens) -> list[Span]:
+        return [
+            piece
+            for span in part_spans(text, part, tokens, self._max_tokens)
+            for piece in _within_budget(text, span, self._offsets, self._max_tokens)
+        ]
+
+
+class Pieces(NamedTuple):
+    """How one part is cut, and its tokens if they were asked for."""
+
+    spans: list[Span]
+    tokens: Tokens | None
+
+    def ids(self, text: str, part: Section, span: Span) -> "array[int] | None":
+        """Return the ids of a span that lies between spaces, if they are known."""
+        if self.tokens is None or self.tokens.shape[1] < 3:
+            return None
+        is_begun = span.start > part.start and text[span.start - 1] not in _SPACES
+        if is_begun or (span.end < part.end and text[span.end] not in _SPACES):
+            return None
+        places = (span.start - part.start, span.end - part.start)
+        first, last = np.searchsorted(self.tokens[:, 0], places)
+        return array("I", self.tokens[first:last, 2].tolist())
 
 
 def prefix(title: str, heading: Sequence[str]) -> str:
@@ -76,15 +150,13 @@ class Cut:
 
     def __init__(
         self,
-        offsets: TokenOffsets,
+        chunker: Chunker,
         *,
-        max_tokens: int,
         pages: Sequence[PageSpan] = (),
         ordinal: int = 0,
     ) -> None:
         """Number the chunks from `ordinal` on; pages are for a text that is given whole."""
-        self._offsets = offsets
-        self._max_tokens = max_tokens
+        self._chunker = chunker
         self._pages = pages
         self._page_starts = [page.start for page in pages]
         self._ordinal = ordinal
@@ -96,11 +168,9 @@ class Cut:
 
     def chunks(self, text: str, batch: Sequence[Section]) -> Iterator[Chunk]:
         """Yield the chunks of some parts of `text`."""
-        measured = self._offsets([text[part.start : part.end] for part in batch])
-        for part, tokens in zip(batch, measured, strict=True):
-            for span in part_spans(text, part, tokens, self._max_tokens):
-                for piece in _within_budget(text, span, self._offsets, self._max_tokens):
-                    yield self._chunk(text, piece, part)
+        for part, cut in zip(batch, self._chunker.pieces(text, batch), strict=True):
+            for span in cut.spans:
+                yield self._chunk(text, span, part, cut.ids(text, part, span))
 
     def move(self, text: str, by: int) -> None:
         """Expect a text without the first `by` characters of this one."""
@@ -108,7 +178,7 @@ class Cut:
         self._counted_to = max(self._counted_to - by, 0)
         self._base += by
 
-    def _chunk(self, text: str, span: Span, part: Section) -> Chunk:
+    def _chunk(self, text: str, span: Span, part: Section, ids: "array[int] | None") -> Chunk:
         start, end = span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
@@ -123,6 +193,7 @@ class Cut:
             self._page(start),
             heading,
             LineSpan(self._line, self._line + text.count("\n", start, end)),
+            tokens=ids,
         )
 
     def _page(self, start: int) -> int | None:
@@ -173,4 +244,4 @@ def _is_in_word(text: str, place: int) -> bool:
     if not 0 < place < len(text):
         return False
     left, right = text[place - 1], text[place]
-    return (left.isalnum() and right.isalnum()) or left in _NO_SPACE or right in _NO_SPACE
+    return (left.isalnum() and right.isalnum()) or left in NO_SPACE or right in NO_SPACE

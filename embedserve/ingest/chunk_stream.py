@@ -13,10 +13,10 @@ but blanks is cut off from what follows; front matter ends in the first 65,536 c
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from embedserve.ingest.chunk import Cut
+from embedserve.ingest.chunk import Chunker, Cut
 from embedserve.ingest.layouts import LAYOUTS
 from embedserve.ingest.parts import batches, parts
-from embedserve.types import Chunk, TokenOffsets
+from embedserve.types import Chunk
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,18 @@ class CutTo:
 def chunk_stream(
     pieces: Iterable[str],
     kind: str,
-    offsets: TokenOffsets,
+    chunker: Chunker,
     *,
-    max_tokens: int,
     skip_chars: int = 0,
     ordinal: int = 0,
 ) -> Iterator[CutTo]:
-    """Yield the chunks of a text as its pieces come; see `chunk` for the arguments.
+    """Yield the chunks of a text as its pieces come; `kind` is that of `Extraction`.
 
     `skip_chars` is the `end` of what was yielded in a former life, `ordinal` how many chunks that
     were: only what comes after it is cut.
     """
     layout = LAYOUTS[kind]()
-    cut = Cut(offsets, max_tokens=max_tokens, ordinal=ordinal)
+    cut = Cut(chunker, ordinal=ordinal)
     text, base = "", 0
     for piece in _with_last(pieces):
         text += piece.text

@@ -5,17 +5,19 @@ they come.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import OverloadedError
 from embedserve.ingest.chunk_stream import CutTo
-from embedserve.services.embedded_text import embedded_texts, text_hash
-from embedserve.services.interruption import Interruption
+from embedserve.services.coming_vectors import Claim, ComingVectors, pass_on
+from embedserve.services.embedded_text import EmbeddedTexts, text_hash
+from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import EmbeddedChunks, Index, Vectors, Work
@@ -39,9 +41,17 @@ class Embedded:
 class _Window:
     cut: CutTo
     text_hashes: tuple[str, ...]
-    new_hashes: tuple[str, ...]
+    claim: Claim
+    texts: dict[str, str]
+    """What is embedded, by its hash: all that the catalog does not have."""
     work: Work
     future: Future[Vectors]
+    """Of the claim's own texts."""
+
+    @property
+    def new_hashes(self) -> tuple[str, ...]:
+        """Return the texts whose vectors come with the window, in order of their rows."""
+        return (*self.claim.own, *self.claim.others)
 
 
 class DocumentVectors:
@@ -59,8 +69,9 @@ class DocumentVectors:
         self._catalog = catalog
         self._encoder = encoder
         self._index = index
-        self._budget = budget
+        self._texts = EmbeddedTexts(encoder, budget)
         self._interruption = interruption
+        self._coming = ComingVectors()
 
     def embed(
         self, title: str, windows: Iterable[CutTo], keep: Callable[[Embedded], None]
@@ -87,25 +98,52 @@ class DocumentVectors:
 
     def _submit(self, title: str, cut: CutTo, ahead: Iterable[_Window]) -> _Window:
         """Queue the texts of a window that neither the catalog has nor a window under way."""
-        texts = embedded_texts(self._encoder, self._budget, title, cut.chunks)
+        texts = self._texts.of(title, cut.chunks)
         own = [text_hash(text) for text in texts]
         known = self._catalog.chunks.known_hashes(self._index, own)
         known = known.union(*(window.new_hashes for window in ahead))
-        missing = {key: text for key, text in zip(own, texts, strict=True) if key not in known}
-        tokenized = self._encoder.tokenize(list(missing.values()))
+        place = {key: number for number, key in enumerate(own) if key not in known}
+        missing = {key: texts[number] for key, number in place.items()}
+        claim = self._coming.claim(list(missing))
+        try:
+            mine = [place[key] for key in claim.own]
+            tokenized = self._texts.tokenize(
+                [texts[number] for number in mine], [cut.chunks[number] for number in mine]
+            )
+            future = self._queue(tokenized)
+        except BaseException as error:
+            claim.rows.set_exception(error)
+            raise
+        pass_on(future, claim.rows)
+        tokens = sum(len(text.ids) for text in tokenized)
+        work = Work(chunks_embedded=len(claim.own), tokens_embedded=tokens)
+        return _Window(cut, tuple(own), claim, missing, work, future)
+
+    def _queue(self, texts: Sequence[TokenizedText]) -> Future[Vectors]:
+        """Give texts to the engine as soon as it has room; raise JobInterruptedError."""
         while True:
             self._interruption.check()
             try:
-                future = self._encoder.submit(tokenized, lane="bulk")
-                break
+                return self._encoder.submit(texts, lane="bulk")
             except OverloadedError:
                 self._interruption.pause(_ROOM_POLL_S)
-        tokens = sum(len(text.ids) for text in tokenized)
-        work = Work(chunks_embedded=len(missing), tokens_embedded=tokens)
-        return _Window(cut, tuple(own), tuple(missing), work, future)
 
     def _finished(self, window: _Window) -> Embedded:
-        vectors = np.asarray(self._interruption.result(window.future), dtype=np.float32)
+        """Wait for the vectors of a window: its own ones, then those that another file has."""
+        own = np.asarray(self._interruption.result(window.future), dtype=np.float32)
+        others = [self._from_other(window, key) for key in window.claim.others]
+        vectors = np.stack([*own, *others]) if others else own
         chunks, end = tuple(window.cut.chunks), window.cut.end
         part = EmbeddedChunks(chunks, window.text_hashes, window.new_hashes, vectors, end)
         return Embedded(part, window.work)
+
+    def _from_other(self, window: _Window, key: str) -> Vectors:
+        place = window.claim.others[key]
+        try:
+            row: Vectors = self._interruption.result(place.rows)[place.row]
+        except JobInterruptedError:
+            raise
+        except Exception:  # it is the other file's failure; here the text is tried by itself
+            again = self._queue(self._encoder.tokenize([window.texts[key]]))
+            row = self._interruption.result(again)[0]
+        return row

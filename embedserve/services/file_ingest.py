@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import CatalogError, ExtractionError, OverloadedError
-from embedserve.ingest.chunk import chunk
+from embedserve.ingest.chunk import Chunker
 from embedserve.ingest.chunk_stream import CutTo, chunk_stream
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.services.document_vectors import DocumentVectors
@@ -73,6 +73,7 @@ class FileIngest:
         self._job = job
         self._index = index
         self._budget = budget
+        self._chunker = Chunker(self._offsets, max_tokens=budget.chunk)
         self._vectors = DocumentVectors(
             tools.catalog,
             tools.encoder,
@@ -196,23 +197,16 @@ class FileIngest:
     def _windows(self, extraction: Extraction, drafting: Drafting) -> Iterator[CutTo]:
         """Yield the chunks that are not staged yet."""
         if extraction.long_text is None:
-            yield from drafting.windows(
-                chunk(
-                    extraction.text,
-                    extraction.kind,
-                    extraction.pages,
-                    self._offsets,
-                    max_tokens=self._budget.chunk,
-                    members=extraction.members,
-                )
+            chunks = self._chunker.chunk(
+                extraction.text, extraction.kind, extraction.pages, extraction.members
             )
+            yield from drafting.windows(chunks)
             return
         done = drafting.open()
         cuts = chunk_stream(
             self._checked(extraction.long_text.pieces()),
             extraction.kind,
-            self._offsets,
-            max_tokens=self._budget.chunk,
+            self._chunker,
             skip_chars=done.chars,
             ordinal=done.chunks,
         )

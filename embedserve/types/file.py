@@ -3,8 +3,9 @@
 Offsets are character offsets into the text that extraction produced, end exclusive.
 """
 
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 SourceKind = Literal["folder", "upload", "url"]
@@ -153,3 +154,5 @@ class Chunk:
     """Headings above the chunk, or definitions around it, outermost first; last, the column names
     (`| name | value |`) of the table whose rows the chunk begins with."""
     lines: LineSpan | None = None
+    tokens: "array[int] | None" = field(default=None, compare=False, repr=False)
+    """Ids of its tokens, where they are the same whatever stands before and behind it."""
