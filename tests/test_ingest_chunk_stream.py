@@ -90,7 +90,6 @@ def test_a_line_without_end_needs_no_more_than_a_piece() -> None:
         asked.append(sum(map(len, texts)))
         return offsets(texts)
 
-    pieces = (text[start : start + 50_000] for start in range(0, len(text), 50_000))
     for kind in LAYOUTS:
         pieces = (text[start : start + 50_000] for start in range(0, len(text), 50_000))
         cuts = chunk_stream(pieces, kind, Chunker(measured, max_tokens=MAX_TOKENS))

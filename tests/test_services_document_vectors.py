@@ -97,8 +97,6 @@ def test_a_text_of_two_files_is_embedded_for_the_first(house: House, is_failing:
         assert found.part.new_hashes == (text_hash("c"), text_hash("both"))
         expected = np.concatenate([vector_of("c"), vector_of("both")])
         assert np.array_equal(found.part.vectors, expected)
-            found.part.vectors, np.concatenate([vector_of("c"), vector_of("both")])
-        )
         assert found.work.chunks_embedded == 1
 
 

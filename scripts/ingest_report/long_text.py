@@ -88,7 +88,8 @@ def _write(path: Path, size: int, form: str, *, passages: int) -> int:
 
 
 def _ingest(home: Path, path: Path, *, kills: bool) -> _Outcome:
-    started, peaks, job_id = time.perf_counter(), [], ""
+    started, job_id = time.perf_counter(), ""
+    peaks: list[Peaks] = []
     while True:
         with ExitStack() as stack:
             server = stack.enter_context(serve(home, arguments=["--allow", str(path.parent)]))
