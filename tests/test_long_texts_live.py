@@ -1,7 +1,6 @@
 """A long text through a live server: streamed, killed, resumed, found."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ SETTINGS = {"EMBEDSERVE_STREAM_ABOVE_BYTES": "20000"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "documents"
     folder.mkdir()
     (folder / "long.txt").write_text(TEXT)
