@@ -75,7 +75,8 @@ def test_a_long_document_is_embedded_in_windows_and_the_same_text_once(
         catalog.documents.commit(
             index, document, job_id=job.id, outcome="added", work=embedded.work
         )
-        stored = catalog.chunks.vectors_after(index, 0, limit=5000).vectors
+        ids = catalog.chunks.ids(index.id).tolist()
+        stored = catalog.chunks.vectors_of(index, ids).vectors
         assert np.array_equal(stored, encoder.encode([chunk.text for chunk in chunks]))
         ended = catalog.jobs.get(job.id)
         assert (ended.chunks_embedded, ended.chunks) == (len(distinct), 2 * len(distinct))
