@@ -82,18 +82,10 @@ def test_a_long_document_is_embedded_in_windows_and_the_same_text_once(
             "/d/a", 1, 1, "0" * 64, "", "text", part.chunks, part.text_hashes,
             part.new_hashes, part.vectors, draft=drafting.draft,
         )  # fmt: skip
-<<<<<<< HEAD
         catalog.documents.commit(index, document, job_id=job.id, outcome="added", work=last.work)
-        stored = catalog.chunks.vectors_after(index, 0, limit=5000).vectors
-        assert np.array_equal(stored, encoder.encode(distinct))
-=======
-        catalog.documents.commit(
-            index, document, job_id=job.id, outcome="added", work=embedded.work
-        )
         ids = catalog.chunks.ids(index.id).tolist()
         stored = catalog.chunks.vectors_of(index, ids).vectors
         assert np.array_equal(stored, encoder.encode([chunk.text for chunk in chunks]))
->>>>>>> speed
         ended = catalog.jobs.get(job.id)
         assert (ended.chunks_embedded, ended.chunks) == (len(distinct), 2 * len(distinct))
         assert ended.tokens_embedded == 3 * len(distinct)
