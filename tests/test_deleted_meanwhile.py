@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.api.errors import status_of
+from embedserve.api.errors import respond, status_of
 from embedserve.engine.scheduler import Scheduler
-from embedserve.errors import IndexNotFoundError, ModelNotFoundError, OverloadedError
+from embedserve.errors import (
+    CatalogError,
+    IndexNotFoundError,
+    ModelError,
+    ModelNotFoundError,
+    OverloadedError,
+)
 from embedserve.models import installed
 from embedserve.models.manifest import MANIFEST_FILE, ONNX_FILE
 from embedserve.models.names import ModelName, parse_name
@@ -130,3 +136,15 @@ def test_question_to_a_worker_that_stopped_is_refused_for_now() -> None:
         refusal = answer.exception(1)
         assert isinstance(refusal, OverloadedError)
         assert status_of(refusal) == 503
+
+
+def test_failures_of_the_server_itself_leave_their_trace_in_its_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Which race it was could not be told from an answer that was lost."""
+    for error in (ModelError("damaged"), IndexNotFoundError("gone"), CatalogError("failed")):
+        respond("/indexes/notes/documents", error)
+    [record] = caplog.records
+    assert record.exc_info
+    assert str(record.exc_info[1]) == "failed"
+    assert record.getMessage() == "failure in /indexes/notes/documents"
