@@ -269,13 +269,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _read(name: ModelName, folder: Path) -> InstalledModel:
-    """Read a manifest; raise ModelError, or ModelNotFoundError where it is gone by now."""
-    try:
-        manifest = manifests.read(folder, name.display)
-    except ModelError:
-        if not (folder / MANIFEST_FILE).exists():
-            raise ModelNotFoundError(name.display) from None
-        raise
+    """Describe a model by its manifest; see `manifests.read`."""
+    manifest = manifests.read(folder, name.display)
     size = sum(digest.size_bytes for digest in manifest.files.values())
     return InstalledModel(name, folder, manifest, manifest.created_at, size)
 
