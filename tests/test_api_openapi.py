@@ -98,6 +98,8 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/metrics", {}, 200),
     ("GET", "/health", {}, 200),
     ("GET", "/ready", {}, 200),
+    ("GET", "/d/0", {}, 404),
+    ("GET", "/d/0?chars=x", {}, 400),
     ("GET", "/indexes", {}, 200),
     ("GET", "/indexes/nope", {}, 404),
     ("PUT", "/indexes/bad name!", {}, 400),
@@ -153,7 +155,9 @@ def _template(document: dict[str, Any], path: str) -> str:
         return "/v1/models/{name}"
     if parts[3:4] == ["documents"] and len(parts) == 5:
         return "/indexes/{name}/documents/" + ("delete" if parts[4] == "delete" else "{path}")
-    return "/".join(["", parts[1], {"jobs": "{job_id}"}.get(parts[1], "{name}"), *parts[3:]])
+    return "/".join(
+        ["", parts[1], {"jobs": "{job_id}", "d": "{document}"}.get(parts[1], "{name}"), *parts[3:]]
+    )
 
 
 def test_a_refused_page_is_told_of_every_route(

@@ -144,6 +144,9 @@ def error_response(
 def respond(path: str, error: EmbedserveError) -> Response:
     """Return a deliberate error as the dialect of `path` writes it."""
     status, retry_after_s = status_of(error), 1
+    # A model's failure is told in full, and comes with each request; this is the server's own.
+    if status == 500 and not isinstance(error, errors.ModelError):
+        logger.error("failure in %s", path, exc_info=error)
     if isinstance(error, errors.OverloadedError):
         retry_after_s = error.retry_after_s or 1
     return error_response(path, status, error.message, retry_after_s=retry_after_s, error=error)

@@ -215,6 +215,7 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
             }
         }
     },
+    "/d/{document}": {"get": _told(given("A page with the text.", TEXT, "text/html"), "400 404")},
     "/indexes": {
         "get": _told(
             given(

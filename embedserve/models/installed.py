@@ -47,6 +47,8 @@ def list_installed(models_folder: Path) -> list[InstalledModel]:
     for name, folder in _complete_folders(models_folder):
         try:
             found.append(_read(name, folder))
+        except ModelNotFoundError:
+            continue  # removed since the folders were listed
         except ModelError as error:
             logger.warning("%s", error)
     return sorted(found, key=lambda model: model.modified_at, reverse=True)
@@ -65,7 +67,9 @@ def resolve(models_folder: Path, name: str) -> InstalledModel:
     recipe = split_recipe(wanted.tag)[1]
     for candidate in (wanted, *(spellings(row, recipe) if row else ())):
         if candidate.key in folders:
-            return _read(*folders[candidate.key])
+            with suppress(ModelNotFoundError):  # removed since the folders were listed
+                return _read(*folders[candidate.key])
+            del folders[candidate.key]
     same = (found.display for found, _ in folders.values() if _is_same_model(found, wanted))
     raise ModelNotFoundError(name, installed=sorted(same))
 
@@ -202,12 +206,24 @@ def staging(models_folder: Path, name: ModelName) -> Iterator[Path]:
 def install(models_folder: Path, name: ModelName, staged: Path) -> InstalledModel:
     """Move a finished folder into its place, replacing an older model; needs the lock of `name`."""
     folder = folder_of(models_folder, name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     replaced = staged.parent / _REPLACED
     if folder.exists():
         folder.rename(replaced)
-    staged.rename(folder)
+    _move(staged, folder)
     return _read(name, folder)
+
+
+def _move(folder: Path, place: Path) -> None:
+    """Rename a folder; `remove` may take away the parents of its place, as long as they are empty.
+
+    Each failure is the end of another removal, so that this comes to an end as well.
+    """
+    while True:
+        with suppress(FileNotFoundError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(place)
+            return
+        os.stat(folder)  # gone itself: that is no such race
 
 
 def _is_same_model(found: ModelName, wanted: ModelName) -> bool:
@@ -223,20 +239,37 @@ def _clear(place: Path, folder: Path) -> None:
     """Empty a staging place, after undoing an install that died between its two renames."""
     replaced = place / _REPLACED
     if replaced.exists() and not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        replaced.rename(folder)
+        _move(replaced, folder)
     shutil.rmtree(place, ignore_errors=True)
 
 
 def _complete_folders(models_folder: Path) -> Iterator[tuple[ModelName, Path]]:
-    for path in sorted(models_folder.glob(f"*/*/*/*/{MANIFEST_FILE}")):
-        host, namespace, model, tag = path.relative_to(models_folder).parts[:4]
-        # Dot folders (staging, locks) are outside the grammar of names.
+    """Give the folders that have a manifest, by name; others come and go meanwhile."""
+    folders = [models_folder]
+    for _ in ("host", "namespace", "model", "tag"):
+        folders = [inner for folder in folders for inner in _folders_in(folder)]
+    for folder in sorted(folders):
+        host, namespace, model, tag = folder.relative_to(models_folder).parts
         with suppress(InvalidNameError):
-            yield parse_name(f"{host}/{namespace}/{model}:{tag}"), path.parent
+            name = parse_name(f"{host}/{namespace}/{model}:{tag}")
+            if (folder / MANIFEST_FILE).is_file():
+                yield name, folder
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """List the folders in one, which may be gone; those that begin with a dot name no model.
+
+    `Path.glob` would fail on a folder that is removed while it looks.
+    """
+    # Nor is one that nobody else may read: the root of a disk has its `lost+found`.
+    passed_over = suppress(FileNotFoundError, NotADirectoryError, PermissionError)
+    with passed_over, os.scandir(folder) as entries:
+        return [folder / one.name for one in entries if one.name[0] != "." and one.is_dir()]
+    return []
 
 
 def _read(name: ModelName, folder: Path) -> InstalledModel:
+    """Describe a model by its manifest; see `manifests.read`."""
     manifest = manifests.read(folder, name.display)
     size = sum(digest.size_bytes for digest in manifest.files.values())
     return InstalledModel(name, folder, manifest, manifest.created_at, size)

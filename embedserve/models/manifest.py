@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from embedserve.errors import ModelError
+from embedserve.errors import ModelError, ModelNotFoundError
 from embedserve.models.checkpoint import Architecture
 from embedserve.models.fidelity import FidelityCard
 from embedserve.models.library import find_known
@@ -176,7 +176,10 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def read(folder: Path, name: str) -> Manifest:
-    """Read the manifest of model `name`; raise ModelError for one that this version cannot use."""
+    """Read the manifest of model `name`.
+
+    Raises ModelNotFoundError where there is none, ModelError for one that this version cannot use.
+    """
     path = folder / MANIFEST_FILE
     try:
         content = json.loads(path.read_bytes())
@@ -185,6 +188,8 @@ def read(folder: Path, name: str) -> Manifest:
             reason = f"`{path}` has format {version}, this version reads {FORMAT_VERSION}"
             raise _broken(name, reason, str(content.get("parent", "")))
         manifest = _ADAPTER.validate_python(content)
+    except FileNotFoundError:
+        raise ModelNotFoundError(name) from None
     except OSError as error:
         raise _broken(name, f"`{path}` cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

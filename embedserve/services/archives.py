@@ -12,7 +12,7 @@ from typing import IO
 from embedserve import __version__
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import (
-    CatalogError,
+    CatalogUnavailableError,
     ConflictError,
     InvalidRequestError,
     ModelError,
@@ -53,7 +53,9 @@ class Upload:
         try:
             self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  `close`
         except OSError as error:
-            raise CatalogError(f"`{folder}` cannot be written: {error.strerror}.") from error
+            raise CatalogUnavailableError(
+                f"`{folder}` cannot be written: {error.strerror}."
+            ) from error
 
     def write(self, part: bytes) -> None:
         """Take the next part; raise TooLargeError beyond the limit."""
@@ -66,7 +68,7 @@ class Upload:
         try:
             self.file.write(part)
         except OSError as error:
-            raise CatalogError(
+            raise CatalogUnavailableError(
                 f"The archive cannot be stored: {error.strerror}. Free some space in the home."
             ) from error
 

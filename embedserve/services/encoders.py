@@ -91,8 +91,14 @@ class Encoders:
             self._residents.kept_artefact = artefact
         with self._lock:
             loading = self._loading.setdefault(artefact, Lock())
-        with loading:  # another name of the same model may be loading it, or has
-            encoder = self._residents.by_artefact(artefact) or self._load(installed)
+        try:
+            with loading:  # another name of the same model may be loading it, or has
+                encoder = self._residents.by_artefact(artefact) or self._load(installed)
+        except ModelError:
+            if self._artefact(name) == artefact:
+                raise
+            # Removed or replaced while it was loading: what is there now counts.
+            return self.get(name, kind)
         with self._lock:
             if seen == self._refreshes:
                 self._residents.name(key, encoder)

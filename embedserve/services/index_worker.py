@@ -131,7 +131,7 @@ class IndexWorker:
     def ask(self, question: Callable[[], T]) -> Future[T]:
         """Run something between two batches, while nothing is written to the vector index.
 
-        The future holds what it returned or raised; StartupError when the worker stops first.
+        The future holds what it returned or raised; OverloadedError when the worker stops first.
         """
         answer = self._questions.ask(question)
         self._pace.hurry()

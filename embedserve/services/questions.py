@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import TypeVar
 
-from embedserve.errors import StartupError
+from embedserve.errors import OverloadedError
 
 T = TypeVar("T")
 
@@ -21,13 +21,13 @@ class Questions:
     def ask(self, question: Callable[[], T]) -> Future[T]:
         """Have something run; the future holds what it returned or raised.
 
-        StartupError when the worker stops first.
+        OverloadedError when the worker stops first.
         """
         answer: Future[T] = Future()
 
         def run() -> None:
             if self._is_closed:
-                answer.set_exception(StartupError("The server is stopping. Ask it again later."))
+                answer.set_exception(OverloadedError("The server is stopping. Ask it again later."))
                 return
             try:
                 answer.set_result(question())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from embedserve.errors import StartupError, VectorStoreError
+from embedserve.errors import OverloadedError, VectorStoreError
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.store.catalog import Catalog
@@ -76,5 +76,7 @@ class RebuildService:
             if problem := self._worker.problems().get(index.key):
                 raise VectorStoreError(f"{problem} The rebuild goes on when that is over.")
             if self._worker.is_stopping:
-                raise StartupError("The server is stopping. The rebuild goes on at its next start.")
+                raise OverloadedError(
+                    "The server is stopping. The rebuild goes on at its next start."
+                )
             seen = self._worker.wait_for_batch(seen, timeout_s=TELL_EVERY_S)

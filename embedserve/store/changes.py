@@ -11,14 +11,15 @@ from embedserve.store.representatives import IS_FIRST, log_all
 from embedserve.store.rows import chunk_vectors, id_list
 from embedserve.types import Index, PendingChanges
 
+# Nothing for an index that was deleted since somebody looked.
 ENQUEUE_UPSERTS = """
 INSERT INTO changes (index_id, chunk_id, op)
-SELECT ?, value, 'upsert' FROM json_each(?) ORDER BY value
+SELECT i.id, value, 'upsert' FROM indexes i, json_each(?) WHERE i.id = ? ORDER BY value
 """
-# A chunk may have come to stand for its text since somebody looked.
+# The same, and a chunk may have come to stand for its text since.
 ENQUEUE_DELETES = f"""
 INSERT INTO changes (index_id, chunk_id, op)
-SELECT :index, value, 'delete' FROM json_each(:ids) WHERE NOT EXISTS (
+SELECT i.id, value, 'delete' FROM indexes i, json_each(:ids) WHERE i.id = :index AND NOT EXISTS (
   SELECT 1 FROM chunks c WHERE c.id = value AND c.index_id = :index AND {IS_FIRST})
 ORDER BY value
 """
@@ -84,7 +85,7 @@ class Changes:
     def enqueue_upserts(self, index_id: int, ids: Iterable[int]) -> None:
         """Ask for these chunks to be upserted again."""
         with self._database.write() as connection:
-            connection.execute(ENQUEUE_UPSERTS, (index_id, id_list(ids)))
+            connection.execute(ENQUEUE_UPSERTS, (id_list(ids), index_id))
 
     def enqueue_deletes(self, index_id: int, ids: Iterable[int]) -> None:
         """Ask for these ids to be deleted, except of chunks that stand for their text by now."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedserve.errors import CatalogError, InvalidRequestError
+from embedserve.errors import CatalogUnavailableError, InvalidRequestError
 from embedserve.store.closing import Closing
 from embedserve.store.integrity import EmbeddedChunk, embedded_chunk
 from embedserve.store.rows import PROBLEM_COLUMNS, Row
@@ -145,6 +145,6 @@ def _translated() -> Iterator[None]:
             f"The archive's rows contradict each other ({error}). Export the index again."
         ) from error
     except (sqlite3.Error, OSError) as error:
-        raise CatalogError(
+        raise CatalogUnavailableError(
             f"The rows of the archive cannot be stored: {error}. Free some space in the home."
         ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from embedserve.errors import CatalogUnavailableError, TooLargeError
+from embedserve.errors import CatalogUnavailableError, IndexNotFoundError, TooLargeError
 
 ENDING = re.compile(r"\.[A-Za-z0-9]{1,12}")
 INCOMING = ".incoming-"
@@ -20,7 +20,10 @@ INCOMING = ".incoming-"
 
 
 class Incoming:
-    """A file on its way in; `keep` gives it its place, else `close` removes it."""
+    """A file on its way in; `keep` gives it its place, else `close` removes it.
+
+    Raises IndexNotFoundError when its folder goes meanwhile, and CatalogUnavailableError.
+    """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
@@ -116,6 +119,11 @@ class _Translated:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):  # only `remove_index` takes the folder away
+            raise IndexNotFoundError(
+                "The index was deleted while the document was received. List the indexes, or "
+                "create it again and send the document once more."
+            ) from error
         if isinstance(error, OSError):
             raise CatalogUnavailableError(
                 f"`{self._folder}` cannot be written: {error.strerror}. Free some space in the "

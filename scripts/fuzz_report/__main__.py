@@ -9,7 +9,7 @@ from scripts.fuzz_report.broken import requests
 from scripts.fuzz_report.judge import Report, judge, judge_memory, table
 from scripts.fuzz_report.properties import run_schemathesis
 from scripts.fuzz_report.routes import routes_of
-from scripts.fuzz_report.warm import call, let_go, probe, warm_up
+from scripts.fuzz_report.warm import call, let_go, probe, wait_for_jobs, warm_up
 from scripts.fuzz_report.wire import send_all
 from scripts.serving import Server, copied_home, serve
 from scripts.stress_report.processes import resident_bytes
@@ -17,8 +17,9 @@ from scripts.stress_report.processes import resident_bytes
 # Nothing is remembered between requests, so that what grows is no cache.
 SETTINGS = {"EMBEDSERVE_CACHE_BYTES": "0"}
 WARM_REQUESTS = 500
-# The server gives back what was freed a second after the last of it.
-GIVEN_BACK_S = 3.0
+# The server gives back what was freed a second after the last of it; a busy machine takes longer.
+SETTLED_S = 5.0
+SETTLED_BYTES = 1 << 20
 
 
 def main() -> None:
@@ -57,14 +58,30 @@ def _attack(server: Server, told: argparse.Namespace) -> list[str]:
 
 
 def _weighed(server: Server) -> int:
-    """Return the memory of the server with one model, which has seen every length.
+    """Return the memory of the server without jobs, with one model that has seen every length.
 
     Some broken requests unload it, and what is loaded again has seen none: 40 MB less, by chance.
+    Nothing that requests left is taken away but models of theirs that are still loaded.
     """
+    wait_for_jobs(server.port)
     let_go(server.port)
     warm_up(server.port)
-    time.sleep(GIVEN_BACK_S)
-    return resident_bytes(server.pid)
+    return _settled_bytes(server.pid)
+
+
+def _settled_bytes(pid: int) -> int:
+    """Return what a process holds once that falls no more.
+
+    Weighed before all that was freed is given back, the beginning would hide as much growth.
+    """
+    lowest, since_s = resident_bytes(pid), time.monotonic()
+    while time.monotonic() - since_s < SETTLED_S:
+        time.sleep(0.2)
+        held = resident_bytes(pid)
+        if held < lowest - SETTLED_BYTES:
+            since_s = time.monotonic()
+        lowest = min(lowest, held)
+    return lowest
 
 
 def _state_of(server: Server) -> list[str]:

@@ -1,12 +1,15 @@
 """Right requests: they bring the server to its working size, and show that it works."""
 
 import json
+import time
 import urllib.request
 from typing import Any
 
 from scripts.fuzz_report.routes import MODEL
 
 PROBE = "Is the answer still the same?"
+JOBS_S = 300
+"""They are small; a machine may be busy."""
 
 
 def call(port: int, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  JSON
@@ -36,6 +39,17 @@ def warm_up(port: int) -> None:
     for words in (4, 12, 28, 60, 124, 250):
         texts_at_once = [f"{'word ' * words}{number}" for number in range(256)]
         call(port, "/api/embed", {"model": MODEL, "input": texts_at_once})
+
+
+def wait_for_jobs(port: int) -> None:
+    """Return when no job waits or runs: each holds documents. SystemExit after JOBS_S."""
+    end_s = time.monotonic() + JOBS_S
+    while time.monotonic() < end_s:
+        states = {job["status"] for job in call(port, "/jobs?limit=1000")["jobs"]}
+        if states.isdisjoint({"queued", "running"}):
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"Jobs of the attack do not end within {JOBS_S} s.")
 
 
 def let_go(port: int) -> None:
