@@ -21,7 +21,7 @@ from embedserve.errors import ConflictError, EmbedserveError, InvalidRequestErro
 from embedserve.services.archives import ArchiveService
 from embedserve.services.origins import Origin
 from embedserve.store.catalog import Catalog
-from embedserve.types import DocumentFilter, FileProblem, KnownFile, Provenance
+from embedserve.types import EVERY_DOCUMENT, FileProblem, KnownFile, Provenance
 from tests.fake_house import Model
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, embedded
 
@@ -324,7 +324,7 @@ def test_an_archive_of_the_first_version_holds_files_of_folders(
         parts["documents.jsonl"], "source", "metadata", "etag", "last_modified"
     )
     take(service(other, tmp_path), packed(with_manifest(signed(parts), version=1)))
-    found = other.uploads.page(other.indexes.get("notes").id, DocumentFilter(), limit=10)
+    found = other.uploads.page(other.indexes.get("notes").id, EVERY_DOCUMENT, limit=10)
     assert [(document.source, document.metadata) for document in found] == [("folder", "{}")] * 3
 
 

@@ -5,17 +5,18 @@ import json
 from contextlib import ExitStack
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from embedserve.api.body import describe_body, read_model
 from embedserve.api.job_replies import job_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
-from embedserve.services.document_names import FilterBody, parse_filter, parse_metadata
+from embedserve.services.document_names import parse_metadata
 from embedserve.services.documents import Upload
+from embedserve.services.filters import FILTER_SCHEMA, parse_filter, parse_filter_text
 from embedserve.services.job_progress import JobReport
-from embedserve.types import Job, ListedDocument, SourceKind
+from embedserve.types import AllOf, Filter, Job, ListedDocument, SourceKind
 
 router = APIRouter(tags=["documents"])
 
@@ -48,26 +49,42 @@ class DeleteBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: FilterBody = Field(description="Documents that meet every condition; not empty.")
+    filter: Annotated[
+        dict[str, Any],
+        Field(min_length=1, description="Documents that meet every condition; not empty."),
+        WithJsonSchema(FILTER_SCHEMA),
+    ]
+
+
+def _wanted(
+    path: str | None = None,
+    source: SourceKind | None = None,
+    wanted: Annotated[
+        str | None, Query(alias="filter", description="A filter, as JSON: docs/api.md.")
+    ] = None,
+) -> Filter:
+    """Read what is to be listed: every condition is to be met."""
+    given = {"paths": [path] if path else None, "source": source}
+    short = parse_filter({key: value for key, value in given.items() if value})
+    return AllOf((short, parse_filter_text(wanted))) if wanted else short
 
 
 @router.get("/indexes/{name}/documents")
 def list_documents(
     request: Request,
     name: str,
-    path: str | None = None,
-    source: SourceKind | None = None,
+    wanted: Annotated[Filter, Depends(_wanted)],
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
 ) -> Response:
     """List an index's documents by path, whatever their source; `path` is a glob."""
-    wanted = parse_filter({"paths": [path] if path else [], "source": source})
     # One more than asked for tells whether there is a next page.
     found = services(request).documents.page(name, wanted, limit=limit + 1, offset=offset)
     return json_reply(
         {
             "documents": [document_reply(document) for document in found[:limit]],
             "next_offset": offset + limit if len(found) > limit else None,
+            "warnings": services(request).documents.unknown_fields(name, wanted),
         }
     )
 
@@ -91,7 +108,7 @@ async def add_documents(request: Request, name: str, *, wait: Wait = False) -> R
 async def delete_documents(request: Request, name: str) -> Response:
     """Delete every document that meets a filter, all of them or none."""
     body = await read_model(request, DeleteBody)
-    wanted = parse_filter(body.filter.model_dump())
+    wanted = parse_filter(body.filter)
     found = services(request).documents
     deleted = await asyncio.to_thread(found.delete_matching, name, wanted)
     return json_reply({"deleted": deleted.documents, "warnings": deleted.warnings})

@@ -99,18 +99,6 @@ class StoredUpload:
 
 
 @dataclass(frozen=True)
-class DocumentFilter:
-    """Which documents of an index: what meets every condition that is given."""
-
-    paths: tuple[str, ...] = ()
-    """Globs; one of them matches. `*` matches `/` too."""
-    ids: tuple[int, ...] = ()
-    metadata: tuple[tuple[str, str | float | bool], ...] = ()
-    """Keys with the value that each has."""
-    source: SourceKind | None = None
-
-
-@dataclass(frozen=True)
 class ListedDocument:
     """A document as it is listed; an upload that was not ingested yet has no `id`."""
 

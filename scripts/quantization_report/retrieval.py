@@ -3,12 +3,13 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from embedserve.ranking.metrics import ndcg
 from embedserve.types import Vectors
 
 CUT = 10
@@ -36,7 +37,7 @@ class Retrieval:
         scores = []
         for query, vector in zip(self.queries, vectors[len(ids) :], strict=True):
             best = np.argsort(-(rows @ vector), kind="stable")[:CUT]
-            scores.append(ndcg([ids[number] for number in best], self.judgements[query]))
+            scores.append(ndcg([ids[number] for number in best], self.judgements[query], cut=CUT))
         return float(np.mean(scores))
 
 
@@ -52,12 +53,6 @@ def read_scifact(folder: Path) -> Retrieval:
             judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
     asked = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
     return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
-
-
-def ndcg(ranking: Sequence[str], gains: Mapping[str, int]) -> float:
-    """Return the normalized discounted cumulative gain of a ranking, 0..1."""
-    ideal = sorted(gains.values(), reverse=True)[:CUT]
-    return _discounted([gains.get(one, 0) for one in ranking[:CUT]]) / _discounted(ideal)
 
 
 def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) -> Vectors:
@@ -79,10 +74,6 @@ def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) 
 def digest_texts(texts: Sequence[str]) -> str:
     """Name a list of texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def _discounted(gains: Sequence[int]) -> float:
-    return sum(gain / float(np.log2(rank + 2)) for rank, gain in enumerate(gains))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
