@@ -182,7 +182,7 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, vector_index, worker, engine.encoders),
+            *(catalog, indexes, (vector_index, worker), engine.encoders, inference.reranking),
             timeout_s=settings.request_timeout_s,
         ),
         checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -60,7 +60,15 @@ class SearchDefaults(Table):
     """What a query uses where it does not say."""
 
     k: int = Field(default=5, ge=1, le=1000)
-    """Hits to return."""
+    """Passages to return."""
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    """By vectors and by words, or by one of them alone."""
+    fusion: Literal["scores", "ranks"] = "scores"
+    """How the two are made one order."""
+    min_score: float | None = Field(default=None, ge=0, le=1)
+    """Hits of a smaller relevance are left out; none where it is missing."""
+    passage_tokens: int = Field(default=300, ge=0, le=4096)
+    """How far a hit is joined with its neighbours, about; 0: not at all."""
 
 
 class IndexDefinition(Table):

@@ -130,6 +130,8 @@ class StoredChunk:
     heading: tuple[str, ...]
     lines: LineSpan | None
     """None: it was cut before they were kept."""
+    ordinal: int
+    """Which of its document's chunks it is, counted from 0."""
     document_id: int
     path: str
     title: str
@@ -147,6 +149,11 @@ class StoredText:
     """The first of them."""
     places: int
     """How many there are."""
+
+    @property
+    def id(self) -> int:
+        """Return the id of the first."""
+        return self.chunks[0].id
 
 
 @dataclass(frozen=True)
