@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from embedserve.errors import IndexNotFoundError
+from embedserve.store import lexical_rows
 from embedserve.store.rows import Row, to_blob
 from embedserve.store.vector_rows import save_vectors
+from embedserve.store.words import TextTerms
 from embedserve.types import Index, NewDocument, Vectors
 
 WITHOUT_VECTOR = """
@@ -73,6 +75,7 @@ def remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> N
     ).fetchone()
     if row is None:
         return
+    lexical_rows.remove_document(connection, index_id, row[0])
     connection.execute(
         "INSERT INTO changes (index_id, chunk_id, op)"
         " SELECT index_id, id, 'delete' FROM chunks WHERE document_id = ? ORDER BY id",
@@ -99,9 +102,13 @@ def insert_vectors(
 
 
 def insert_chunks(
-    connection: sqlite3.Connection, index_id: int, document_id: int, document: NewDocument
+    connection: sqlite3.Connection,
+    index_id: int,
+    document_id: int,
+    document: NewDocument,
+    terms: TextTerms | None,
 ) -> None:
-    """Write the chunks of a document and log them."""
+    """Write the chunks of a document, log them and index their `terms` (`terms_of`)."""
     connection.executemany(
         "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, page,"
         " heading, text_hash, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -111,6 +118,21 @@ def insert_chunks(
         "INSERT INTO changes (index_id, chunk_id, op)"
         " SELECT index_id, id, 'upsert' FROM chunks WHERE document_id = ? ORDER BY id",
         (document_id,),
+    )
+    lexical_rows.add_document(connection, index_id, document_id, terms)
+
+
+def terms_of(index: Index, document: NewDocument) -> TextTerms | None:
+    """Return what full-text search is to know of a document's chunks.
+
+    To be asked before a transaction, which it would keep others waiting in; None for a document
+    with so many chunks that they follow in steps.
+    """
+    if len(document.chunks) > lexical_rows.MOST_AT_ONCE:
+        return None
+    return lexical_rows.read_texts(
+        lexical_rows.language_of(index.definition),
+        ((document.title, chunk.heading, chunk.text) for chunk in document.chunks),
     )
 
 

@@ -4,6 +4,7 @@ Import them from here, whichever of the modules they are in.
 """
 
 from embedserve.types.catalog import (
+    ChunkCondition,
     ChunkVectors,
     DocumentFilter,
     FileResult,
@@ -53,6 +54,7 @@ __all__ = [
     "Arithmetic",
     "BatchTokens",
     "Chunk",
+    "ChunkCondition",
     "ChunkVectors",
     "DocumentFilter",
     "EncoderSpec",

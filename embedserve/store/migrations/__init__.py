@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 9
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -42,7 +42,9 @@ def migrate(connection: sqlite3.Connection, path: Path) -> Path | None:
     former = path.with_name(f"{path.name}.version-{version}")
     _copy(connection, former)
     for step in range(version + 1, SCHEMA_VERSION + 1):
-        script = (files(__name__) / f"{step:04}.sql").read_text(encoding="utf-8")
+        file = files(__name__) / f"{step:04}.sql"
+        # Versions 6 to 8 were of no release.
+        script = file.read_text(encoding="utf-8") if file.is_file() else ""
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {step};\nCOMMIT;"
         )
