@@ -83,7 +83,8 @@ def _scores(
         weights[[match.term for match in part.matches]], [len(m.places) for m in part.matches]
     )
     norms = (base + slope * part.lengths)[places]
-    scores: NDArray[np.float64] = np.bincount(places, weight * (times / (times + norms)), minlength=len(part.ids))
+    gains = weight * (times / (times + norms))
+    scores = np.bincount(places, gains, minlength=len(part.ids)).astype(np.float64, copy=False)
     if part.gone is not None:
         scores[part.gone] = 0
     return scores
