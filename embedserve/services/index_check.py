@@ -82,7 +82,7 @@ class _Findings:
     """As it was then."""
     file_problems: list[str]
     bad_ids: NDArray[np.int64]
-    lexical: LexicalHealth
+    lexical: LexicalHealth | None = None
     health: IndexHealth | None = None
     down: str = ""
     faults: list[Fault] = field(default_factory=list)
@@ -119,7 +119,7 @@ class IndexCheck:
             if not found.faults:
                 break
             mend_problem = yield from self._mend(found)
-            if not found.lexical.is_sound:
+            if found.lexical and not found.lexical.is_sound:
                 self._catalog.lexical.mend(found.index.id, found.lexical)
             if found.health is not None:
                 yield from self._repair(found.index, found.health)
@@ -151,9 +151,7 @@ class IndexCheck:
         file_problems = self._catalog.integrity.file_problems()
         while True:
             index = self._indexes.find(name)
-            yield Progress("reading the full text")
-            lexical = self._catalog.lexical.look(index.id)
-            found = _Findings(index, file_problems, np.empty(0, dtype=np.int64), lexical)
+            found = _Findings(index, file_problems, np.empty(0, dtype=np.int64))
             yield from self._look_at(index, found)
             if _is_same(index, self._indexes.find(name)):
                 found.faults = list(_faults(found))
@@ -167,6 +165,8 @@ class IndexCheck:
             read += page.read
             yield Progress("reading vectors", read)
         found.bad_ids = np.concatenate(pages)
+        yield Progress("reading the full text")
+        found.lexical = self._catalog.lexical.look(index.id)
         # Vectors that are not sound cannot be compared with anything.
         if not len(found.bad_ids):
             yield from self._compare(index, found)
@@ -259,7 +259,8 @@ def _faults(found: _Findings) -> Iterator[Fault]:
         )
     if len(found.bad_ids):
         yield _fault("bad_vectors", found.bad_ids, "chunks have no sound vector in the catalog")
-    yield from _lexical_faults(found.lexical)
+    if found.lexical:
+        yield from _lexical_faults(found.lexical)
     if found.down:
         yield Fault("vector_index_down", 1, found.down, "Start it, then check again.")
     if found.health:

@@ -30,7 +30,9 @@ STEP_POSTINGS = 400_000
 
 
 @dataclass(frozen=True)
-class _Merged:
+class Merged:
+    """A segment that may take the place of others."""
+
     ids: NDArray[np.int64]
     lengths: NDArray[np.float32]
     words: set[str]
@@ -62,15 +64,11 @@ def merge_segments(database: Database, index_id: int, chosen: Sequence[Segment])
     False, and nothing done, when they are not there any more.
     """
     with database.read() as connection:
-        merged = _merged(connection, index_id, [segment.id for segment in chosen])
+        merged = prepare(connection, index_id, [segment.id for segment in chosen])
     if merged is None:
         return False
     with database.write() as connection:
-        present = {segment.id: segment for segment in segments_of(connection, index_id)}
-        if not merged.moved.keys() <= present.keys():
-            return False
-        _replace(connection, index_id, merged, present)
-    return True
+        return replace_by(connection, index_id, merged)
 
 
 def _tier(live: int) -> int:
@@ -87,7 +85,8 @@ def _that_fit(segments: Sequence[Segment]) -> list[Segment]:
     return fitting if len(fitting) > 1 else []
 
 
-def _merged(connection: sqlite3.Connection, index_id: int, wanted: Sequence[int]) -> _Merged | None:
+def prepare(connection: sqlite3.Connection, index_id: int, wanted: Sequence[int]) -> Merged | None:
+    """Put segments together as they are now; None when one is not there."""
     segments = {one.id: one for one in segments_of(connection, index_id) if one.id in set(wanted)}
     if len(segments) != len(wanted):
         return None
@@ -107,7 +106,7 @@ def _merged(connection: sqlite3.Connection, index_id: int, wanted: Sequence[int]
         id_: np.where(is_live, every.searchsorted(former), -1) for id_, former, is_live in sources
     }
     steps = 1 + int(length.sum(dtype=np.float64)) // STEP_POSTINGS
-    return _Merged(every, length, words, list(_postings(connection, moved, steps=steps)), moved)
+    return Merged(every, length, words, list(_postings(connection, moved, steps=steps)), moved)
 
 
 def _rows(
@@ -139,17 +138,24 @@ def _postings(
             yield merge(parts, [moved[segment_id] for segment_id, _ in blocks])
 
 
-def _replace(
-    connection: sqlite3.Connection, index_id: int, merged: _Merged, present: dict[int, Segment]
-) -> None:
+def replace_by(connection: sqlite3.Connection, index_id: int, merged: Merged) -> bool:
+    """Let a segment take the place of others, inside the caller's transaction.
+
+    Chunks that were removed since then are removed from it too. False, and nothing done, when one
+    of the others is not there any more.
+    """
+    present = {segment.id: segment for segment in segments_of(connection, index_id)}
+    if not merged.moved.keys() <= present.keys():
+        return False
     gone = np.zeros(len(merged.ids), np.bool_)
     for id_, moved in merged.moved.items():  # what was removed while they were merged
         gone[moved[(moved >= 0) & ~_live(present[id_])]] = True
         connection.execute("DELETE FROM lexical_segments WHERE id = ?", (id_,))
     if gone.all():
-        return
+        return True
     segment_id = add_segment(connection, index_id, merged.ids, merged.lengths, merged.words)
     for postings in merged.postings:
         add_blocks(connection, segment_id, postings)
     if gone.any():
         set_removed(connection, segment_id, gone)
+    return True

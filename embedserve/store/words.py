@@ -35,6 +35,8 @@ _SPACED = bytes(
 # Where `HTTPServer2` and the like come apart.
 _SEAM = re.compile(r"[._]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])"
                    r"|(?<=[^\W\d_])(?=\d)")  # fmt: skip
+# Whose stemmer would take an accent for the end of a word's stem: `résumé` is to be `resume`.
+_WITHOUT_ACCENTS = ("none", "english", "indonesian", "sesotho")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003134f]+")
 _ACCENT = re.compile(r"[\u0300-\u036f]+")
 
@@ -138,7 +140,7 @@ class Words:
             parts = list(_parts(word))
         pieces = [Piece(start, end, self._plain(word[start:end])) for start, end in parts]
         if len(parts) > 1:
-            pieces.insert(0, Piece(0, len(word), _folded(word)))
+            pieces.insert(0, Piece(0, len(word), self._plain(word)))
         return [piece for piece in pieces if piece.term]
 
     def _without_spaces(self, word: str) -> Iterator[Piece]:
@@ -159,6 +161,8 @@ class Words:
     def _plain(self, word: str) -> str:
         """Return the term of a word that has no parts."""
         folded = _folded(word)
+        if not folded.isascii() and self.language in _WITHOUT_ACCENTS:
+            folded = _bare(folded)
         stem = self._stemmer.stemWord(folded) if self._stemmer else folded
         return stem if stem.isascii() else _bare(stem)
 
