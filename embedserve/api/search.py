@@ -102,7 +102,13 @@ async def query(request: Request, name: str) -> Response:
     asked = body.request(timeout_of(request.scope["headers"]))
     result = await services(request).search.search(name, asked)
     shown = _Shown(services(request).pages, body.explain)
-    return json_reply({"hits": [shown.hit(result, hit) for hit in result.hits], "index": name, **shown.facts(result)})
+    return json_reply(
+        {
+            "hits": [shown.hit(result, hit) for hit in result.hits],
+            "index": name,
+            **shown.facts(result),
+        }
+    )
 
 
 @router.post(
@@ -141,7 +147,9 @@ class _Shown:
             "timings_ms": result.timings_ms,
         }
         if self._explains:
-            told["dropped"] = [{"id": str(one.chunk_id), "reason": one.reason} for one in result.dropped]
+            told["dropped"] = [
+                {"id": str(one.chunk_id), "reason": one.reason} for one in result.dropped
+            ]
         return told
 
     def hit(self, result: SearchResult, hit: Hit) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
+from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
@@ -97,6 +98,9 @@ def open_house(
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
         )
+        lexical = LexicalWorker(catalog)
+        lexical.start()
+        stack.callback(lexical.stop)
         if runs_jobs:
             services.ingestion.start()
         if watches:

@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embedserve.errors import DefinitionError, InvalidNameError
+from embedserve.store.words import DEFAULT_LANGUAGE, LANGUAGES
 
 DEFAULT_CHUNK_TOKENS = 128
 """Best of 64 to 800 in recall at a fixed token budget (Chroma's chunking evaluation set)."""
@@ -79,9 +80,18 @@ class IndexDefinition(Table):
     """Installed embedding model; the server's default model where it is missing."""
     chunking: Chunking = Chunking()
     search: SearchDefaults = SearchDefaults()
+    language: str = DEFAULT_LANGUAGE
+    """That full-text search takes word forms of as one; `none`: each form for itself."""
     sources: tuple[Source, ...] = Field(default=(), strict=False)
     watch: bool = False
     """Whether the server ingests by itself what changes in the sources."""
+
+    @field_validator("language")
+    @classmethod
+    def _be_known(cls, language: str) -> str:
+        if language not in LANGUAGES:
+            raise ValueError(f"`{language[:50]}` is not one of {', '.join(LANGUAGES)}")
+        return language
 
 
 def parse_definition(value: Mapping[str, Any], *, origin: str) -> IndexDefinition:

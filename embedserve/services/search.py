@@ -85,7 +85,9 @@ class SearchService:
     ) -> tuple[SearchRequest, Candidates]:
         while True:
             index = self._indexes.find(index_name)
-            asked = with_defaults(request, IndexDefinition.model_validate_json(index.definition).search)
+            asked = with_defaults(
+                request, IndexDefinition.model_validate_json(index.definition).search
+            )
             check(asked)
             encoder = self._encoders.get(index.model)
             warnings = [*self._indexes.check_vectors(index, encoder), *self._unknown(index, asked)]
@@ -196,6 +198,9 @@ def check(request: SearchRequest) -> None:
         raise InvalidRequestError(f"`queries` holds {MAX_QUERIES} at most; send the best of them.")
     if request.k is not None and request.max_tokens is not None:
         raise InvalidRequestError("Give `k` or `max_tokens`: a number of passages or a budget.")
-    for name, value, limit in (("k", request.k, MAX_K), ("max_tokens", request.max_tokens, MAX_BUDGET_TOKENS)):
+    for name, value, limit in (
+        ("k", request.k, MAX_K),
+        ("max_tokens", request.max_tokens, MAX_BUDGET_TOKENS),
+    ):
         if value is not None and not 1 <= value <= limit:
             raise InvalidRequestError(f"`{name}` must be between 1 and {limit}; got {value}.")

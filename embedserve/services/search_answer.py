@@ -117,9 +117,7 @@ class AnswerMaker:
                 shared = max(overlap(query, said) for query in asked)
                 relevance = calibration.relevance(candidate.cosine, shared)
             found = candidate.found.score
-            return Scores(
-                relevance, candidate.cosine, candidate.bm25, found, candidate.reranked
-            )
+            return Scores(relevance, candidate.cosine, candidate.bm25, found, candidate.reranked)
 
         return score
 
@@ -159,9 +157,7 @@ def _wanted(request: SearchRequest) -> int:
     return (request.k or 1) * (SPARE if request.passage_tokens else 1)
 
 
-def _hit(
-    best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, tokens: int
-) -> Hit:
+def _hit(best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, tokens: int) -> Hit:
     chunk, *others = best.text.chunks
     return Hit(
         chunk=chunk,
@@ -186,7 +182,9 @@ def joined_text(chunks: Sequence[StoredChunk]) -> str:
     parts = [chunks[0].text]
     for former, chunk in pairwise(chunks):
         lines = chunk.lines.start - former.lines.end if chunk.lines and former.lines else 2
-        parts.append("\n" * min(lines, chunk.start - former.end) or " " * (chunk.start > former.end))
+        parts.append(
+            "\n" * min(lines, chunk.start - former.end) or " " * (chunk.start > former.end)
+        )
         parts.append(chunk.text)
     return "".join(parts)
 

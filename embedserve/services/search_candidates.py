@@ -143,9 +143,7 @@ class CandidateFinder:
         return dict(zip(stored.ids.tolist(), np.clip(best, -1, 1).tolist(), strict=True))
 
 
-def embedded(
-    encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None
-) -> Vectors:
+def embedded(encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None) -> Vectors:
     """Return vectors, (texts, dimensions) float32; raise TimeoutError when late, and drop them."""
     left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
     pending = encoder.submit(texts, lane="small", timeout_s=left_s)

@@ -80,7 +80,6 @@ class Hit:
     legs: Mapping[str, Standing] = field(default_factory=dict)
     """Rank and score in each leg that found it."""
 
-
     @property
     def score(self) -> float:
         """Return what hits are ordered by between indexes, 0..1."""

@@ -20,8 +20,10 @@ from embedserve.store.document_rows import (
     remove_document,
     require_index,
     require_vectors,
+    terms_of,
 )
 from embedserve.store.job_rows import add_work, write_file_result
+from embedserve.store.lexical import Lexical
 from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem
 from embedserve.types import (
     FROM_FOLDER,
@@ -64,8 +66,9 @@ WHERE index_id = ? AND path = ? RETURNING id
 class Documents:
     """Replace, delete and look up the files of an index."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lexical: Lexical) -> None:
         self._database = database
+        self._lexical = lexical
 
     def known_files(self, index_id: int, under: str) -> dict[str, KnownFile]:
         """Map path to what is known, for `under` itself and every file below that folder.
@@ -125,6 +128,7 @@ class Documents:
         result = FileResult(
             document.path, outcome, chunks=len(document.chunks), warnings=document.warnings
         )
+        terms = terms_of(index, document)
         with self._database.write() as connection:
             require_index(connection, index)
             if not end_upload(connection, index.id, document.path, origin.stored):
@@ -134,9 +138,10 @@ class Documents:
                 SAVE_DOCUMENT, (*values, *_origin_row(origin), *problem_row(None))
             ).fetchone()
             insert_vectors(connection, index, document.new_hashes, document.vectors)
-            insert_chunks(connection, index.id, row[0], document)
+            insert_chunks(connection, index.id, row[0], document, terms)
             require_vectors(connection, index, row[0], document.path)
             write_file_result(connection, job_id, result, work=work)
+        self._lexical.came(index.id, are_waiting=terms is None)
 
     def add_vectors(
         self, index: Index, hashes: Sequence[str], vectors: Vectors, *, job_id: str, work: Work

@@ -4,6 +4,7 @@ Import them from here, whichever of the modules they are in.
 """
 
 from embedserve.types.catalog import (
+    ChunkCondition,
     ChunkVectors,
     FileResult,
     Index,
@@ -73,6 +74,7 @@ __all__ = [
     "Arithmetic",
     "BatchTokens",
     "Chunk",
+    "ChunkCondition",
     "ChunkVectors",
     "Column",
     "DocumentHead",

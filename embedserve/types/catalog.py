@@ -232,7 +232,17 @@ class Job:
 
 @dataclass(frozen=True)
 class ScoredId:
-    """A chunk id with its cosine similarity to the query, -1..1."""
+    """A chunk id with its score: cosine similarity to the query, -1..1, or BM25, above 0."""
 
     id: int
     score: float
+
+
+@dataclass(frozen=True)
+class ChunkCondition:
+    """Which chunks of an index may be found: a condition of SQL, from whoever checked its parts."""
+
+    sql: str
+    """Over the columns of `c` (chunks) and `d` (their documents)."""
+    values: tuple[str | int | float | None, ...] = ()
+    """For its question marks."""
