@@ -23,8 +23,10 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     │   └── TextFailedError            one text that the engine could not run
     ├── ExtractionError              one file that could not be turned into text
     ├── VectorStoreError             Chroma is down or does not answer as it should
+    │   ├── VectorStoreRefusedError      it answers questions, and stores nothing
     │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
     ├── CatalogError                 the catalog cannot be opened or written
+    │   └── CatalogUnavailableError      not now: its disk is full, read-only or held by another
     └── StartupError                 the server cannot start: settings, port
         └── HomeLockedError            another process owns the home (store/home_lock.py)
 
@@ -181,12 +183,20 @@ class VectorStoreError(EmbedserveError):
     """The vector index cannot answer; the catalog still can."""
 
 
+class VectorStoreRefusedError(VectorStoreError):
+    """It answered a question just now, and then did not store what it was given."""
+
+
 class VectorStoreUnreachableError(VectorStoreError):
     """No answer came: the vector index is down, starting, or slower than the caller waits."""
 
 
 class CatalogError(EmbedserveError):
     """The catalog cannot be opened or written."""
+
+
+class CatalogUnavailableError(CatalogError):
+    """The system refuses to write or read the catalog now; nothing is wrong with what it holds."""
 
 
 class StartupError(EmbedserveError):

@@ -146,9 +146,15 @@ class Settings(BaseSettings):
     extract_memory_bytes: int = Field(default=2048 * MIB, ge=256 * MIB)
     """Memory that one extraction process may map for a document, in bytes."""
     max_file_bytes: int = Field(default=100 * MIB, ge=1)
-    """Bytes of one document; larger ones are reported as `too_large`."""
+    """Bytes of one document; larger ones are reported as `too_large`. For plain text, Markdown,
+    source code, logs, JSON Lines, CSV and TSV EMBEDSERVE_MAX_STREAM_BYTES is the limit."""
     max_text_chars: int = Field(default=50_000_000, ge=1)
     """Characters that one document may give; more is reported as `text_too_large`."""
+    max_stream_bytes: int = Field(default=2048 * MIB, ge=1)
+    """Bytes of one text in a folder; larger ones are reported as `too_large`. They need no memory,
+    but time: see docs/performance.md."""
+    stream_above_bytes: int = Field(default=8 * MIB, ge=1)
+    """Bytes above which a text is read, cut and embedded piece by piece."""
     max_source_files: int = Field(default=1_000_000, ge=1)
     """Files that one ingestion job takes from its folders; a job that finds more stops there, says
     so and deletes nothing. Each costs half a kilobyte of memory while the job runs."""
@@ -185,7 +191,7 @@ class Settings(BaseSettings):
     chroma_url: str | None = None
     """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
     chroma_timeout_s: float = Field(default=30, gt=0)
-    """Seconds that Chroma may take to start, or to answer one call."""
+    """Seconds that Chroma may take to start, or to answer one call; requests wait 5 at most."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
 

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap.engine import Inference, open_engine, open_inference
+from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.settings import Settings
@@ -40,6 +41,7 @@ def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics
         pages=absent,
         health=absent,
         metrics=metrics,
+        freed=FreedMemory(),
     )
 
 

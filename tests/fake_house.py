@@ -16,6 +16,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
+from embedserve.services.memory import FreedMemory
 from embedserve.services.roots import AllowedRoots
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index, Vectors
@@ -69,6 +70,7 @@ class Models:
 
     def __init__(self) -> None:
         self.small, self.large = Model("small", 8), Model("large", 16)
+        self.freed = FreedMemory()
 
     def get(self, name: str) -> Model:
         found: Model = getattr(self, name)

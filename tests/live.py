@@ -34,24 +34,41 @@ class LiveServer:
         allow: Sequence[Path] = (),
         arguments: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
+        patience: int = 1,
+        prefix: Sequence[str] = (),
     ) -> None:
+        """Wait `patience` times as long as tests do.
+
+        `prefix`: a command that runs the server, such as one that takes rights from it.
+        """
         self.home = home
+        self._patience = patience
         self.log_path = home.with_name(home.name + ".log")
-        command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "embedserve",
+            "serve",
+            "--port",
+            "0",
+            "--home",
+            str(home),
+        ]
         for root in allow:
             command += ["--allow", str(root)]
         home.mkdir(parents=True, exist_ok=True)
         self._first_line = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*prefix, *command, *arguments],
                 cwd=home,  # no project folder there: no definitions are picked up by chance
                 env=environment(**(settings or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        self.http = httpx.Client(base_url=self._url(), timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=self._url(), timeout=60 * patience, trust_env=False)
 
     @property
     def pid(self) -> int:
@@ -65,7 +82,7 @@ class LiveServer:
     def kill(self) -> None:
         """End the server as a power failure would end it: no chance to tidy up."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(STOP_S)
+        self.process.wait(STOP_S * self._patience)
         self.http.close()
 
     def stop(self) -> int:
@@ -74,7 +91,7 @@ class LiveServer:
             self.process.send_signal(signal.SIGTERM)
         self.http.close()
         try:
-            return self.process.wait(STOP_S)
+            return self.process.wait(STOP_S * self._patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -96,7 +113,7 @@ class LiveServer:
 
     def wait_for_job(self, job_id: str) -> dict[str, Any]:
         """Wait until a job has ended and return it."""
-        deadline = time.monotonic() + JOB_S
+        deadline = time.monotonic() + JOB_S * self._patience
         while time.monotonic() < deadline:
             job: dict[str, Any] = self.http.get(f"/jobs/{job_id}?limit=10000").json()
             if job["status"] not in ("queued", "running"):
@@ -129,7 +146,7 @@ class LiveServer:
 
     def _url(self) -> str:
         """Wait until the server says where it serves."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S * self._patience
         while time.monotonic() < deadline:
             if found := re.search(r"serving at (http://\S+)", self.log()):
                 return found[1]

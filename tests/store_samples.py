@@ -11,7 +11,7 @@ import numpy as np
 
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import Chunk, Index, LineSpan, NewDocument, Vectors
+from embedserve.types import Chunk, EmbeddedChunks, Index, LineSpan, NewDocument, Vectors
 
 DIMENSIONS = 8
 ARTEFACT = "a" * 64
@@ -67,3 +67,10 @@ def wait_until(condition: Callable[[], object], *, within_s: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.02)
+
+
+def staged(texts: list[str], *, first: int = 0) -> EmbeddedChunks:
+    """Make a part of a document, whose first chunk has the number `first`."""
+    part = document("/d", texts)
+    chunks = tuple(replace(one, ordinal=first + n) for n, one in enumerate(part.chunks))
+    return EmbeddedChunks(chunks, part.text_hashes, part.new_hashes, part.vectors, first + 1)

@@ -24,6 +24,7 @@ FENCED = {
     "onnx": ["models/"],
     "huggingface_hub": ["models/hub"],
     "kreuzberg": ["ingest/library.py"],
+    "pypdf": ["ingest/pdf_form.py"],
     "prometheus_client": ["services/metrics.py"],
     "fastapi": ["api/"],
     "typer": ["cli/"],

@@ -11,7 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from embedserve.bootstrap import open_house
-from embedserve.errors import CatalogError, VectorStoreError, VectorStoreUnreachableError
+from embedserve.errors import (
+    CatalogError,
+    VectorStoreError,
+    VectorStoreRefusedError,
+    VectorStoreUnreachableError,
+)
 from embedserve.services.index_worker import IndexWorker
 from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
@@ -117,6 +122,28 @@ def test_one_index_that_fails_leaves_the_others_and_the_thread_alone(
         assert worker.wait_until_applied(letters.id, 10)
         assert stored(vector_index, letters) == first
         wait_until(lambda: not worker.problems(), within_s=5)
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_told"),
+    [(VectorStoreRefusedError("stores nothing"), True), (VectorStoreError("refused"), False)],
+)
+def test_who_may_start_the_vector_index_anew_is_told_that_it_stores_nothing(
+    house: House, failure: Exception, is_told: bool
+) -> None:
+    catalog, notes, _ = house
+    vector_index = MemoryVectorIndex()
+    vector_index.failures[notes.id] = failure
+    told = Event()
+    worker = IndexWorker(catalog, vector_index)
+    worker.on_refusal = told.set
+    add(catalog, notes, "/d/a", "x")
+    worker.start(check=False)
+    try:
+        wait_until(lambda: worker._failures and worker._failures[notes.id].count > 2, within_s=10)
+        assert told.is_set() is is_told
+    finally:
+        worker.stop()
 
 
 def test_a_failing_index_is_not_tried_without_pause(house: House) -> None:

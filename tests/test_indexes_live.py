@@ -104,7 +104,7 @@ def test_files_that_cannot_be_read_have_their_reason(live: LiveServer, documents
     (documents / "nothing.md").write_bytes(b"")
     (documents / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     (documents / "broken.docx").write_bytes(b"PK\x03\x04 not really")
-    with (documents / "huge.txt").open("wb") as file:
+    with (documents / "huge.pdf").open("wb") as file:
         file.truncate(200_000_000)
     job = live.ingest("mixed", documents)
     assert job["status"] == "succeeded_with_errors"
@@ -114,12 +114,12 @@ def test_files_that_cannot_be_read_have_their_reason(live: LiveServer, documents
         ("nothing.md", "skipped", "empty_file"),
         ("picture.png", "skipped", "unsupported"),
         ("broken.docx", "failed", "corrupt"),
-        ("huge.txt", "failed", "too_large"),
+        ("huge.pdf", "failed", "too_large"),
     ]:
         assert (files[name]["outcome"], files[name]["code"]) == (outcome, code)
         assert files[name]["message"]
         assert files[name]["chunks"] == 0
-    assert "EMBEDSERVE_MAX_FILE_BYTES" in files["huge.txt"]["hint"]
+    assert "EMBEDSERVE_MAX_FILE_BYTES" in files["huge.pdf"]["hint"]
     assert live.counts("mixed")["unreadable"] == 4
     assert files["guessed.txt"]["outcome"] == "added"
     assert files["guessed.txt"]["warnings"], "the guessed encoding is said"

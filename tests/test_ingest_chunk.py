@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from embedserve.ingest.blocks import markdown_sections
-from embedserve.ingest.chunk import MAX_COLUMNS_CHARS, MAX_PREFIX_CHARS, chunk, prefix
+from embedserve.ingest.blocks import MAX_COLUMNS_CHARS
+from embedserve.ingest.chunk import MAX_PREFIX_CHARS, chunk, prefix
 from embedserve.ingest.layouts import LAYOUTS
+from embedserve.ingest.markdown import markdown_sections
 from embedserve.types import Chunk, LineSpan, PageSpan
 
 BOOK = Path(__file__).parents[2] / "shared/data/docs-rust-book"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.ingest.blocks import INNER_NAMES, OUTER_NAMES, markdown_sections
-from embedserve.ingest.chunk import MAX_COLUMNS_CHARS, chunk
+from embedserve.ingest.blocks import INNER_NAMES, MAX_COLUMNS_CHARS, OUTER_NAMES
+from embedserve.ingest.chunk import chunk
+from embedserve.ingest.markdown import markdown_sections
 from embedserve.ingest.outline import MAX_TITLE_CHARS
 from embedserve.ingest.parts import BATCH_CHARS, parts
 

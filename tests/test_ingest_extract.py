@@ -144,7 +144,7 @@ def test_xml_gives_its_words(pool: ExtractorPool, tmp_path: Path) -> None:
         ("a.7z", b"7z\xbc\xaf\x27\x1c", "unsupported"),
         ("a.pdf", b"%PDF-1.4 nonsense", "corrupt"),
         ("a.docx", b"PK\x03\x04 nonsense", "corrupt"),
-        ("a.txt", b"x" * (9 * MIB), "too_large"),
+        ("a.pdf", b"x" * (9 * MIB), "too_large"),
         ("a.txt", b"x" * (5 * MIB), "text_too_large"),
     ],
 )

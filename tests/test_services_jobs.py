@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Event
 from typing import Any
@@ -13,7 +14,11 @@ import pytest
 from embedserve.cli.job_display import Rates, status_line
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
+from embedserve.errors import CatalogUnavailableError
+from embedserve.ingest.chunk_stream import CutTo
 from embedserve.services.document_vectors import WINDOW, DocumentVectors
+from embedserve.services.drafting import Drafting
+from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.ingest_plan import renamed
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress
@@ -61,27 +66,30 @@ def test_a_long_document_is_embedded_in_windows_and_the_same_text_once(
             encoder,
             index,
             budget=TokenBudget(prefix=4, chunk=8),
-            job_id=job.id,
             interruption=Interruption(lambda: False, lambda: False),
         )
-        embedded = stage.embed("", chunks, done.append)
-        # What came before the last window is in the catalog already.
-        assert len(catalog.chunks.known_hashes(index, embedded.text_hashes)) == len(distinct)
-        assert embedded.new_hashes == ()
+        drafting = Drafting(catalog, index, job_id=job.id, path="/d/a", origin="one")
+        keep = drafting.keeper(lambda draft: done.append(draft.chunks))
+        last = stage.embed("", drafting.windows(chunks), keep)
+        assert last is not None
+        assert drafting.draft is not None
+        # What came before the last window is in the catalog already, where nobody sees it.
+        assert len(catalog.chunks.known_hashes(index, last.part.text_hashes)) == WINDOW
+        assert last.part.new_hashes == ()
+        assert catalog.chunks.count(index.id) == 0
+        part = last.part
         document = NewDocument(
-            "/d/a", 1, 1, "0" * 64, "", "text", tuple(chunks), embedded.text_hashes,
-            embedded.new_hashes, embedded.vectors,
+            "/d/a", 1, 1, "0" * 64, "", "text", part.chunks, part.text_hashes,
+            part.new_hashes, part.vectors, draft=drafting.draft,
         )  # fmt: skip
-        catalog.documents.commit(
-            index, document, job_id=job.id, outcome="added", work=embedded.work
-        )
+        catalog.documents.commit(index, document, job_id=job.id, outcome="added", work=last.work)
         stored = catalog.chunks.vectors_after(index, 0, limit=5000).vectors
-        assert np.array_equal(stored, encoder.encode([chunk.text for chunk in chunks]))
+        assert np.array_equal(stored, encoder.encode(distinct))
         ended = catalog.jobs.get(job.id)
         assert (ended.chunks_embedded, ended.chunks) == (len(distinct), 2 * len(distinct))
         assert ended.tokens_embedded == 3 * len(distinct)
         assert done == sorted(done)
-        assert 0 < len(done) < 2 * len(distinct) // WINDOW
+        assert done[-1] + WINDOW == 2 * len(distinct)
 
 
 def test_an_interrupted_document_leaves_nothing_in_the_queue(
@@ -97,12 +105,12 @@ def test_an_interrupted_document_leaves_nothing_in_the_queue(
             encoder,
             index,
             budget=TokenBudget(prefix=4, chunk=8),
-            job_id=catalog.jobs.create("notes", "/d").id,
             interruption=Interruption(is_stopping.is_set, lambda: False),
         )
         texts = [f"w{n % 7} w{n // 7 % 7} w{n // 49 % 7} w{n // 343}" for n in range(5 * WINDOW)]
+        windows = [CutTo(chunks_of(texts[n : n + WINDOW]), n) for n in range(0, 5 * WINDOW, WINDOW)]
         with pytest.raises(JobInterruptedError):
-            stage.embed("", chunks_of(texts), lambda done: is_stopping.set())
+            stage.embed("", windows, lambda done: is_stopping.set())
         assert not encoder.is_busy
 
 
@@ -181,3 +189,24 @@ def test_the_terminal_shows_rates_of_the_last_seconds_and_what_is_left() -> None
     assert status_line(first, rates, 100.0) == "0 chunks/s, 0 tokens/s"
     told = [status_line(job(s), rates, 100.0 + s) for s in range(1, 30)]
     assert told[-1] == "10 chunks/s, 1000 tokens/s, 2 failed, 0:01:01 left"
+
+
+def test_what_holds_a_job_up_is_logged_once_and_tried_less_and_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queued, held_up = Job("a", "notes", "/d", "queued", "then"), HeldUp()
+    running = replace(queued, status="running")
+    waits = [held_up.note(TAKING_UP, CatalogUnavailableError("It is full.")) for _ in range(6)]
+    assert waits == sorted(waits)
+    assert waits[0] < waits[-1] == waits[-2], "and no less often than so"
+    assert caplog.text.count("It is full.") == 1
+    assert held_up.reason(queued) == "It is full."
+    assert held_up.reason(running) is None
+    held_up.end(TAKING_UP)
+    assert held_up.reason(queued) is None
+    held_up.note("a", CatalogUnavailableError("It is read-only."))
+    assert held_up.reason(running) == "It is read-only."
+    held_up.go_on("a")
+    assert held_up.reason(running) is None
+    assert held_up.note("a", CatalogUnavailableError("It is read-only.")) == waits[1]
+    assert caplog.text.count("It is read-only.") == 1

@@ -4,15 +4,17 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from embedserve.errors import VectorStoreRefusedError
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess, ChromaState, RestartListener
 from embedserve.store.pid_file import write_pid_file
@@ -104,6 +106,28 @@ def test_a_frozen_child_is_replaced(tmp_path: Path) -> None:
         assert not is_alive(former)
     finally:
         process.stop()
+
+
+def test_a_child_that_stores_nothing_is_told_from_one_that_is_down_and_started_anew(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as process:
+        index = ChromaIndex(lambda: process.url, timeout_s=3)
+        index.upsert(1, np.array([1]), unit_vectors(1))
+        former = process.pid
+        assert former is not None
+        with closing(sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(VectorStoreRefusedError, match="answers, but stores nothing"):
+                index.upsert(1, np.array([2]), unit_vectors(1))
+        process.renew()
+        wait_until(lambda: is_up_as_another(process, former), within_s=15)
+        index.upsert(1, np.array([2]), unit_vectors(1))
+        again = process.pid
+        process.renew()  # not twice in a minute
+        wait_until(lambda: index.count(1) == 2, within_s=5)
+        assert process.pid == again
+        index.close()
 
 
 def test_no_child_survives_its_parents_sudden_death(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.errors import CatalogError
+from embedserve.errors import CatalogError, CatalogUnavailableError
 from embedserve.store.catalog import Catalog
 from embedserve.store.database import Database
 
@@ -48,7 +48,7 @@ def test_a_full_disk_is_named_and_the_catalog_goes_on(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages + 4}")
     for _ in range(2):
         with (
-            pytest.raises(CatalogError, match="database or disk is full"),
+            pytest.raises(CatalogUnavailableError, match="database or disk is full"),
             database.write() as connection,
         ):
             connection.execute(insert, ("large", "x" * 1_000_000))

@@ -9,7 +9,7 @@ from embedserve.errors import JobNotFoundError
 from embedserve.store.catalog import Catalog
 from embedserve.store.jobs import KEPT_JOBS, KEPT_JOBS_WITH_FILES, Jobs
 from embedserve.types import FileProblem, FileResult, FoundFile, Job, KnownFile, Work
-from tests.store_samples import ARTEFACT, catalog_with_index, document
+from tests.store_samples import ARTEFACT, catalog_with_index, document, staged
 
 
 @pytest.fixture
@@ -214,13 +214,26 @@ def test_a_renamed_document_keeps_its_chunks(tmp_path: Path) -> None:
         assert catalog.jobs.get(job).counts == {"added": 1, "deleted": 1}
 
 
-def test_vectors_of_a_running_job_survive_a_vacuum(tmp_path: Path) -> None:
+def test_what_an_unfinished_job_has_staged_survives_a_vacuum(tmp_path: Path) -> None:
     with catalog_with_index(tmp_path) as (catalog, index, job):
-        part = document("/d/a", ["x"])
         catalog.jobs.claim_next("me")
-        catalog.documents.add_vectors(
-            index, part.new_hashes, part.vectors, job_id=job, work=Work(chunks_embedded=1)
-        )
+        draft = catalog.drafts.open(job, "/d/a", "one")
+        catalog.drafts.add(index, draft, staged(["x"]), job_id=job, work=Work(chunks_embedded=1))
         assert sum(catalog.upkeep.delete_unused_vectors()) == 0
+        catalog.jobs.requeue_orphans("another life")
+        assert sum(catalog.upkeep.delete_unused_vectors()) == 0, "the job will go on"
+        catalog.drafts.forget(job)
         catalog.jobs.finish(job, "cancelled")
         assert sum(catalog.upkeep.delete_unused_vectors()) == 1
+
+
+def test_a_job_that_is_put_back_goes_on_or_is_cancelled_when_that_was_asked(jobs: Jobs) -> None:
+    job = jobs.create("notes", "/d")
+    jobs.requeue(job.id)
+    assert jobs.get(job.id).status == "queued"
+    assert jobs.claim_next("a") is not None
+    jobs.requeue(job.id)
+    assert jobs.get(job.id).status == "queued"
+    assert jobs.claim_next("a") is not None
+    jobs.request_cancel(job.id)
+    assert jobs.requeue(job.id).status == "cancelled"

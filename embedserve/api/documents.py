@@ -5,7 +5,7 @@ import json
 from contextlib import ExitStack
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from embedserve.api.body import describe_body, read_model
@@ -16,7 +16,7 @@ from embedserve.services.document_names import parse_metadata
 from embedserve.services.documents import Upload
 from embedserve.services.filters import FILTER_SCHEMA, parse_filter, parse_filter_text
 from embedserve.services.job_progress import JobReport
-from embedserve.types import AllOf, Filter, Job, ListedDocument, SourceKind
+from embedserve.types import AllOf, DocumentStatus, Filter, Job, ListedDocument, SourceKind
 
 router = APIRouter(tags=["documents"])
 
@@ -44,6 +44,19 @@ SENT = {
 }
 
 
+class ListQuery(BaseModel):
+    """Which documents to list; each meets every condition that is given."""
+
+    path: list[str] = Field(default=[], description="Globs; one of them matches.")
+    id: list[int] = []
+    metadata: str | None = Field(default=None, description="A JSON object: keys with their value.")
+    source: SourceKind | None = None
+    status: DocumentStatus | None = None
+    filter: str | None = Field(default=None, description="A filter, as JSON: docs/api.md.")
+    limit: int = Field(default=100, ge=1, le=1000)
+    offset: int = Field(default=0, ge=0, le=2**62)
+
+
 class DeleteBody(BaseModel):
     """What to delete."""
 
@@ -56,28 +69,27 @@ class DeleteBody(BaseModel):
     ]
 
 
-def _wanted(
-    path: str | None = None,
-    source: SourceKind | None = None,
-    wanted: Annotated[
-        str | None, Query(alias="filter", description="A filter, as JSON: docs/api.md.")
-    ] = None,
-) -> Filter:
+def _wanted(asked: ListQuery) -> Filter:
     """Read what is to be listed: every condition is to be met."""
-    given = {"paths": [path] if path else None, "source": source}
+    given = {
+        "paths": asked.path,
+        "ids": asked.id,
+        "metadata": parse_metadata(asked.metadata) if asked.metadata else None,
+        "source": asked.source,
+        "status": asked.status,
+    }
     short = parse_filter({key: value for key, value in given.items() if value})
-    return AllOf((short, parse_filter_text(wanted))) if wanted else short
+    return AllOf((short, parse_filter_text(asked.filter))) if asked.filter else short
 
 
 @router.get("/indexes/{name}/documents")
 def list_documents(
     request: Request,
     name: str,
-    wanted: Annotated[Filter, Depends(_wanted)],
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    asked: Annotated[ListQuery, Query()],
 ) -> Response:
-    """List an index's documents by path, whatever their source; `path` is a glob."""
+    """List an index's documents by path, whatever their source: those that meet a filter."""
+    wanted, limit, offset = _wanted(asked), asked.limit, asked.offset
     # One more than asked for tells whether there is a next page.
     found = services(request).documents.page(name, wanted, limit=limit + 1, offset=offset)
     return json_reply(
@@ -201,14 +213,8 @@ def document_reply(document: ListedDocument) -> dict[str, Any]:
         "sha256": document.sha256 or None,
         "metadata": json.loads(document.metadata),
         "indexed_at": document.indexed_at,
-        "status": _status(document),
+        "status": document.status,
         "code": problem.code if problem else None,
         "message": problem.message if problem else None,
         "hint": problem.hint if problem else None,
     }
-
-
-def _status(document: ListedDocument) -> str:
-    if document.is_pending:
-        return "pending"
-    return "unreadable" if document.problem else "indexed"

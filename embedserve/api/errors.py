@@ -30,6 +30,7 @@ STATUS: dict[type[EmbedserveError], int] = {
     # Also under /v1: 504 is the word of a gateway about others, 429 blames the client's rate.
     errors.DeadlineError: 503,
     errors.VectorStoreError: 503,
+    errors.CatalogUnavailableError: 503,
     errors.ModelError: 500,
     # Sending it again changes nothing, and Ollama's clients know it as 400.
     errors.NotFiniteError: 400,

@@ -26,6 +26,9 @@ HotRoute = Callable[[Services, Fields, float | None], Awaitable[Reply]]
 
 # Most answers are there sooner; only for those that are not is it worth a task to watch the client.
 _WATCH_AFTER_S = 0.05
+# A request and its answer of this size together leave much behind: a token that was read took 440
+# bytes, a body that was parsed several times its own.
+_LARGE_BYTES = 64 * 1024
 _TIMEOUT = b"x-request-timeout-ms"
 _GONE = 499
 """nginx's number for a client that left."""
@@ -54,7 +57,7 @@ class HotPath:
             return
         route = self._routes.get(scope["path"])
         if route is None:
-            await _unless_stopped(self._app, scope, receive, send)
+            await self._pass_on(scope, receive, send)
             return
         if scope["method"] != "POST":
             refusal = Response("405 method not allowed", 405, {"Allow": "POST"}, "text/plain")
@@ -65,17 +68,39 @@ class HotPath:
         seconds = time.perf_counter() - started
         self._services.metrics.count_request(scope["path"], status, seconds)
 
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the framework answer."""
+        size_bytes = 0
+
+        async def counting_receive() -> Message:
+            nonlocal size_bytes
+            message = await receive()
+            size_bytes += len(message.get("body", b""))
+            return message
+
+        try:
+            await _unless_stopped(self._app, scope, counting_receive, send)
+        finally:
+            self._tell_freed(size_bytes)
+
+    def _tell_freed(self, size_bytes: int) -> None:
+        if size_bytes >= _LARGE_BYTES:
+            self._services.freed.tell()
+
     async def _answer(self, route: HotRoute, scope: Scope, receive: Receive, send: Send) -> int:
         """Send the answer and return its status; 499 when the client left first."""
+        size_bytes = 0
         try:
             body = await self._read(receive)
             if body is None:
                 return _GONE
+            size_bytes = len(body)
             fields = Fields(await parse_object(body))
             work = route(self._services, fields, timeout_of(scope["headers"]))
             reply = await _unless_gone(receive, work)
             if reply is None:
                 return _GONE
+            size_bytes += len(reply.body)
         except EmbedserveError as error:
             return await self._refuse(error, scope, receive, send)
         except asyncio.CancelledError:
@@ -84,6 +109,8 @@ class HotPath:
             logger.exception("unexpected failure in POST %s", scope["path"])
             await error_response(scope["path"], 500, BUG)(scope, receive, send)
             return 500
+        finally:
+            self._tell_freed(size_bytes)
         if reply.truncated:
             self._services.metrics.count_truncated(reply.truncated)
         await send({"type": "http.response.start", "status": 200, "headers": reply.headers})

@@ -38,6 +38,7 @@ def job_reply(report: JobReport) -> dict[str, Any]:
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "error": job.error,
+        "problem": report.problem,
     }
 
 

@@ -15,6 +15,7 @@ from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
+from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.services.rebuild import RebuildService
@@ -39,6 +40,7 @@ class Services:
     pages: DocumentPages
     health: HealthService
     metrics: Metrics
+    freed: FreedMemory
 
 
 def services(request: Request) -> Services:

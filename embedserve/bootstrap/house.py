@@ -3,6 +3,7 @@
 Everything is started in order and stopped in the opposite order, whatever happens in between.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
+from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.scratch import Scratch
 from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
@@ -48,10 +51,16 @@ from embedserve.store.home_lock import HomeLock
 from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
+logger = logging.getLogger(__name__)
+
 WAITING_FILES = 14
 """Files of a job whose texts the engine has while others are read."""
+ASKED_S = 5.0
+"""Seconds that Chroma may take to answer a question of a request: it takes milliseconds when it is
+well, and after one that failed none are asked until it is."""
 CLEAN_STOP = "clean_stop"
-"""Catalog mark: the last owner stopped in order, so the vector index need not be checked."""
+"""Catalog mark: the last owner stopped in order, so the vector index need not be checked. Not set
+where something was to be checked still, nor where Chroma ended otherwise."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,24 @@ class _Sources:
     """By index, what a user has to know of its watch."""
     uploads: UploadFiles
     fetcher: Fetcher
+
+
+@dataclass(frozen=True)
+class _IndexSide:
+    """The vector index, what keeps it in step, and its process where it is ours."""
+
+    stored: VectorIndex
+    """As the worker uses it: a large index may be busy for long."""
+    asked: VectorIndex
+    """As requests use it, which have the catalog's exact answer instead."""
+    worker: IndexWorker
+    chroma: ChromaProcess | None
+
+    def stop(self) -> bool:
+        """Stop in order; tell whether the vector index holds what the catalog believes."""
+        self.worker.stop()
+        has_ended_in_order = self.chroma is None or self.chroma.stop()
+        return has_ended_in_order and not self.worker.has_doubts()
 
 
 @contextmanager
@@ -112,24 +139,31 @@ def open_house(
         # Reached only when nothing went wrong: after an error the next start checks the index.
         watch.stop()
         services.ingestion.stop()
-        index[1].stop()
+        if index.stop():
+            _note_clean_stop(catalog)
+
+
+def _note_clean_stop(catalog: Catalog) -> None:
+    try:
         catalog.set_meta(CLEAN_STOP, "yes")
+    except CatalogUnavailableError as error:
+        logger.warning("the next start compares the vector index with the catalog: %s", error)
 
 
 def _start_index(
     settings: Settings, catalog: Catalog, stack: ExitStack, *, is_unclean: bool
-) -> tuple[VectorIndex, IndexWorker]:
+) -> _IndexSide:
     """Start the vector index, ours or somebody's, and the worker that keeps it in step."""
     chroma: ChromaProcess | None = None
 
     def url() -> str:
         return chroma.url if chroma else str(settings.chroma_url)
 
-    vector_index = VECTOR_INDEXES.load("chroma")(
-        url, timeout_s=settings.chroma_timeout_s, prefix=f"embedserve-{catalog.id}"
-    )
+    make, prefix = VECTOR_INDEXES.load("chroma"), f"embedserve-{catalog.id}"
+    stored = make(url, timeout_s=settings.chroma_timeout_s, prefix=prefix)
+    asked = make(url, timeout_s=min(ASKED_S, settings.chroma_timeout_s), prefix=prefix)
     # Before Chroma is started, which may tell the worker at once that it was lost.
-    worker = IndexWorker(catalog, vector_index)
+    worker = IndexWorker(catalog, stored)
     if not settings.chroma_url:
         chroma = ChromaProcess(
             settings.home / "chroma",
@@ -138,13 +172,15 @@ def _start_index(
             on_restart=lambda *, was_emptied: worker.wake(check=True),
             on_lost=lambda: worker.wake(check=True),
         )
+        worker.on_refusal = chroma.renew
         stack.callback(chroma.stop)
         chroma.start()
-    stack.callback(vector_index.close)
+    stack.callback(stored.close)
+    stack.callback(asked.close)
     # A Chroma that others run may have been changed while we were away.
     worker.start(check=is_unclean or bool(settings.chroma_url))
     stack.callback(worker.stop)
-    return vector_index, worker
+    return _IndexSide(stored, asked, worker, chroma)
 
 
 def _sources(settings: Settings, catalog: Catalog) -> _Sources:
@@ -162,16 +198,16 @@ def _services(
     settings: Settings,
     engine: Engine,
     catalog: Catalog,
-    index: tuple[VectorIndex, IndexWorker],
+    index: _IndexSide,
     stack: ExitStack,
     sources: _Sources,
 ) -> Services:
-    vector_index, worker = index
+    asked, worker = index.asked, index.worker
     tools = IndexTools(
         *(worker, sources.roots, sources.uploads, sources.notices),
         default_model=settings.default_model,
     )
-    indexes = IndexService(catalog, vector_index, engine.encoders, tools)
+    indexes = IndexService(catalog, asked, engine.encoders, tools)
     indexes.apply(sources.definitions)
     extractors = _extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
@@ -186,10 +222,10 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, (vector_index, worker), engine.encoders, inference.reranking),
+            *(catalog, indexes, (asked, worker), engine.encoders, inference.reranking),
             timeout_s=settings.request_timeout_s,
         ),
-        checks=IndexCheck(catalog, vector_index, indexes, worker, engine.encoders),
+        checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
             *(catalog, indexes, engine.encoders, worker),
@@ -199,8 +235,9 @@ def _services(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
         pages=DocumentPages(catalog),
-        health=HealthService(catalog, vector_index, worker, open_probe(settings, engine, stack)),
+        health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
+        freed=engine.encoders.freed,
     )
 
 
@@ -222,6 +259,8 @@ def _ingest_tools(
 
 
 def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
+    scratch = Scratch(settings.home)
+    scratch.sweep()
     extractors = ExtractorPool(
         settings.extract_workers,
         ExtractLimits(
@@ -229,6 +268,8 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             memory_bytes=settings.extract_memory_bytes,
             max_file_bytes=settings.max_file_bytes,
             max_text_chars=settings.max_text_chars,
+            max_stream_bytes=settings.max_stream_bytes,
+            stream_above_bytes=settings.stream_above_bytes,
             max_nesting=settings.max_nesting,
             archive_members=settings.archive_members,
             archive_bytes=settings.archive_bytes,
@@ -237,6 +278,8 @@ def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
             ocr_languages=settings.ocr_languages,
             tessdata=language_folder(settings.ocr_languages, settings.tessdata),
         ),
+        scratch,
+        spool=settings.home,
     )
     stack.callback(extractors.close)
     return extractors

@@ -13,6 +13,7 @@ from embedserve import __version__
 from embedserve.cli import (
     backup,
     doctor,
+    documents,
     env,
     index_care,
     indexes,
@@ -76,6 +77,9 @@ app.command("backup")(backup.backup)
 app.command("vacuum")(index_care.vacuum)
 app.add_typer(
     indexes.app, name="index", help="Create, list, show, check, rebuild and delete indexes."
+)
+app.add_typer(
+    documents.app, name="documents", help="List, add, show and delete documents of an index."
 )
 app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -53,14 +53,14 @@ def import_(
     if not file.is_file():
         raise PathNotFoundError(f"`{file}` is no file. Give the archive that was exported.")
     query = {"name": name} if name else {}
-    with connect(home) as client:
-        index = client.upload("indexes", "import", body=_parts(file), **query)
+    with connect(home) as client, file.open("rb") as source:
+        index = client.upload("indexes", "import", body=parts_of(source), **query)
     counts = index["counts"]
     sentence = f"imported index {index['name']}: {counts['chunks']} chunks of {index['model']}"
     print_result(index, sentence, as_json=as_json)
 
 
-def _parts(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while part := source.read(PAGE_BYTES):
-            yield part
+def parts_of(file: BinaryIO) -> Iterator[bytes]:
+    """Give a file in pieces, as it is sent."""
+    while part := file.read(PAGE_BYTES):
+        yield part

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, BinaryIO, cast
 from urllib.parse import quote
 
 import httpx
@@ -91,9 +91,16 @@ class Client:
                 _raise(reply)
             yield from reply.iter_bytes(1 << 20)
 
-    def upload(self, *path: str, body: Iterable[bytes], **query: str) -> Json:
-        """POST a body part by part and return the reply."""
-        return self._call("POST", path, content=body, params=query, timeout=None)
+    def upload(self, *path: str, body: Iterable[bytes], method: str = "POST", **query: str) -> Json:
+        """Send a body part by part and return the reply."""
+        return self._call(method, path, content=body, params=query, timeout=None)
+
+    def send(
+        self, *path: str, files: Iterable[tuple[str, BinaryIO]], fields: dict[str, str]
+    ) -> Json:
+        """POST a form of named files, read as they are sent, and fields."""
+        parts = [("file", (name, file)) for name, file in files]
+        return self._call("POST", path, files=parts, data=fields, timeout=None)
 
     def _call(self, method: str, path: tuple[str, ...], **options: Any) -> Json:  # noqa: ANN401
         with self._translated():

@@ -9,6 +9,8 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 
+from embedserve.errors import InvalidRequestError
+
 # What is printed comes from documents and paths: `[bold]` and `:warning:` in it are just that.
 output = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
@@ -31,7 +33,7 @@ def print_result(value: Any, sentence: str, *, as_json: bool) -> None:  # noqa: 
         output.print(sentence)
 
 
-def print_table(rows: Sequence[Sequence[str]], *header: str) -> None:
+def print_table(rows: Sequence[Sequence[str]], *header: str, to: Console = output) -> None:
     """Print one line a row, columns aligned; nothing is cut or folded: ids and paths get pasted."""
     # A line break inside a cell (a file's name may hold one) would tear the row apart.
     lines = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
@@ -41,7 +43,17 @@ def print_table(rows: Sequence[Sequence[str]], *header: str) -> None:
         padded = (
             cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
         )
-        output.print("  ".join(padded).rstrip())
+        to.print("  ".join(padded).rstrip())
+
+
+def standard_input() -> str:
+    """Return all of standard input; raise InvalidRequestError when it is no text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"Standard input is not valid UTF-8 (byte {error.start}). Convert it with `iconv`."
+        ) from error
 
 
 def size(count: int) -> str:

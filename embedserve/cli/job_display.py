@@ -20,6 +20,8 @@ RATE_S = 5.0
 PAGE = 1000
 SHOWN_FILES = 4
 SHOWN_PREVIEW = 20
+SUMMARY = ("OUTCOME", "CODE", "FILES", "FILE", "REASON")
+TROUBLES = ("failed", "skipped")
 ENDED = ("succeeded", "succeeded_with_errors", "failed", "cancelled")
 
 
@@ -49,7 +51,7 @@ def run_to_end(client: Client, job_id: str, *, as_json: bool, is_ours: bool = Tr
             client.post("jobs", job_id, "cancel")
             errors.print("Cancelled; what was ingested so far stays.")
         raise
-    problems = list(file_results(client, job_id, ("failed", "skipped")))
+    problems = list(file_results(client, job_id, TROUBLES))
     if as_json:
         print_json({**job, "files": problems})
     else:
@@ -108,6 +110,7 @@ def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
         TextColumn("{task.fields[rates]}"),
     )
     rates = Rates()
+    told: str | None = None
     with Progress(*columns, console=errors, disable=is_quiet, transient=True) as bar:
         task = bar.add_task("files", total=None, rates="")
         while True:
@@ -122,6 +125,9 @@ def follow_job(client: Client, job_id: str, *, is_quiet: bool) -> Json:
             )
             if job["status"] in ENDED:
                 return job
+            if job.get("problem") not in (None, told):
+                told = job["problem"]
+                errors.print(Text(f"It waits: {told} It goes on by itself.", style="yellow"))
             time.sleep(POLL_S)
 
 
@@ -130,8 +136,7 @@ def status_line(job: Json, rates: Rates, now: float) -> str:
     progress = job["progress"]
     speed = rates.per_second(progress, ("chunks", "tokens"), now)
     parts = [f"{speed['chunks']:.0f} chunks/s", f"{speed['tokens']:.0f} tokens/s"]
-    if failed := job["counts"].get("failed", 0):
-        parts.append(f"{failed} failed")
+    parts += [f"{job['counts'][name]} {name}" for name in TROUBLES if job["counts"].get(name)]
     if progress["seconds_left"] is not None:
         parts.append(f"{timedelta(seconds=progress['seconds_left'])} left")
     return ", ".join(parts)
@@ -143,23 +148,28 @@ def _report(job: dict[str, Any], problems: list[dict[str, Any]]) -> None:
         f"{job['status'].replace('_', ' ')}: {counts or 'no files'}; "
         f"{job['chunks_embedded']} chunks embedded"
     )
-    by_code: dict[str, list[dict[str, Any]]] = {}
-    for problem in problems:
-        by_code.setdefault(problem["code"], []).append(problem)
-    for code, files in sorted(by_code.items(), key=lambda item: -len(item[1])):
-        _report_code(code, files, job["path"])
-    if by_code:
+    if problems:
+        print_table(list(_summary(problems, job["path"])), *SUMMARY, to=errors)
         errors.print(f"`embedserve jobs show {job['id']}` lists them all.")
 
 
-def _report_code(code: str, files: list[dict[str, Any]], root: str | None) -> None:
-    """Print the files that share a reason: how many, why, what to do, and the first of them."""
-    first = files[0]
-    why = first["message"].removeprefix(f"Cannot read `{first['path']}`: ")
-    errors.print(Text.assemble((f"{code} ({len(files)})", "yellow"), f": {why} {first['hint']}"))
-    for file in files[:SHOWN_FILES]:
-        path = file["path"]
-        is_inside = root and path.startswith(root + "/")
-        errors.print(Text(f"    {path[len(root) + 1 :] if root and is_inside else path}"))
-    if len(files) > SHOWN_FILES:
-        errors.print(f"    and {len(files) - SHOWN_FILES} more")
+def _summary(problems: Sequence[Json], root: str | None) -> Iterator[list[str]]:
+    """Give a table of what gave no chunks: what failed first, then the most frequent reasons."""
+    by_code: dict[tuple[str, str], list[Json]] = {}
+    for problem in problems:
+        by_code.setdefault((problem["outcome"], problem["code"]), []).append(problem)
+    for (outcome, code), files in sorted(
+        by_code.items(), key=lambda one: (one[0][0], -len(one[1]))
+    ):
+        head, last = [outcome, code, str(len(files))], ""
+        for file in files[:SHOWN_FILES]:
+            why = file["message"].removeprefix(f"Cannot read `{file['path']}`: ")
+            reason = f"{why} {file['hint'] or ''}".strip()
+            yield [*head, _below(root, file["path"]), "" if reason == last else reason]
+            head, last = ["", "", ""], reason
+        if len(files) > SHOWN_FILES:
+            yield [*head, f"and {len(files) - SHOWN_FILES} more", ""]
+
+
+def _below(root: str | None, path: str) -> str:
+    return path.removeprefix(f"{root}/") if root else path

@@ -1,7 +1,7 @@
 """Commands about installed models: list, show, verify, copy, rm, embed."""
 
-import sys
 from dataclasses import asdict
+from io import StringIO
 from typing import Annotated
 
 import typer
@@ -16,6 +16,7 @@ from embedserve.cli.console import (
     print_result,
     print_table,
     size,
+    standard_input,
 )
 from embedserve.cli.model_card import print_card, print_model, print_verification
 from embedserve.cli.pull import following
@@ -114,7 +115,11 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Print the embedding of each text, one line of numbers each."""
-    body = {"model": model, "input": texts or _standard_input(), "dimensions": dimensions}
+    body = {
+        "model": model,
+        "input": texts or [line.rstrip("\n") for line in StringIO(standard_input())],
+        "dimensions": dimensions,
+    }
     with connect(home) as client:
         reply = client.post("api", "embed", body=body)
     # Ollama's dialect answers with the whole vector where it has fewer numbers than were asked for.
@@ -128,12 +133,3 @@ def embed(
         errors.print(f"Note: {warning}", style="yellow")
     for vector in reply["embeddings"]:
         output.print(" ".join(f"{value:.8g}" for value in vector))
-
-
-def _standard_input() -> list[str]:
-    try:
-        return [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"Standard input is not valid UTF-8 (byte {error.start}). Convert it with `iconv`."
-        ) from error

@@ -1,12 +1,14 @@
 """Commands about documents: ingest a folder, query an index."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from embedserve.cli.client import Client, Home, connect
+from embedserve.cli.client import Client, Home, Json, connect
 from embedserve.cli.console import AsJson, errors, output, print_json
 from embedserve.cli.job_display import leave, print_preview, run_to_end
 from embedserve.cli.jobs import retry as retry_job
@@ -43,7 +45,8 @@ def ingest(
             reply = client.post("indexes", index, "ingest", body={**body, "dry_run": True})
             print_json(reply) if as_json else print_preview(reply)
             return
-        job = start_job(client, index, body)
+        begin = partial(client.post, "indexes", index, "ingest", body=body)
+        job = start_job(client, index, begin)
         ended = run_to_end(client, job["id"], as_json=as_json)
     leave(ended)
 
@@ -80,8 +83,8 @@ def _last_job(home: Path | None, index: str) -> str:
     return str(jobs[0]["id"])
 
 
-def start_job(client: Client, index: str, body: dict[str, str]) -> dict[str, Any]:
-    """Queue the job; an index that is made for it and cannot use it is taken back."""
+def start_job(client: Client, index: str, begin: Callable[[], Json]) -> Json:
+    """Let `begin` queue a job; an index that is made for it and cannot use it is taken back."""
     try:
         client.get("indexes", index)
         is_new = False
@@ -89,7 +92,7 @@ def start_job(client: Client, index: str, body: dict[str, str]) -> dict[str, Any
         client.put("indexes", index, body={})
         is_new = True
     try:
-        job = client.post("indexes", index, "ingest", body=body)
+        job = begin()
     except EmbedserveError:
         if is_new:
             client.delete("indexes", index)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Event
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from embedserve.cli.client import Client, Home, Json, connect
+from embedserve.cli.client import Client, Home, connect
 from embedserve.cli.console import AsJson, errors, output, print_json
 from embedserve.cli.job_display import follow_job
 from embedserve.cli.retrieval import IndexName, start_job
@@ -91,7 +92,8 @@ def _changes(roots: Sequence[str]) -> Iterator[set[str]]:
 
 
 def _ingest(client: Client, index: str, body: dict[str, str], *, as_json: bool) -> None:
-    job: Json = start_job(client, index, body)
+    begin = partial(client.post, "indexes", index, "ingest", body=body)
+    job = start_job(client, index, begin)
     job = follow_job(client, job["id"], is_quiet=as_json)
     if as_json:
         print_json(job)

@@ -68,6 +68,10 @@ class Encoder:
         limit = self._limit(max_tokens)
         return [self._tokenizer.tokenize(text, limit) for text in texts]
 
+    def join_tokens(self, parts: Sequence[Sequence[int]]) -> TokenizedText:
+        """Return ids that were tokenized apart as one text; see `ModelTokenizer.join`."""
+        return self._tokenizer.join(parts, self.spec.max_tokens)
+
     def tokenize_query(self, query: str) -> list[int]:
         """Return a reranker's query for `tokenize_pairs`; see `ModelTokenizer.tokenize_query`."""
         return self._tokenizer.tokenize_query(query, self.spec.max_tokens)

@@ -79,6 +79,7 @@ class ModelTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._prefix, self._suffix = _special_tokens(self._tokenizer.encode("a"), texts=1)
+        self._splits_at_spaces = _splits_at_spaces(self._tokenizer)
         self._around_pair = _special_tokens(self._tokenizer.encode("a", "a"), texts=2)
 
     @property
@@ -168,9 +169,24 @@ class ModelTokenizer:
         return str(text)
 
     def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return where each token lies: one (tokens, 2) array of character offsets a text."""
+        """Return where each token lies; see `types.TokenOffsets`."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [_spans(item, np.int64) for item in encodings]
+        if not self._splits_at_spaces:
+            return [_spans(item, np.int64) for item in encodings]
+        return [
+            np.column_stack([_spans(item, np.int64), _array(item.ids, np.int64)])
+            for item in encodings
+        ]
+
+    def join(self, parts: Sequence[Sequence[int]], max_tokens: int) -> TokenizedText:
+        """Return ids that were tokenized apart as one text, as `tokenize` would.
+
+        For parts with a space or line break between them, and a tokenizer that gives ids with
+        its offsets.
+        """
+        room = max(max_tokens - self.special_tokens, 0)
+        ids = [id_ for part in parts for id_ in part]
+        return _joined(self._prefix, _Body(ids[:room], len(ids) > room), self._suffix)
 
     def _cut(self, text: str, room: int) -> _Body:
         """Return the first `room` ids of `text`, without special tokens."""
@@ -223,6 +239,20 @@ def _array(values: list[Any], dtype: type[T]) -> NDArray[T]:
     """Return an array of numbers or pairs, made piece by piece: other threads run in between."""
     pieces = range(0, max(len(values), 1), _PIECE)
     return np.concatenate([np.array(values[first : first + _PIECE], dtype) for first in pieces])
+
+
+def _splits_at_spaces(tokenizer: Tokenizer) -> bool:
+    """Tell whether the tokens between two spaces are the same whatever stands beyond them.
+
+    So it is for BERT's own way: words are split at spaces before anything else, and what comes
+    first or last in a text is no special case.
+    """
+    stages = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)
+    names = tuple(type(stage).__name__ for stage in stages)
+    added = tokenizer.get_added_tokens_decoder().values()
+    return names == ("BertNormalizer", "BertPreTokenizer", "WordPiece") and not any(
+        one.lstrip or one.rstrip or one.content.split() != [one.content] for one in added
+    )
 
 
 def _special_tokens(sample: Encoding, *, texts: int) -> list[list[int]]:

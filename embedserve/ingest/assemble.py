@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from embedserve.ingest import decode
-from embedserve.ingest.layouts import LAYOUTS
+from embedserve.ingest.layouts import sections_of
 from embedserve.ingest.readers import Page, Read, refusal
 
 # A title is looked for at the top only.
@@ -93,7 +93,7 @@ def title(read: Read, made: Document, name: str) -> str:
     # The first heading of a spreadsheet is the name of its first sheet.
     is_table = name.lower().endswith((".xlsx", ".xls", ".ods", ".csv", ".tsv"))
     if read.kind in ("markdown", "rst") and not is_table:
-        for section in LAYOUTS[read.kind](text[:TITLE_SEARCH_CHARS]):
+        for section in sections_of(text[:TITLE_SEARCH_CHARS], read.kind):
             if section.heading:
                 return section.heading[0]
     return os.path.splitext(name)[0] if read.kind != "code" else name

@@ -1,26 +1,31 @@
-"""What Markdown's lines say about structure: sections under headings, fences, tables.
+"""Sections under headings, and the blocks in them that had better stay whole."""
 
-Enough of the grammar to cut well; not a parser. One pass over the lines, linear in the text.
-"""
-
-import re
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from embedserve.ingest.outline import Definition
-from embedserve.ingest.spans import Span, line_spans
+from embedserve.ingest.spans import Span
 
-MAX_HEADING_CHARS = 200
 # Names of a path that are kept: more say little, and a hostile file would repeat a thousand of
 # them for each of its chunks.
 OUTER_NAMES, INNER_NAMES = 2, 4
+MAX_COLUMNS_CHARS = 300
+# Where they are looked for; the cells may be padded with spaces.
+MAX_ROW_CHARS = 4_000
 
-_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
-_ROW = re.compile(r"[ \t]*\|")
-_RULE = re.compile(r"[ \t]*\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*")
-# Only from the first of several spaces on: from each of them it would look at all the rest.
-_ANCHOR = re.compile(r"(?<!\s)\s*\{[#.][^{}]{0,200}\}$")
+
+class Table(NamedTuple):
+    """A table with a row of column names; not clipped to what a section holds of it."""
+
+    start: int
+    end: int
+    columns: str
+    """That row, on one line."""
+
+
+Block = TypeVar("Block", Span, Table)
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Section:
     heading: tuple[str, ...] = ()
     whole: tuple[Span, ...] = ()
     """Fences and tables: not to be cut when they fit."""
-    tables: tuple[Span, ...] = ()
+    tables: tuple[Table, ...] = ()
     """Those of `whole` that begin with a row of column names."""
     outline: tuple[Definition, ...] = ()
     """The definitions of source code."""
     kind: str = "markdown"
     """A row of `layouts.LAYOUTS`."""
+    is_open: bool = False
+    """Whether it goes on behind `end`, in text that is still to come."""
 
 
 @dataclass(frozen=True)
@@ -49,145 +56,85 @@ class Heading:
     end: int
     level: int
     title: str
+    """As it is shown; may be empty."""
 
 
-@dataclass
-class _Reading:
-    """Where the pass stands."""
+class HeadedSections:
+    """Make sections of headings and blocks, which come in order."""
 
-    text: str
-    headings: list[Heading] = field(default_factory=list)
-    whole: deque[Span] = field(default_factory=deque)
-    fence: str = ""
-    fence_start: int = 0
-    table_start: int = -1
-    paragraph: list[Span] = field(default_factory=list)
-    """The lines since the last blank line, heading, table or fence; two are enough."""
+    def __init__(self) -> None:
+        self.headings: deque[Heading] = deque()
+        """Those that were found since the last section was taken."""
+        self.whole: deque[Span] = deque()
+        self.tables: deque[Table] = deque()
+        self._start = self._body = 0
+        self._path: tuple[str, ...] = ()
+        self._above: list[Heading] = []
+        self._is_cut = False  # a part of the section is done with
 
+    def take(
+        self, text: str, end: int, *, is_last: bool, block: Span | None, table: Table | None
+    ) -> list[Section]:
+        """Return the sections up to `end`, the last of them open unless `is_last`.
 
-def markdown_sections(text: str) -> list[Section]:
-    """Split Markdown at its headings (ATX and setext, not inside fences or front matter).
+        A heading without a body opens the section that follows it, so the sections cover the
+        text. `block` and `table` are under way where the lines end.
+        """
+        self.whole.extend([block] if block else [])
+        self.tables.extend([table] if table else [])
+        taken = [*self._closed(text), *self._rest(text, end, is_last=is_last)]
+        if block:
+            self.whole.pop()
+        if table:
+            self.tables.pop()
+        return taken
 
-    A heading without a body opens the section that follows it, so the sections cover the text.
-    """
-    reading = _Reading(text)
-    start = _front_matter_end(text)
-    for line in line_spans(text, start):
-        _read_line(reading, line)
-    if reading.fence:  # never closed: it runs to the end
-        reading.whole.append(Span(reading.fence_start, len(text)))
-    elif reading.table_start >= 0:
-        reading.whole.append(Span(reading.table_start, len(text)))
-    return under_headings(text, reading.headings, reading.whole)
+    def _closed(self, text: str) -> Iterator[Section]:
+        while self.headings:
+            heading = self.headings.popleft()
+            if self._is_cut or text[self._body : heading.start].strip():
+                yield self._section(heading.start)
+                self._start, self._is_cut = heading.start, False
+            elif not self._above:
+                self._start = heading.start
+            self._enter(heading)
 
+    def _rest(self, text: str, end: int, *, is_last: bool) -> Iterator[Section]:
+        if not is_last and end > self._start:
+            yield self._section(end, is_open=True)
+        elif is_last and (self._above or self._is_cut or text[self._start : end].strip()):
+            yield self._section(end)
 
-def front_matter(text: str) -> str:
-    """Return the lines between the `---` fences that open a Markdown file, or nothing."""
-    end = _front_matter_end(text)
-    return text[4:end].rpartition("---")[0] if end else ""
+    def keep_from(self, start: int) -> None:
+        """Let the open section begin at `start`."""
+        self._is_cut |= start > self._start
+        self._start = max(self._start, start)
 
+    def move(self, by: int) -> None:
+        """Count from `by` characters further on."""
+        self._start -= by
+        self._body -= by
+        self.whole = deque(Span(start - by, end - by) for start, end in self.whole)
+        self.tables = deque(Table(one.start - by, one.end - by, one.columns) for one in self.tables)
 
-def _front_matter_end(text: str) -> int:
-    if not text.startswith("---\n"):
-        return 0
-    close = text.find("\n---\n", 3)
-    block = text[4:close] if close > 0 else ""
-    # A rule above a paragraph looks the same, but has no `key:` on its first line.
-    return close + 5 if re.match(r"[\w-]+:", block) else 0
+    def _enter(self, heading: Heading) -> None:
+        while self._above and self._above[-1].level >= heading.level:
+            self._above.pop()
+        self._above.append(heading)
+        self._body = heading.end
+        self._path = short_path([above.title for above in self._above if above.title])
 
-
-def _read_line(reading: _Reading, span: Span) -> None:
-    # Long lines are neither headings nor fences, and are not worth copying.
-    line = reading.text[span.start : min(span.end, span.start + 1000)].strip()
-    if reading.fence:
-        if line.startswith(reading.fence) and not line.strip(reading.fence[0]):
-            reading.whole.append(Span(reading.fence_start, span.end))
-            reading.fence = ""
-        return
-    if _is_in_table(reading, span, line):
-        return
-    if line.startswith(("```", "~~~")):
-        _open_fence(reading, span, line)
-    elif (heading := _heading(reading, span, line)) is not None:
-        reading.headings.append(heading)
-        reading.paragraph.clear()
-    elif not line:
-        reading.paragraph.clear()
-    elif len(reading.paragraph) < 2:
-        reading.paragraph.append(span)
-
-
-def _is_in_table(reading: _Reading, span: Span, line: str) -> bool:
-    if line.startswith("|"):
-        if reading.table_start < 0:
-            reading.table_start = span.start
-        reading.paragraph.clear()
-        return True
-    if reading.table_start >= 0:
-        reading.whole.append(Span(reading.table_start, span.start))
-        reading.table_start = -1
-    return False
-
-
-def _open_fence(reading: _Reading, span: Span, line: str) -> None:
-    mark = line[: len(line) - len(line.lstrip(line[0]))]
-    if mark[0] in line[len(mark) :] and mark[0] == "`":
-        return  # code written inline with three ticks
-    reading.fence, reading.fence_start = mark, span.start
-    reading.paragraph.clear()
-
-
-def _heading(reading: _Reading, span: Span, line: str) -> Heading | None:
-    text = reading.text
-    if span.end - span.start > 1000 or text.startswith(("    ", "\t"), span.start):
-        return None
-    if line.startswith("#"):
-        title = line.lstrip("#")
-        level = len(line) - len(title)
-        if level > 6 or title[:1] not in ("", " ", "\t"):
-            return None
-        title = title.strip()
-        bare = title.rstrip("#")
-        return Heading(span.start, span.end, level, bare if bare[-1:] in ("", " ") else title)
-    # A one-line paragraph with a line of = or - under it; longer paragraphs are seldom meant so.
-    if len(line) >= 2 and line[0] in "=-" and not line.strip(line[0]):
-        above = reading.paragraph
-        if len(above) == 1 and above[0].end == span.start:
-            title = text[above[0].start : above[0].end].strip()
-            if len(title) <= MAX_HEADING_CHARS and title[0] not in "-*+>=":
-                return Heading(above[0].start, span.end, 1 if line[0] == "=" else 2, title)
-    return None
-
-
-def under_headings(text: str, headings: list[Heading], whole: deque[Span]) -> list[Section]:
-    """Return the sections between headings, each with the path to its own and its blocks."""
-    sections: list[Section] = []
-    stack: list[_Above] = []
-    first = headings[0].start if headings else len(text)
-    if text[:first].strip():
-        sections.append(_section(text, Section(0, 0, first), whole))
-    open_start: int | None = None
-    for number, heading in enumerate(headings):
-        while stack and stack[-1].level >= heading.level:
-            stack.pop()
-        stack.append(_Above(heading.level, _plain(heading.title)))
-        end = headings[number + 1].start if number + 1 < len(headings) else len(text)
-        start = heading.start if open_start is None else open_start
-        is_empty = not text[heading.end : end].strip()
-        if is_empty and number + 1 < len(headings):
-            open_start = start
-            continue
-        open_start = None
-        path = short_path([above.title for above in stack if above.title])
-        section = Section(start, min(heading.end, end), end, path)
-        sections.append(_section(text, section, whole))
-    return sections
-
-
-@dataclass(frozen=True)
-class _Above:
-    level: int
-    title: str
+    def _section(self, end: int, *, is_open: bool = False) -> Section:
+        body = min(max(self._body, self._start), end)
+        return Section(
+            self._start,
+            body,
+            end,
+            self._path,
+            _within(self.whole, self._start, end),
+            _within(self.tables, self._start, end),
+            is_open=is_open,
+        )
 
 
 def short_path(names: Sequence[str]) -> tuple[str, ...]:
@@ -197,33 +144,13 @@ def short_path(names: Sequence[str]) -> tuple[str, ...]:
     return (*names[:OUTER_NAMES], *names[-INNER_NAMES:])
 
 
-def _section(text: str, bare: Section, whole: deque[Span]) -> Section:
-    kept = _within(whole, bare.start, bare.end)
-    tables = tuple(span for span in kept if _has_column_names(text, span))
-    return replace(bare, whole=kept, tables=tables)
-
-
-def _has_column_names(text: str, table: Span) -> bool:
-    second = text.find("\n", table.start, table.end) + 1
-    if not second or not _ROW.match(text, table.start):
-        return False
-    end = text.find("\n", second, table.end)
-    return _RULE.fullmatch(text, second, end if end >= 0 else table.end) is not None
-
-
-def _within(spans: deque[Span], start: int, end: int) -> tuple[Span, ...]:
+def _within(blocks: deque[Block], start: int, end: int) -> tuple[Block, ...]:
     # Sections come in order, so what ends before this one is never asked for again.
-    while spans and spans[0].end <= start:
-        spans.popleft()
+    while blocks and blocks[0].end <= start:
+        blocks.popleft()
     found = []
-    for span in spans:
-        if span.start >= end:
+    for block in blocks:
+        if block.start >= end:
             break
-        found.append(span)
+        found.append(block)
     return tuple(found)
-
-
-def _plain(title: str) -> str:
-    """Drop link targets, anchors and emphasis from a heading that is shown as a label."""
-    title = _ANCHOR.sub("", _LINK.sub(r"\1", title))
-    return title.replace("**", "").replace("`", "").strip()[:MAX_HEADING_CHARS]

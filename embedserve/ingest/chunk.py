@@ -8,25 +8,33 @@ tokenizer gives. A cut beside whitespace or punctuation leaves a WordPiece token
 they are, so the sum holds; the few chunks that begin or end inside a word are measured again.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
-from embedserve.ingest.blocks import Section, short_path
-from embedserve.ingest.cuts import part_spans
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.ingest.blocks import MAX_COLUMNS_CHARS, Section, short_path
+from embedserve.ingest.cut_memory import CutMemory, key_of
+from embedserve.ingest.cuts import NO_SPACE, part_spans
 from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
 from embedserve.ingest.sections import sections
 from embedserve.ingest.spans import Span
 from embedserve.types import Chunk, LineSpan, MemberSpan, PageSpan, TokenOffsets
 
+Tokens: TypeAlias = NDArray[np.int64]
+"""Of one part; see `types.TokenOffsets`."""
+
 MAX_PREFIX_CHARS = 200
-MAX_COLUMNS_CHARS = 300
-# Where they are looked for; the cells may be padded with spaces.
-MAX_ROW_CHARS = 4_000
+MOST_CHARS_WITH_IDS = 1_000_000
+"""Chunks of a longer text are tokenized when they are embedded, some at a time: ids take memory."""
+# To every tokenizer that splits words at spaces.
+_SPACES = frozenset(" \n\r\t")
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
-# Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
-_NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 
 def chunk(
@@ -42,15 +50,72 @@ def chunk(
 
     `offsets` is asked about every 131,072 characters; what it raises ends the work.
     """
-    places = _Places(text, pages)
-    chunks: list[Chunk] = []
-    for batch in batches(parts(text, sections(text, kind, members))):
-        measured = offsets([text[part.start : part.end] for part in batch])
-        for part, tokens in zip(batch, measured, strict=True):
-            for span in part_spans(text, part, tokens, max_tokens):
-                for piece in _within_budget(text, span, offsets, max_tokens):
-                    chunks.append(places.chunk(len(chunks), piece, part))
-    return chunks
+    return Chunker(offsets, max_tokens=max_tokens).chunk(text, kind, pages, members)
+
+
+class Chunker:
+    """Cut texts into chunks of at most `max_tokens` tokens each; safe to share by threads.
+
+    A section that comes again, in another version of a document, is not measured again.
+    """
+
+    def __init__(self, offsets: TokenOffsets, *, max_tokens: int) -> None:
+        self._offsets = offsets
+        self._max_tokens = max_tokens
+        self._memory = CutMemory()
+
+    def chunk(
+        self, text: str, kind: str, pages: Sequence[PageSpan], members: Sequence[MemberSpan] = ()
+    ) -> list[Chunk]:
+        """Cut one text; see `chunk`."""
+        cut = Cut(self, pages=pages)
+        found = batches(parts(text, sections(text, kind, members)))
+        return [one for batch in found for one in cut.chunks(text, batch)]
+
+    def pieces(self, text: str, batch: Sequence[Section]) -> "list[Pieces]":
+        """Cut some parts of a text."""
+        keys = [key_of(text, part) for part in batch]
+        known = [self._memory.get(key, part.start) for key, part in zip(keys, batch, strict=True)]
+        unknown = [
+            text[part.start : part.end]
+            for part, spans in zip(batch, known, strict=True)
+            if spans is None
+        ]
+        measured = iter(self._offsets(unknown))
+        cut: list[Pieces] = []
+        for key, part, spans in zip(keys, batch, known, strict=True):
+            tokens = None
+            if spans is None:
+                tokens = next(measured)
+                spans = self._spans(text, part, tokens)
+                self._memory.keep(key, part.start, spans)
+            cut.append(Pieces(spans, tokens if len(text) <= MOST_CHARS_WITH_IDS else None))
+        return cut
+
+    def _spans(self, text: str, part: Section, tokens: Tokens) -> list[Span]:
+        return [
+            piece
+            for span in part_spans(text, part, tokens, self._max_tokens)
+            for piece in _within_budget(text, span, self._offsets, self._max_tokens)
+        ]
+
+
+class Pieces(NamedTuple):
+    """How one part is cut, and its tokens if they were asked for."""
+
+    spans: list[Span]
+    tokens: Tokens | None
+
+    def ids(self, text: str, part: Section, span: Span) -> "array[int] | None":
+        """Return the ids of a span that lies between spaces, if they are known."""
+        if self.tokens is None or self.tokens.shape[1] < 3:
+            return None
+        is_begun = span.start > part.start and text[span.start - 1] not in _SPACES
+        if is_begun or (span.end < part.end and text[span.end] not in _SPACES):
+            return None
+        places = (span.start - part.start, span.end - part.start)
+        first, last = np.searchsorted(self.tokens[:, 0], places)
+        return array("I", self.tokens[first:last, 2].tolist())
 
 
 def prefix(title: str, heading: Sequence[str]) -> str:
@@ -80,28 +145,56 @@ def prefix(title: str, heading: Sequence[str]) -> str:
 # -- where a chunk stands ---------------------------------------------------------------------
 
 
-class _Places:
-    """Pages, lines, headings and column names of chunks that are asked for in order."""
+class Cut:
+    """Cut the parts of one text, which come in order, and say where each chunk stands."""
 
-    def __init__(self, text: str, pages: Sequence[PageSpan]) -> None:
-        self._text = text
+    def __init__(
+        self,
+        chunker: Chunker,
+        *,
+        pages: Sequence[PageSpan] = (),
+        ordinal: int = 0,
+    ) -> None:
+        """Number the chunks from `ordinal` on; pages are for a text that is given whole."""
+        self._chunker = chunker
         self._pages = pages
         self._page_starts = [page.start for page in pages]
+        self._ordinal = ordinal
+        self._base = 0  # characters of the text before what is given
         self._line, self._counted_to = 1, 0
         self._outline: tuple[Definition, ...] = ()
         self._next = 0
         self._open: list[Definition] = []
-        self._table, self._names = -1, ""
 
-    def chunk(self, ordinal: int, span: Span, part: Section) -> Chunk:
-        """Return the chunk with all that is known of its place."""
-        text, (start, end) = self._text, span
+    def chunks(self, text: str, batch: Sequence[Section]) -> Iterator[Chunk]:
+        """Yield the chunks of some parts of `text`."""
+        for part, cut in zip(batch, self._chunker.pieces(text, batch), strict=True):
+            for span in cut.spans:
+                yield self._chunk(text, span, part, cut.ids(text, part, span))
+
+    def move(self, text: str, by: int) -> None:
+        """Expect a text without the first `by` characters of this one."""
+        self._line += text.count("\n", self._counted_to, by)
+        self._counted_to = max(self._counted_to - by, 0)
+        self._base += by
+
+    def _chunk(self, text: str, span: Span, part: Section, ids: "array[int] | None") -> Chunk:
+        start, end = span
         self._line += text.count("\n", self._counted_to, start)
         self._counted_to = start
         path = short_path([*part.heading, *self._definitions(span, part)])
-        heading = (*path, *self._columns(start, part))
-        lines = LineSpan(self._line, self._line + text.count("\n", start, end))
-        return Chunk(ordinal, text[start:end], start, end, self._page(start), heading, lines)
+        heading = (*path, *_columns(start, part))
+        self._ordinal += 1
+        return Chunk(
+            self._ordinal - 1,
+            text[start:end],
+            self._base + start,
+            self._base + end,
+            self._page(start),
+            heading,
+            LineSpan(self._line, self._line + text.count("\n", start, end)),
+            tokens=ids,
+        )
 
     def _page(self, start: int) -> int | None:
         place = bisect_right(self._page_starts, start) - 1
@@ -118,15 +211,13 @@ class _Places:
         self._open = [one for one in self._open if one.end >= span.end]
         return [one.title for one in self._open]
 
-    def _columns(self, start: int, part: Section) -> list[str]:
-        place = bisect_right(part.tables, start, key=lambda span: span.start) - 1
-        if place < 0 or not part.tables[place].start < start < part.tables[place].end:
-            return []
-        top = part.tables[place].start
-        if top != self._table:
-            row = self._text[top : top + MAX_ROW_CHARS].partition("\n")[0]
-            self._table, self._names = top, " ".join(row.split())[:MAX_COLUMNS_CHARS]
-        return [self._names]
+
+def _columns(start: int, part: Section) -> list[str]:
+    """Return the column names of the table in whose rows a chunk starts."""
+    place = bisect_right(part.tables, start, key=lambda table: table.start) - 1
+    if place < 0 or not part.tables[place].start < start < part.tables[place].end:
+        return []
+    return [part.tables[place].columns]
 
 
 # -- finishing --------------------------------------------------------------------------------
@@ -153,4 +244,4 @@ def _is_in_word(text: str, place: int) -> bool:
     if not 0 < place < len(text):
         return False
     left, right = text[place - 1], text[place]
-    return (left.isalnum() and right.isalnum()) or left in _NO_SPACE or right in _NO_SPACE
+    return (left.isalnum() and right.isalnum()) or left in NO_SPACE or right in NO_SPACE

@@ -3,7 +3,8 @@
 import codecs
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from embedserve.ingest import legacy
 
@@ -16,6 +17,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE_BYTES = 65_536
+_ANY_BYTE = "Windows-1252"
+"""In which every byte is a character, other than in the codec of that name."""
 _DECLARED_CHARSET = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,400}?(?:charset|encoding)=["']?([\w.:-]+)""", re.I
 )
@@ -25,12 +28,37 @@ _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff\
 _MAX_CONTROL_SHARE = 0.02
 
 
+Decoder = Callable[[bytes, bool], str]
+"""Takes the next bytes, and whether they are the last; keeps what is cut off in a character."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Characters, and what was guessed to get them."""
 
     text: str
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How bytes become characters, and what was guessed about it."""
+
+    name: str
+    """Of a codec, or `_ANY_BYTE`."""
+    mark_bytes: int = 0
+    """In front of the text."""
+    warnings: tuple[str, ...] = ()
+
+    def decoder(self) -> Decoder:
+        """Return what decodes the bytes behind the mark in order; never raises."""
+        if self.name == _ANY_BYTE:
+            return lambda content, _: codecs.charmap_decode(content, "strict", _WINDOWS_1252)[0]
+        return codecs.getincrementaldecoder(self.name)("replace").decode
+
+    def decode(self, content: bytes) -> Decoded:
+        """Decode all of a text, mark included."""
+        return Decoded(self.decoder()(content[self.mark_bytes :], True), self.warnings)
 
 
 def preload() -> None:
@@ -45,16 +73,32 @@ def decode(content: bytes, *, is_markup: bool = False) -> Decoded | None:
     Tries, in order: byte order mark, UTF-8, what HTML or XML declares (`is_markup`), UTF-16
     without a mark; then the likeliest older encoding, with a warning.
     """
-    for mark, name in _MARKS:
-        if content.startswith(mark):
-            return Decoded(content[len(mark) :].decode(name, "replace"))
+    if encoding := _marked(content):
+        return encoding.decode(content)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        return _guess(content, is_markup=is_markup)
-    if "\0" not in text or is_markup:
-        return Decoded(text) if is_markup or _is_text(text) else None
-    return _guess(content, is_markup=False)
+        if is_markup and (declared := _declared(content)):
+            return declared
+    else:
+        if "\0" not in text or is_markup:
+            return Decoded(text) if is_markup or _is_text(text) else None
+    found = _guess(content[:_SAMPLE_BYTES], is_markup=is_markup)
+    return found.decode(content) if found else None
+
+
+def encoding_of(head: bytes, *, is_utf8: bool) -> Encoding | None:
+    """Return what `decode` would take a text for that begins so; None for bytes that are no text.
+
+    `is_utf8` says it of the whole text.
+    """
+    if encoding := _marked(head):
+        return encoding
+    if is_utf8:
+        text = head.decode("utf-8", "ignore")  # the head may end inside of a character
+        if "\0" not in text:
+            return Encoding("utf-8") if _is_text(text) else None
+    return _guess(head[:_SAMPLE_BYTES], is_markup=False)
 
 
 def clean(text: str) -> str:
@@ -63,25 +107,36 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", _CONTROLS.sub("", text))
 
 
-def _guess(content: bytes, *, is_markup: bool) -> Decoded | None:
-    if is_markup and (found := _DECLARED_CHARSET.search(content[:_SAMPLE_BYTES])):
+def _marked(content: bytes) -> Encoding | None:
+    for mark, name in _MARKS:
+        if content.startswith(mark):
+            return Encoding(name, len(mark))
+    return None
+
+
+def _declared(content: bytes) -> Decoded | None:
+    if found := _DECLARED_CHARSET.search(content[:_SAMPLE_BYTES]):
         try:
             declared = codecs.lookup(found[1].decode("ascii")).name
             if declared != "utf-8":  # which it is not, or nobody would guess
                 return Decoded(content.decode(declared, "replace"))
         except (LookupError, UnicodeDecodeError, ValueError):
             pass  # a name that is no encoding: guess as if it were absent
-    if (name := _utf16_without_mark(content[:_SAMPLE_BYTES])) is not None:
-        return Decoded(content.decode(name, "replace"))
-    if not is_markup and legacy.is_ebcdic(content):
-        return Decoded(legacy.ebcdic(content), (_guessed("EBCDIC"),))
-    name = legacy.guess(content)
+    return None
+
+
+def _guess(sample: bytes, *, is_markup: bool) -> Encoding | None:
+    if (name := _utf16_without_mark(sample)) is not None:
+        return Encoding(name)
+    if not is_markup and legacy.is_ebcdic(sample):
+        return Encoding("cp500", warnings=(_guessed("EBCDIC"),))
+    name = legacy.guess(sample)
     # Latin-1's control block stands in for the five bytes that Windows-1252 leaves out.
-    plain = codecs.charmap_decode(content, "strict", _WINDOWS_1252)[0]
-    text = content.decode(name, "replace") if name else plain
-    if not is_markup and not (_is_text(plain) or _is_text(text)):
+    plain = Encoding(_ANY_BYTE)
+    found = Encoding(name) if name else plain
+    if not is_markup and not any(_is_text(one.decode(sample).text) for one in (plain, found)):
         return None
-    return Decoded(text, (_guessed(name or "Windows-1252"),))
+    return replace(found, warnings=(_guessed(name or _ANY_BYTE),))
 
 
 def _guessed(name: str) -> str:

@@ -7,20 +7,23 @@ import hashlib
 import json
 import os
 import queue
-import signal
-import stat
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from embedserve import __version__
 from embedserve.errors import ExtractionError
+from embedserve.ingest.extract_errors import death, failure
+from embedserve.ingest.kinds import may_stream
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
+from embedserve.ingest.opening import opened, state_of
+from embedserve.ingest.scratch import Scratch
+from embedserve.ingest.spool import Spool
 from embedserve.ingest.worker_process import (
     ABANDON_POLL_MS,
     AbandonedError,
@@ -28,7 +31,6 @@ from embedserve.ingest.worker_process import (
     ReplyTooLongError,
     WorkerGoneError,
     WorkerProcess,
-    name_of_signal,
     never,
 )
 from embedserve.types import Extraction, MemberSpan, PageSpan
@@ -40,14 +42,47 @@ REPLY_EXTRA_BYTES = 16 * 1024 * 1024
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
 DIGEST_BYTES = 1 << 20
+CHANGED = "It changed while it was read; the next run reads it again."
+# Latin-1 doubles in UTF-8; a table of empty cells triples as Markdown.
+MAX_GROWTH = 4
 _WATCHED_BY_WORKER = [field.name for field in fields(ReadLimits)]
+
+
+_STREAM_HINT = "Split it, or raise EMBEDSERVE_MAX_STREAM_BYTES."
+
+
+class _SpoolTooLongError(Exception):
+    """A long text is longer than its file can give rise to."""
+
+
+class _Wait(TypedDict):
+    timeout_s: float
+    max_bytes: int
+    is_abandoned: IsAbandoned
+
+
+@dataclass(frozen=True)
+class _Answer:
+    reply: dict[str, Any]
+    """The last one."""
+    spool: Spool | None = None
 
 
 class ExtractorPool:
     """Up to `workers` extraction processes, started when first needed; safe to share by threads."""
 
-    def __init__(self, workers: int, limits: ExtractLimits) -> None:
+    def __init__(
+        self,
+        workers: int,
+        limits: ExtractLimits,
+        scratch: Scratch | None = None,
+        *,
+        spool: Path | None = None,
+    ) -> None:
+        """Keep long texts in the folder `spool`, or where temporary files are."""
         self._limits = limits
+        self._scratch = scratch or Scratch()
+        self._spool_folder = spool
         self._workers = workers
         self._is_closed = False
         self._lock = threading.Lock()
@@ -65,20 +100,23 @@ class ExtractorPool:
         Raises ExtractionError; only this file is concerned, whatever happened. Soon after
         `is_abandoned` tells so its worker is ended, and the code is `abandoned`.
         """
-        with _opened(path, root, self._limits.max_file_bytes) as file:
-            reply = self._ask(path, file, is_abandoned)
+        with self._opened(path, root) as file:
+            before = state_of(file)
+            answer = self._ask(path, file, is_abandoned)
+            changed = (CHANGED,) if state_of(file) != before else ()
+        reply = answer.reply
         if "code" in reply:
-            raise _failure(reply["code"], path, reply)
-        pages = tuple(PageSpan(*page) for page in reply["pages"])
+            raise failure(reply["code"], path, reply)
         return Extraction(
             text=reply["text"],
             kind=reply["kind"],
             title=reply["title"],
             sha256=reply["sha256"],
             size_bytes=reply["size_bytes"],
-            pages=pages,
+            pages=tuple(PageSpan(*page) for page in reply["pages"]),
             members=tuple(MemberSpan(*member) for member in reply["members"]),
-            warnings=tuple(reply["warnings"]),
+            warnings=(*changed, *reply["warnings"]),
+            long_text=answer.spool,
         )
 
     def digest(self, path: Path, root: Path) -> str:
@@ -87,7 +125,7 @@ class ExtractorPool:
         Raises ExtractionError.
         """
         digest = hashlib.sha256()
-        with _opened(path, root, self._limits.max_file_bytes) as file:
+        with self._opened(path, root) as file:
             while part := os.read(file, DIGEST_BYTES):
                 digest.update(part)
         return digest.hexdigest()
@@ -117,36 +155,67 @@ class ExtractorPool:
                 self._drop(worker_or_none)
             self._slots.put(None)  # a later call finds it, and is told that the pool is closed
 
-    def _ask(self, path: Path, file: int, is_abandoned: IsAbandoned) -> dict[str, Any]:
+    def _opened(self, path: Path, root: Path) -> AbstractContextManager[int]:
+        if may_stream(path.name):
+            return opened(path, root, self._limits.max_stream_bytes, hint=_STREAM_HINT)
+        return opened(path, root, self._limits.max_file_bytes)
+
+    def _ask(self, path: Path, file: int, is_abandoned: IsAbandoned) -> _Answer:
         limits = self._limits
         request = {
             "name": path.name,
             "limits": {name: getattr(limits, name) for name in _WATCHED_BY_WORKER},
             "timeout_s": limits.timeout_s,
         }
-        most = limits.max_text_chars * BYTES_PER_CHAR + REPLY_EXTRA_BYTES
+        wait: _Wait = {
+            "timeout_s": limits.timeout_s,
+            "max_bytes": limits.max_text_chars * BYTES_PER_CHAR + REPLY_EXTRA_BYTES,
+            "is_abandoned": is_abandoned,
+        }
         with self._borrowed(is_abandoned) as worker:
             try:
-                return worker.ask(
-                    request,
-                    file,
-                    timeout_s=limits.timeout_s,
-                    max_bytes=most,
-                    is_abandoned=is_abandoned,
-                )
-            except AbandonedError as error:
-                worker.kill()
-                raise _failure("abandoned", path) from error
-            except TimeoutError as error:
-                worker.kill()
-                raise _failure("timed_out", path) from error
-            except ReplyTooLongError as error:
-                worker.kill()
-                raise _failure("text_too_large", path) from error
-            except WorkerGoneError as error:
-                if self._is_closed:
-                    raise _failure("shutting_down", path) from error
-                raise _death(error, path) from error
+                reply = worker.ask(request, file, **wait)
+                return self._spooled(worker, reply, wait) if "piece" in reply else _Answer(reply)
+            except BaseException as error:
+                worker.kill()  # whatever it still has to say is for nobody
+                if (known := self._explained(error, path)) is None:
+                    raise
+                raise known from error
+
+    def _spooled(self, worker: WorkerProcess, reply: dict[str, Any], wait: "_Wait") -> _Answer:
+        """Keep the pieces of a long text until the last answer, which tells the rest."""
+        spool = Spool(self._spool_folder)
+        most = self._limits.max_stream_bytes * MAX_GROWTH
+        try:
+            while "piece" in reply:
+                spool.add(reply["piece"])
+                if spool.size_bytes > most:
+                    raise _SpoolTooLongError(f"Its text has over {most} bytes.")
+                reply = worker.next_reply(**wait)
+        except BaseException:
+            spool.close()
+            raise
+        if "code" in reply:
+            spool.close()
+            return _Answer(reply)
+        return _Answer(reply, spool)
+
+    def _explained(self, error: BaseException, path: Path) -> ExtractionError | None:
+        """Return what an error means for the file, if anything."""
+        match error:
+            case AbandonedError():
+                return failure("abandoned", path)
+            case TimeoutError():
+                return failure("timed_out", path)
+            case ReplyTooLongError():
+                return failure("text_too_large", path)
+            case _SpoolTooLongError():
+                return failure("too_large", path, {"message": f"{error}", "hint": _STREAM_HINT})
+            case WorkerGoneError():
+                return failure("shutting_down", path) if self._is_closed else death(error, path)
+            case OSError():
+                return failure("no_room", path, {"message": f"Its text cannot be kept: {error}."})
+        return None
 
     @contextmanager
     def _borrowed(self, is_abandoned: IsAbandoned = never) -> Iterator[WorkerProcess]:
@@ -172,15 +241,17 @@ class ExtractorPool:
                 return self._slots.get(timeout=ABANDON_POLL_MS / 1000)
             except queue.Empty:
                 if is_abandoned():
-                    raise _failure("abandoned", Path("-")) from None
+                    raise failure("abandoned", Path("-")) from None
 
     def _start(self) -> WorkerProcess:
         try:
             limits = self._limits
-            started = self._starter.submit(WorkerProcess, limits.memory_bytes, limits.tessdata)
+            started = self._starter.submit(
+                WorkerProcess, limits.memory_bytes, limits.tessdata, self._scratch
+            )
             worker = started.result()
         except RuntimeError as error:
-            raise _failure("shutting_down", Path("-")) from error
+            raise failure("shutting_down", Path("-")) from error
         except (OSError, WorkerGoneError) as error:
             raise ExtractionError(
                 "extractor_failed",
@@ -199,93 +270,3 @@ class ExtractorPool:
         worker.kill()
         with self._lock:
             self._live.discard(worker)
-
-
-@contextmanager
-def _opened(path: Path, root: Path, max_bytes: int) -> Iterator[int]:
-    """Open a regular file inside `root`, whatever its name or its folders turn into meanwhile."""
-    try:
-        real, real_root = path.resolve(strict=True), root.resolve(strict=True)
-        if not real.is_relative_to(real_root):
-            raise _failure("outside_root", path)
-        # Without O_NONBLOCK a fifo would block the open itself.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        file = os.open(real, flags)
-    except FileNotFoundError as error:
-        raise _failure("not_found", path) from error
-    except (OSError, RuntimeError) as error:
-        raise _failure("permission_denied", path, {"message": f"{error}"}) from error
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise _failure("not_a_file", path)
-        if not _is_really_in(file, real_root):
-            raise _failure("outside_root", path)
-        if status.st_size == 0:
-            raise _failure("empty_file", path)
-        if status.st_size > max_bytes:
-            raise _failure("too_large", path, {"message": f"It has {status.st_size} bytes."})
-        yield file
-    finally:
-        os.close(file)
-
-
-def _is_really_in(file: int, root: Path) -> bool:
-    """Ask the kernel where the open file lies: a folder may have become a link since `resolve`."""
-    try:
-        return Path(os.readlink(f"/proc/self/fd/{file}")).is_relative_to(root)
-    except OSError:
-        return True  # no /proc: the check before opening has to do
-
-
-# code -> (what happened, what to do). The rest comes from the worker with words of its own.
-_WORDS: dict[str, tuple[str, str]] = {
-    "not_found": ("It is gone.", ""),
-    "not_a_file": ("It is a folder, device, socket or fifo.", ""),
-    "permission_denied": ("", "Give the user that runs embedserve the right to read it."),
-    "outside_root": ("It lies outside of the folder being ingested.", "Ingest it by itself."),
-    "empty_file": ("It has 0 bytes.", "Fill it, or exclude it by a glob."),
-    "too_large": ("", "Split it, or raise EMBEDSERVE_MAX_FILE_BYTES."),
-    "text_too_large": ("Its text is too long.", "Split it, or raise EMBEDSERVE_MAX_TEXT_CHARS."),
-    "timed_out": ("Reading it took too long.", "Raise EMBEDSERVE_EXTRACT_TIMEOUT_S."),
-    "out_of_memory": (
-        "Reading it took more memory than allowed.",
-        "Split it, or raise EMBEDSERVE_EXTRACT_MEMORY_BYTES.",
-    ),
-    "abandoned": ("Nobody waits for it any more.", "Run the job again."),
-    "shutting_down": ("The server is stopping.", "Run the job again."),
-}
-_AT_OPENING = {
-    *("not_found", "not_a_file", "permission_denied", "outside_root", "empty_file", "too_large")
-}
-_RETRYABLE = {"not_found", "permission_denied", "timed_out", "shutting_down", "abandoned"}
-
-
-def _failure(code: str, path: Path, reply: dict[str, Any] | None = None) -> ExtractionError:
-    reply = reply or {}
-    words, hint = _WORDS.get(code, ("", ""))
-    is_opening = "code" not in reply and code in _AT_OPENING
-    return ExtractionError(
-        code,
-        f"Cannot read `{path}`: {reply.get('message') or words}",
-        stage="open" if is_opening else "extract",
-        hint=reply.get("hint") or hint,
-        is_retryable=code in _RETRYABLE,
-    )
-
-
-def _death(error: WorkerGoneError, path: Path) -> ExtractionError:
-    if error.signal_number == signal.SIGXCPU:
-        return _failure("timed_out", path)
-    if "memory allocation of" in error.last_words or "MemoryError" in error.last_words:
-        return _failure("out_of_memory", path)
-    cause = name_of_signal(error.signal_number) if error.signal_number else "an exit"
-    last = error.last_words.rpartition("\n")[2]
-    return ExtractionError(
-        "extractor_died",
-        f"Cannot read `{path}`: its extraction process ended by {cause}. {last}".rstrip(),
-        stage="extract",
-        hint="The file crashes the parser; convert it to another format.",
-        # SIGKILL comes from outside: the system was short of memory, or somebody meant it.
-        is_retryable=error.signal_number in (signal.SIGKILL, signal.SIGTERM),
-    )

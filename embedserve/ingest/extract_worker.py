@@ -4,7 +4,8 @@
 
 It imports what it needs, closes the jail around itself, says so, and then answers requests one
 by one until the socket closes. The bytes come as an open descriptor with each request. Messages
-both ways are JSON behind their length (4 bytes, big-endian).
+both ways are JSON behind their length (4 bytes, big-endian). The last answer to a request has all
+there is to say; before it, a long text comes as answers with a `piece` of it each.
 """
 
 import hashlib
@@ -13,14 +14,17 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest import assemble, decode, jail, library
+from embedserve.ingest import assemble, decode, jail, library, pdf_form
+from embedserve.ingest.kinds import is_stream
 from embedserve.ingest.limits import ReadLimits
+from embedserve.ingest.long_text import HEAD_BYTES, LongText
 from embedserve.ingest.readers import refusal
-from embedserve.ingest.reading import Reading, deadline_of
+from embedserve.ingest.reading import Reading, deadline_of, kind_by
 
 MAX_REQUEST_BYTES = 65_536
 MAX_WARNINGS = 10
@@ -31,10 +35,12 @@ def main() -> None:
     fd, parent_pid, memory_bytes = map(int, sys.argv[1:4])
     decode.preload()
     library.preload()
+    pdf_form.preload()
     with socket.socket(fileno=fd) as channel:
         _send(channel, {"jail": jail.apply(memory_bytes, parent_pid, readable=sys.argv[4])})
         while (request := _receive(channel)) is not None:
-            _send(channel, _answer(request))
+            for reply in _answers(request):
+                _send(channel, reply)
 
 
 @dataclass(frozen=True)
@@ -62,26 +68,58 @@ def _send(channel: socket.socket, reply: dict[str, Any]) -> None:
     channel.sendall(body)
 
 
-def _answer(request: _Request) -> dict[str, Any]:
-    jail.limit_cpu(request.timeout_s * (os.cpu_count() or 1))
+def _answers(request: _Request) -> Iterator[dict[str, Any]]:
     try:
         with open(request.file, "rb") as file:
-            # One byte more than allowed tells that the file has grown since it was measured.
-            content = file.read(request.limits.max_file_bytes + 1)
-        return _extract(content, request)
+            yield from _read(file, request)
     except ExtractionError as error:
-        return {
+        yield {
             "code": error.code,
             "message": error.message,
             "hint": error.hint,
             "is_retryable": error.is_retryable,
         }
     except MemoryError:
-        return {"code": "out_of_memory", "message": "Reading it took more memory than allowed."}
+        yield {"code": "out_of_memory", "message": "Reading it took more memory than allowed."}
     except RecursionError:
-        return {"code": "too_nested", "message": "Its parts lie too deep inside of each other."}
+        yield {"code": "too_nested", "message": "Its parts lie too deep inside of each other."}
     except Exception as error:
-        return {"code": "corrupt", "message": f"{type(error).__name__}: {str(error)[:300]}"}
+        yield {"code": "corrupt", "message": f"{type(error).__name__}: {str(error)[:300]}"}
+
+
+def _read(file: BinaryIO, request: _Request) -> Iterator[dict[str, Any]]:
+    _limit_cpu(request)
+    limits, size = request.limits, os.fstat(file.fileno()).st_size
+    if size > min(limits.stream_above_bytes, limits.max_file_bytes):
+        kind = kind_by(file.read(HEAD_BYTES), request.name)
+        if is_stream(kind):
+            yield from _stream(LongText(file, request.name, kind), request)
+            return
+        file.seek(0)
+    if size > limits.max_file_bytes:
+        raise refusal("too_large", f"It has {size} bytes.")
+    # One byte more than allowed tells that the file has grown since it was measured.
+    yield _extract(file.read(limits.max_file_bytes + 1), request)
+
+
+def _limit_cpu(request: _Request) -> None:
+    jail.limit_cpu(request.timeout_s * (os.cpu_count() or 1))
+
+
+def _stream(text: LongText, request: _Request) -> Iterator[dict[str, Any]]:
+    for piece in text.pieces():
+        yield {"piece": piece}
+        _limit_cpu(request)  # the time is for each piece
+    yield {
+        "text": "",
+        "kind": text.kind.kind,
+        "title": text.title,
+        "sha256": text.sha256,
+        "size_bytes": text.size_bytes,
+        "pages": [],
+        "members": [],
+        "warnings": text.warnings,
+    }
 
 
 def _extract(content: bytes, request: _Request) -> dict[str, Any]:

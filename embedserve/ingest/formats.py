@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, overload
 from xml.etree import ElementTree
 
 from embedserve.errors import ExtractionError
@@ -44,6 +45,8 @@ LIBRARY_HTML_DEPTH = 50
 _DRAW_PAGE = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}page"
 _ODF_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _MESSAGE = re.compile(rb"^From [^\n]*\n", re.MULTILINE)
+
+ENCRYPTED_HINT = "Save a copy without a password."
 
 _COMPOUND_FILE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PROTECTED_STREAMS = tuple(
@@ -111,21 +114,41 @@ def _html_depth(page: str) -> int:
 
 def odp_slides(content: bytes) -> list[str]:
     """Return the text of each slide of an OpenDocument presentation."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            document = ElementTree.fromstring(archive.read("content.xml"))
-    except (
-        *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError),
-        *(ElementTree.ParseError, NotImplementedError),
-    ) as error:
-        raise ExtractionError(
-            "corrupt", f"It is not a readable presentation: {error}.", stage="extract"
-        ) from error
+    document = odf_part(content, "content.xml")
     tags = (_ODF_TEXT + "p", _ODF_TEXT + "h")
     return [
         "\n\n".join("".join(line.itertext()) for line in page.iter() if line.tag in tags)
         for page in document.iter(_DRAW_PAGE)
     ]
+
+
+@overload
+def odf_part(content: bytes, name: str) -> ElementTree.Element: ...
+@overload
+def odf_part(
+    content: bytes, name: str, *, is_needed: Literal[False]
+) -> ElementTree.Element | None: ...
+def odf_part(content: bytes, name: str, *, is_needed: bool = True) -> ElementTree.Element | None:
+    """Return a part of an OpenDocument file.
+
+    None for one that is not needed and cannot be read; raises ExtractionError for any other.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return ElementTree.fromstring(archive.read(name))
+    except (
+        *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError),
+        *(ElementTree.ParseError, NotImplementedError),
+    ) as error:
+        if not is_needed:
+            return None
+        if is_encrypted(content):
+            raise ExtractionError(
+                "encrypted", "It is encrypted.", stage="extract", hint=ENCRYPTED_HINT
+            ) from error
+        raise ExtractionError(
+            "corrupt", f"It is not a readable document: {error}.", stage="extract"
+        ) from error
 
 
 def mbox_messages(content: bytes) -> Iterator[bytes]:

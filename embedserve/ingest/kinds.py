@@ -8,7 +8,18 @@ from pathlib import PurePath
 from typing import Literal
 
 Reader = Literal[
-    "text", "html", "xml", "library", "odp", "mail", "mbox", "rtf", "archive", "picture"
+    "text",
+    "html",
+    "xml",
+    "library",
+    "ooxml",
+    "odt",
+    "odp",
+    "mail",
+    "mbox",
+    "rtf",
+    "archive",
+    "picture",
 ]
 """`text`: decoded and kept as it is; the others give Markdown or plain text of their own."""
 
@@ -55,13 +66,13 @@ _KINDS: dict[str, FileKind] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), FileKind("html", "markdown", "text/html")),
     **dict.fromkeys((".xml", ".rss", ".atom"), FileKind("xml", "text")),
     ".pdf": FileKind("library", "text", "application/pdf"),
-    ".docx": FileKind("library", "markdown", f"{_OOXML}.wordprocessingml.document"),
-    ".pptx": FileKind("library", "markdown", f"{_OOXML}.presentationml.presentation"),
-    ".xlsx": FileKind("library", "markdown", f"{_OOXML}.spreadsheetml.sheet"),
+    ".docx": FileKind("ooxml", "markdown", f"{_OOXML}.wordprocessingml.document"),
+    ".pptx": FileKind("ooxml", "markdown", f"{_OOXML}.presentationml.presentation"),
+    ".xlsx": FileKind("ooxml", "markdown", f"{_OOXML}.spreadsheetml.sheet"),
     ".doc": FileKind("library", "markdown", "application/msword"),
     ".ppt": FileKind("library", "markdown", "application/vnd.ms-powerpoint"),
     ".xls": FileKind("library", "markdown", "application/vnd.ms-excel"),
-    ".odt": FileKind("library", "markdown", f"{_ODF}.text"),
+    ".odt": FileKind("odt", "markdown"),
     ".ods": FileKind("library", "markdown", f"{_ODF}.spreadsheet"),
     ".odp": FileKind("odp", "markdown"),
     ".rtf": FileKind("rtf", "markdown"),
@@ -79,6 +90,8 @@ _KINDS: dict[str, FileKind] = {
     ".webp": FileKind("picture", "text", "image/webp"),
     ".bmp": FileKind("picture", "text", "image/bmp"),
 }
+
+_TABLES = frozenset({"text/csv", "text/tab-separated-values"})
 
 _HINTS: dict[str, str] = {
     **dict.fromkeys(
@@ -102,6 +115,17 @@ def kind_of(name: str) -> FileKind | None:
     Such a file (`LICENSE`, `Makefile`, `notes.2024`) is text when its bytes are.
     """
     return _KINDS.get(PurePath(name).suffix.lower())
+
+
+def is_stream(kind: FileKind) -> bool:
+    """Tell whether a file of this kind can be read in order, piece by piece."""
+    return kind.reader == "text" or kind.mime in _TABLES
+
+
+def may_stream(name: str) -> bool:
+    """Tell whether a file of this name may turn out to be of such a kind."""
+    kind = kind_of(name)
+    return is_stream(kind) if kind else unsupported_hint(name) is None
 
 
 def unsupported_hint(name: str) -> str | None:

@@ -6,24 +6,22 @@ binds the one thread that closes it.
 
 from collections.abc import Callable
 
-from embedserve.ingest.blocks import Section, markdown_sections
-from embedserve.ingest.outline import definitions
-from embedserve.ingest.rst import rst_sections
+from embedserve.ingest.blocks import Section
+from embedserve.ingest.code import CodeLayout
+from embedserve.ingest.lines import Layout, PlainLayout
+from embedserve.ingest.markdown import MarkdownLayout
+from embedserve.ingest.rst import RstLayout
 
-
-def _plain_sections(text: str) -> list[Section]:
-    return [Section(0, 0, len(text))]
-
-
-def _code_sections(text: str) -> list[Section]:
-    return [Section(0, 0, len(text), outline=tuple(definitions(text)))]
-
-
-LAYOUTS: dict[str, Callable[[str], list[Section]]] = {
-    "markdown": markdown_sections,
-    "rst": rst_sections,
-    "code": _code_sections,
-    "text": _plain_sections,
-    "rows": _plain_sections,
+LAYOUTS: dict[str, Callable[[], Layout]] = {
+    "markdown": MarkdownLayout,
+    "rst": RstLayout,
+    "code": CodeLayout,
+    "text": PlainLayout,
+    "rows": PlainLayout,
 }
 """`rows`: a line is a record, such as JSON Lines."""
+
+
+def sections_of(text: str, kind: str) -> list[Section]:
+    """Return the sections of a whole text in order; together they cover all but whitespace."""
+    return LAYOUTS[kind]().read(text, is_last=True)

@@ -11,7 +11,7 @@ import kreuzberg
 from embedserve.errors import ExtractionError
 from embedserve.ingest import archives, formats
 from embedserve.ingest.kinds import FileKind
-from embedserve.ingest.readers import ENCRYPTED_HINT, NamedRead, Page, Read, refusal
+from embedserve.ingest.readers import NamedRead, Page, Read, refusal
 
 # A document cannot forge the marks between its pages: they differ in every process.
 _PAGE_MARK = f"\n\npage-{secrets.token_hex(8)}-{{page_num}}-\n\n"
@@ -196,9 +196,10 @@ def _marked_pages(text: str) -> list[Page]:
 
 
 def _translated(error: kreuzberg.KreuzbergError, content: bytes) -> ExtractionError:
-    message = str(error)[:300]
+    # What wraps an error in the library says all of it once more.
+    message = ": ".join(dict.fromkeys(str(error).split(": ")))[:300]
     if "password" in message.lower() or formats.is_encrypted(content):
-        return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
+        return refusal("encrypted", "It is encrypted.", formats.ENCRYPTED_HINT)
     if isinstance(error, kreuzberg.ValidationError) or _OTHER_FORMAT.search(message):
         hint = "Save it in a current format; its name promises another, or a later version."
         return refusal("unsupported", f"It is not what its name says: {message}", hint)

@@ -12,6 +12,11 @@ class ReadLimits:
     max_file_bytes: int = 100 * MIB
     """Of the file, and of each member of an archive."""
     max_text_chars: int = 50_000_000
+    """Of a document that is read whole."""
+    stream_above_bytes: int = 8 * MIB
+    """Files over this are read piece by piece where their form allows; see `long_text`."""
+    max_stream_bytes: int = 2048 * MIB
+    """Of a file that is read so."""
     max_nesting: int = 200
     """Elements inside of each other in HTML and XML."""
     archive_members: int = 10_000

@@ -7,7 +7,7 @@ text. Linear in the text.
 import re
 from dataclasses import dataclass
 
-from embedserve.ingest.spans import line_spans
+from embedserve.ingest.spans import Span, line_spans
 
 MAX_TITLE_CHARS = 120
 MAX_LINE_CHARS = 1000
@@ -53,35 +53,65 @@ class _Open:
 
 def definitions(text: str) -> list[Definition]:
     """Return the definitions of source code, in order of their lines; inner ones lie in outer."""
-    found: list[Definition] = []
-    stack: list[_Open] = []
-    above = -1  # where the comments and decorators that precede this line begin
-    above_indent = 0
-    end_of_code = 0
-    for start, end in line_spans(text):
+    outline = Outline()
+    for span in line_spans(text):
+        outline.line(text, span)
+    return outline.so_far(0)
+
+
+class Outline:
+    """Find definitions line by line."""
+
+    def __init__(self) -> None:
+        self._found: list[Definition] = []
+        self._stack: list[_Open] = []
+        self._above = -1  # where the comments and decorators that precede this line begin
+        self._above_indent = 0
+        self._is_above = False
+        self.end_of_code = 0
+
+    def line(self, text: str, span: Span) -> None:
+        """Take in the next line."""
+        start, end = span
         line = text[start : min(end, start + MAX_LINE_CHARS)].rstrip()
         bare = line.lstrip()
         if not bare:
-            above = -1
-            continue
+            self._is_above = False
+            return
         indent = len(line.expandtabs(4)) - len(bare.expandtabs(4))
+        first = self._above if self._is_above and self._above_indent == indent else start
         if not bare.startswith(_CLOSERS):
-            place = above if above >= 0 and above_indent == indent else start
-            while stack and stack[-1].indent >= indent:
-                found.append(_closed(stack.pop(), min(end_of_code, place)))
+            while self._stack and self._stack[-1].indent >= indent:
+                self._found.append(_closed(self._stack.pop(), min(self.end_of_code, first)))
         if _is_definition(bare, indent):
-            first = above if above >= 0 and above_indent == indent else start
             own = start + len(line) - len(bare)
-            stack.append(_Open(first, own, indent, _title(bare)))
-            above = -1
+            self._stack.append(_Open(first, own, indent, _title(bare)))
+            self._is_above = False
         elif bare.startswith(_ABOVE):
-            above, above_indent = (start, indent) if above < 0 else (above, above_indent)
+            if not self._is_above:
+                self._above, self._above_indent, self._is_above = start, indent, True
         else:
-            above = -1
-        end_of_code = end
-    while stack:
-        found.append(_closed(stack.pop(), end_of_code))
-    return sorted(found, key=lambda one: (one.line, -one.end))
+            self._is_above = False
+        self.end_of_code = end
+
+    def so_far(self, open_end: int) -> list[Definition]:
+        """Return the definitions in order of their lines; open ones end at `open_end` at least."""
+        still_open = [_closed(one, max(self.end_of_code, open_end)) for one in self._stack]
+        return sorted([*self._found, *still_open], key=lambda one: (one.line, -one.end))
+
+    def move(self, by: int, start: int) -> None:
+        """Count from `by` characters further on; forget what no text from `start` on needs."""
+        # What holds it, and the last one before it, beside which it is cut.
+        last = max((one.line for one in self._found if one.line <= start), default=start)
+        self._found = [
+            Definition(one.start - by, one.line - by, one.end - by, one.title)
+            for one in self._found
+            if one.line >= last or one.end > start
+        ]
+        for one in self._stack:
+            one.start, one.line = one.start - by, one.line - by
+        self._above -= by
+        self.end_of_code -= by
 
 
 def _is_definition(bare: str, indent: int) -> bool:

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from embedserve.ingest.blocks import Section
+from embedserve.ingest.blocks import Block, Section
 from embedserve.ingest.spans import Span
 
 MAX_PART_CHARS = 32_768
@@ -14,14 +14,18 @@ BATCH_CHARS = 131_072
 
 
 def parts(text: str, sections: Iterable[Section]) -> Iterator[Section]:
-    """Yield the sections, those over `MAX_PART_CHARS` in pieces."""
+    """Yield the sections, those over `MAX_PART_CHARS` in pieces.
+
+    Of an open section the last piece, which is still to grow, is left out.
+    """
     for section in sections:
         start = section.start
         while section.end - start > MAX_PART_CHARS:
             end = _part_end(text, start, section.whole)
             yield _clip(section, start, end)
             start = end
-        yield _clip(section, start, section.end)
+        if not section.is_open:
+            yield _clip(section, start, section.end)
 
 
 def _part_end(text: str, start: int, whole: Sequence[Span]) -> int:
@@ -50,7 +54,7 @@ def _clip(section: Section, start: int, end: int) -> Section:
     return replace(section, start=start, body=body, end=end, whole=whole, tables=tables)
 
 
-def _touching(spans: tuple[Span, ...], start: int, end: int) -> tuple[Span, ...]:
+def _touching(spans: tuple[Block, ...], start: int, end: int) -> tuple[Block, ...]:
     first = bisect_right(spans, start, key=lambda span: span.end)
     last = bisect_right(spans, end - 1, key=lambda span: span.start)
     return spans[first:last]

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 
 from embedserve.errors import ExtractionError
 from embedserve.ingest import decode, formats
-from embedserve.ingest.blocks import front_matter
 from embedserve.ingest.kinds import FileKind
+from embedserve.ingest.markdown import front_matter
 
 # Front matter is looked for at the top only.
 FRONT_MATTER_CHARS = 20_000
-ENCRYPTED_HINT = "Save a copy without a password."
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,26 @@ def read_text(content: bytes, kind: FileKind) -> Read:
     """Decode text, Markdown and source code; refuse what is binary."""
     decoded = decode.decode(content)
     if decoded is None:
-        raise refusal(
-            "unsupported", "It is binary, in no format that is read.", "Exclude it by a glob."
-        )
+        raise is_binary()
+    title = own_title(decode.clean(decoded.text[:FRONT_MATTER_CHARS]), kind)
+    return Read([Page(None, decoded.text)], kind.kind, title, decoded.warnings)
+
+
+def is_binary() -> ExtractionError:
+    """Make the error for bytes that are no text."""
+    return refusal(
+        "unsupported", "It is binary, in no format that is read.", "Exclude it by a glob."
+    )
+
+
+def own_title(head: str, kind: FileKind) -> str:
+    """Return the title that the front matter of Markdown gives, or nothing."""
     title = ""
     if kind.kind == "markdown":
-        for line in front_matter(decode.clean(decoded.text[:FRONT_MATTER_CHARS])).splitlines():
+        for line in front_matter(head).splitlines():
             if line.lower().startswith("title:"):
                 title = line[6:].strip().strip("\"'")
-    return Read([Page(None, decoded.text)], kind.kind, title, decoded.warnings)
+    return title
 
 
 def read_xml(content: bytes, kind: FileKind, max_nesting: int) -> Read:

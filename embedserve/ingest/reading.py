@@ -11,12 +11,15 @@ from functools import partial
 from embedserve.errors import ExtractionError
 from embedserve.ingest import archives, decode, formats, library
 from embedserve.ingest.archives import Allowance, Packed
+from embedserve.ingest.boxes import with_boxes_moved
+from embedserve.ingest.drawings import drawn_lines
 from embedserve.ingest.kinds import FileKind, kind_of, unsupported_hint
 from embedserve.ingest.limits import ReadLimits
 from embedserve.ingest.mail import attachments
 from embedserve.ingest.members import Members, has_text, read_members
+from embedserve.ingest.odt import read_odt
+from embedserve.ingest.pdf_form import FormError, filled_fields
 from embedserve.ingest.readers import (
-    ENCRYPTED_HINT,
     NamedRead,
     Page,
     Read,
@@ -43,11 +46,7 @@ class Reading:
         return self._read(content, name, Allowance(self.limits, len(content)))
 
     def _read(self, content: bytes, name: str, allowance: Allowance) -> Read:
-        kind = _sniffed(content) or kind_of(name)
-        if kind is None:
-            if (hint := unsupported_hint(name)) is not None:
-                raise refusal("unsupported", "Its format is not read.", hint)
-            kind = _kind_of_nameless(content)
+        kind = kind_by(content, name)
         read = self._by_kind(content, name, kind, allowance)
         if not has_text(read):
             raise _silence(content, kind, is_recognised=bool(self.limits.ocr_languages))
@@ -68,7 +67,13 @@ class Reading:
             return read_xml(content, kind, self.limits.max_nesting)
         if kind.mime == "application/pdf":
             return self._pdf(content, kind)
-        readers = {"text": read_text, "odp": read_odp, "rtf": read_rtf}
+        readers = {
+            "text": read_text,
+            "ooxml": _read_ooxml,
+            "rtf": read_rtf,
+            "odp": read_odp,
+            "odt": read_odt,
+        }
         return readers.get(kind.reader, library.read_library)(content, kind)
 
     def _picture(self, content: bytes, kind: FileKind) -> Read:
@@ -78,7 +83,7 @@ class Reading:
         raise refusal("unsupported", "A picture has no text without OCR.", hint)
 
     def _pdf(self, content: bytes, kind: FileKind) -> Read:
-        read = library.read_library(content, kind)
+        read = _with_form(library.read_library(content, kind), content)
         blank = _blank(read.pages)
         if not blank:
             return read
@@ -150,6 +155,16 @@ def deadline_of(timeout_s: float) -> float:
     return time.monotonic() + timeout_s * library.OCR_TIME_SHARE
 
 
+def kind_by(head: bytes, name: str) -> FileKind:
+    """Say how to read a file by its first bytes and its name; raise ExtractionError for no way."""
+    kind = _sniffed(head) or kind_of(name)
+    if kind is None:
+        if (hint := unsupported_hint(name)) is not None:
+            raise refusal("unsupported", "Its format is not read.", hint)
+        kind = _kind_of_nameless(head)
+    return kind
+
+
 def _sniffed(content: bytes) -> FileKind | None:
     """Trust the bytes over the name for formats that often carry a wrong one."""
     if content.startswith(b"%PDF-"):
@@ -167,6 +182,31 @@ def _kind_of_nameless(content: bytes) -> FileKind:
     return FileKind("text", "text")
 
 
+def _with_form(read: Read, content: bytes) -> Read:
+    """Put what was filled into the form of a PDF behind the text of its pages."""
+    try:
+        fields = filled_fields(content)
+    except FormError as error:
+        return replace(read, warnings=(*read.warnings, str(error)))
+    pages = [
+        replace(
+            page,
+            text="\n\n".join(filter(None, [page.text.rstrip(), *fields.pop(page.number or 0, [])])),
+        )
+        for page in read.pages
+    ]
+    rest = [Page(number, "\n\n".join(lines)) for number, lines in fields.items()]
+    return replace(read, pages=[*pages, *rest])
+
+
+def _read_ooxml(content: bytes, kind: FileKind) -> Read:
+    """Read a document, sheet or slides, and the words in their drawings behind them."""
+    read = library.read_library(with_boxes_moved(content), kind)
+    said = "\n".join(page.text for page in read.pages)
+    drawn = [line for line in drawn_lines(content) if line not in said]
+    return replace(read, pages=[*read.pages, Page(None, "\n\n".join(drawn))]) if drawn else read
+
+
 def _read_html(content: bytes, kind: FileKind, max_nesting: int) -> Read:
     decoded = decode.decode(content, is_markup=True)
     page = formats.clean_html(decoded.text if decoded else "", max_nesting)
@@ -180,7 +220,7 @@ def _blank(pages: list[Page]) -> int:
 
 def _silence(content: bytes, kind: FileKind, *, is_recognised: bool) -> ExtractionError:
     if formats.is_encrypted(content):
-        return refusal("encrypted", "It is encrypted.", ENCRYPTED_HINT)
+        return refusal("encrypted", "It is encrypted.", formats.ENCRYPTED_HINT)
     if kind.mime == "application/pdf" and library.has_pictures(content):
         if is_recognised:
             return refusal("scanned", "Its pages are pictures in which OCR found no words.")

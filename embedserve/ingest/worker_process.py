@@ -11,12 +11,13 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from embedserve.ingest.scratch import Scratch
 
 # Imports of a cold machine; a worker that is up answers in far less.
 START_TIMEOUT_S = 60.0
@@ -58,13 +59,13 @@ class WorkerProcess:
     when that very thread ends, which is how it is sure to die with this process.
     """
 
-    def __init__(self, memory_bytes: int, readable: str = "") -> None:
+    def __init__(self, memory_bytes: int, readable: str, scratch: Scratch) -> None:
         self.served = 0
         self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
         self.channel, theirs = socket.socketpair()
         # The library unpacks native code under a fixed name into the temporary folder: give it
         # one that nobody else can write to, for as long as it takes to load.
-        with theirs, tempfile.TemporaryDirectory(prefix="embedserve-") as folder:
+        with theirs, scratch.folder() as folder:
             self.process = _start(theirs.fileno(), memory_bytes, readable, folder)
             theirs.close()  # so that its end is seen as the end
             # Somebody must empty the pipe, or a talkative parser would stop in the middle.
@@ -91,18 +92,24 @@ class WorkerProcess:
         max_bytes: int,
         is_abandoned: IsAbandoned = never,
     ) -> dict[str, Any]:
-        """Send a request with an open descriptor and wait for the answer.
+        """Send a request with an open descriptor and wait for the answer, or the first of several.
 
         `is_abandoned` is asked a few times a second. Raises TimeoutError, AbandonedError,
         WorkerGoneError or ReplyTooLongError; kill the worker then.
         """
-        deadline = time.monotonic() + timeout_s
         body = json.dumps(request).encode()
         self.served += 1
         try:
             socket.send_fds(self.channel, [struct.pack(">I", len(body)), body], [file])
         except OSError as error:
             raise self._gone() from error
+        return self.next_reply(timeout_s=timeout_s, max_bytes=max_bytes, is_abandoned=is_abandoned)
+
+    def next_reply(
+        self, *, timeout_s: float, max_bytes: int, is_abandoned: IsAbandoned = never
+    ) -> dict[str, Any]:
+        """Wait for the next answer to a request of which the last said that there is one."""
+        deadline = time.monotonic() + timeout_s
         return self._read_reply(deadline, max_bytes=max_bytes, is_abandoned=is_abandoned)
 
     def kill(self) -> None:

@@ -17,6 +17,7 @@ from embedserve.models.manifest import verify
 from embedserve.models.names import ModelName, parse_name
 from embedserve.services.canary import CanaryCheck, check_canary
 from embedserve.services.machine import unfit
+from embedserve.services.memory import FreedMemory
 from embedserve.services.models import encoder_spec
 from embedserve.services.residency import LoadedModel, Reason, Residency
 from embedserve.services.residents import NameKey, Residents
@@ -63,7 +64,9 @@ class Encoders:
         # A name that is none is said where the default model is loaded.
         with suppress(InvalidNameError):
             self._default_key = parse_name(default_model).key
-        self._residents = Residents(residency or Residency())
+        self.freed = FreedMemory()
+        """To be told by whoever has freed much; models that come and go do."""
+        self._residents = Residents(residency or Residency(), self.freed)
         self._loading: dict[str, Lock] = {}
         self._refreshes = 0
         self._only_names: dict[ModelKind, str] = {}
@@ -199,6 +202,7 @@ class Encoders:
     def close(self) -> None:
         """End what watches the time; the models stay with those who use them."""
         self._residents.close()
+        self.freed.close()
 
     def _artefact(self, name: str) -> str | None:
         """Return what a name leads to now; None: it is not installed, or not to be used."""

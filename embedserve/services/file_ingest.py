@@ -4,7 +4,7 @@ A file that fails is a row with its reason; the others go on.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import CatalogError, ExtractionError, OverloadedError
-from embedserve.ingest.chunk import chunk
+from embedserve.ingest.chunk import Chunker
+from embedserve.ingest.chunk_stream import CutTo, chunk_stream
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.services.document_vectors import DocumentVectors
+from embedserve.services.drafting import Drafting, gathered, origin_of
 from embedserve.services.file_problems import outcome_of, problem_of, unexpected
 from embedserve.services.found import Found
 from embedserve.services.interruption import Interruption, JobInterruptedError
@@ -24,6 +26,7 @@ from embedserve.services.kept_files import read_kept
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
+    Draft,
     Extraction,
     FileProblem,
     FileResult,
@@ -70,12 +73,12 @@ class FileIngest:
         self._job = job
         self._index = index
         self._budget = budget
+        self._chunker = Chunker(self._offsets, max_tokens=budget.chunk)
         self._vectors = DocumentVectors(
             tools.catalog,
             tools.encoder,
             index,
             budget=budget,
-            job_id=job.id,
             interruption=tools.interruption,
         )
 
@@ -95,6 +98,8 @@ class FileIngest:
                     work=document.work,
                 )
                 self._tools.wake_index()
+                if document.version.draft:
+                    self._catalog.drafts.discard(document.version.draft)
         finally:
             self._tools.progress.end(found.file.path)
 
@@ -104,9 +109,12 @@ class FileIngest:
         file = found.file
         try:
             extraction = self._extraction(found)
-            if self._is_same(found, known, extraction):
-                return None
-            return self._document(found, extraction)
+            try:
+                if not self._is_same(found, known, extraction):
+                    return self._document(found, extraction)
+            finally:
+                if extraction.long_text:
+                    extraction.long_text.close()
         except ExtractionError as error:
             # A worker that was ended with the job, or with the server, says nothing of the file.
             self._interruption.check()
@@ -151,24 +159,24 @@ class FileIngest:
 
     def _document(self, found: Found, extraction: Extraction) -> _Document:
         file = found.file
-        chunks = chunk(
-            extraction.text,
-            extraction.kind,
-            extraction.pages,
-            self._offsets,
-            max_tokens=self._budget.chunk,
-            members=extraction.members,
+        drafting = Drafting(
+            self._catalog,
+            self._index,
+            job_id=self._job.id,
+            path=file.path,
+            origin=origin_of(extraction, self._index, self._budget),
         )
-        if not chunks:
+        bytes_per_char = file.size_bytes / max(extraction.length, 1)
+
+        def advance(draft: Draft) -> None:
+            self._tools.progress.advance(file.path, int(draft.chars * bytes_per_char))
+
+        windows, keep = self._windows(extraction, drafting), drafting.keeper(advance)
+        last = self._vectors.embed(extraction.title, windows, keep)
+        if last is None:
             raise ExtractionError(
                 "no_text", "The file holds no text.", stage="chunk", hint="Nothing to index."
             )
-        bytes_per_char = file.size_bytes / len(extraction.text)
-
-        def advance(count: int) -> None:
-            self._tools.progress.advance(file.path, int(chunks[count - 1].end * bytes_per_char))
-
-        embedded = self._vectors.embed(extraction.title, chunks, advance)
         version = NewDocument(
             path=file.path,
             size_bytes=extraction.size_bytes,
@@ -176,14 +184,39 @@ class FileIngest:
             sha256=extraction.sha256,
             title=extraction.title,
             kind=extraction.kind,
-            chunks=tuple(chunks),
-            text_hashes=embedded.text_hashes,
-            new_hashes=embedded.new_hashes,
-            vectors=embedded.vectors,
+            chunks=last.part.chunks,
+            text_hashes=last.part.text_hashes,
+            new_hashes=last.part.new_hashes,
+            vectors=last.part.vectors,
             warnings=extraction.warnings,
             provenance=found.provenance,
+            draft=drafting.draft,
         )
-        return _Document(version, replace(embedded.work, bytes_read=file.size_bytes))
+        return _Document(version, replace(last.work, bytes_read=file.size_bytes))
+
+    def _windows(self, extraction: Extraction, drafting: Drafting) -> Iterator[CutTo]:
+        """Yield the chunks that are not staged yet."""
+        if extraction.long_text is None:
+            chunks = self._chunker.chunk(
+                extraction.text, extraction.kind, extraction.pages, extraction.members
+            )
+            yield from drafting.windows(chunks)
+            return
+        done = drafting.open()
+        cuts = chunk_stream(
+            self._checked(extraction.long_text.pieces()),
+            extraction.kind,
+            self._chunker,
+            skip_chars=done.chars,
+            ordinal=done.chunks,
+        )
+        yield from gathered(cuts)
+
+    def _checked(self, pieces: Iterator[str]) -> Iterator[str]:
+        """Let a cancelled job end between two pieces: what is staged is passed over unmeasured."""
+        for piece in pieces:
+            self._interruption.check()
+            yield piece
 
     def _offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         # A large document is measured in many steps; a cancelled job ends between two of them.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 from embedserve.errors import InvalidRequestError
-from embedserve.types import Scalar, SourceKind
+from embedserve.types import DocumentStatus, Scalar, SourceKind
 
 MAX_DEPTH = 8
 MAX_CHARS = 1000
@@ -108,7 +108,15 @@ def check_id(value: object, place: Place) -> int:
 
 def check_source(value: object, place: Place) -> str:
     """Return a kind of source."""
-    known = get_args(SourceKind)
+    return _one_of(value, get_args(SourceKind), place)
+
+
+def check_status(value: object, place: Place) -> str:
+    """Return how a document stands."""
+    return _one_of(value, get_args(DocumentStatus), place)
+
+
+def _one_of(value: object, known: tuple[str, ...], place: Place) -> str:
     if value not in known:
         raise place.error(f"must be one of {', '.join(f'`{one}`' for one in known)}")
     return str(value)

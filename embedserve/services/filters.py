@@ -23,6 +23,7 @@ from embedserve.services.filter_values import (
     check_id,
     check_key,
     check_source,
+    check_status,
     check_text,
 )
 from embedserve.types import (
@@ -53,6 +54,7 @@ FILTER_SCHEMA: dict[str, Any] = {
         "ids": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
         "kinds": {"type": "array", "minItems": 1, "items": {"type": "string"}},
         "source": {"type": ["string", "array"]},
+        "status": {"type": ["string", "array"]},
         "title": {"type": "object"},
         "size_bytes": {"type": "object"},
         "indexed_at": {"type": "object"},
@@ -141,9 +143,9 @@ def _among(
     return FieldTest(field, operator, _values(value, place, check=check, limit=limit))
 
 
-def _source(value: object, place: Place) -> Filter:
+def _one_or_more(value: object, place: Place, *, field: Column, check: Check) -> Filter:
     listed = value if isinstance(value, list) else [value]
-    return _among(listed, place, field="source", check=check_source)
+    return _among(listed, place, field=field, check=check)
 
 
 def _operators(
@@ -206,7 +208,8 @@ _CONDITIONS: dict[str, Condition] = {
     "paths": partial(_among, field="path", check=check_glob, operator="glob"),
     "ids": partial(_among, field="id", check=check_id),
     "kinds": partial(_among, field="kind", check=check_text),
-    "source": _source,
+    "source": partial(_one_or_more, field="source", check=check_source),
+    "status": partial(_one_or_more, field="status", check=check_status),
     "title": partial(_operators, field="title", kind=TEXT),
     "size_bytes": partial(_operators, field="size_bytes", kind=NUMBER),
     "indexed_at": partial(_operators, field="indexed_at", kind=DATE),

@@ -13,7 +13,7 @@ from functools import partial
 from threading import Condition, Thread
 from typing import TypeVar
 
-from embedserve.errors import VectorStoreError
+from embedserve.errors import VectorStoreError, VectorStoreRefusedError
 from embedserve.services.generation_builder import GenerationBuilder
 from embedserve.services.index_comparison import compare, put_right
 from embedserve.services.pace import Pace
@@ -40,6 +40,8 @@ class IndexWorker:
     """One thread that keeps the vector index up with the catalog."""
 
     def __init__(self, catalog: Catalog, vector_index: VectorIndex) -> None:
+        # Told when the vector index stores nothing any more, by who may start it anew.
+        self.on_refusal: Callable[[], None] | None = None
         self._catalog = catalog
         self._vector_index = vector_index
         self._builder = GenerationBuilder(catalog, vector_index, batch=BATCH)
@@ -84,6 +86,11 @@ class IndexWorker:
     def is_stopping(self) -> bool:
         """Tell whether `stop` was called."""
         return self._is_stopping
+
+    def has_doubts(self) -> bool:
+        """Tell whether an index was not checked since the vector index may have lost something."""
+        keys = [index.key for index in self._catalog.indexes.all()]
+        return any(self._checked.get(key, 0) != self._losses_of(key) for key in keys)
 
     def problems(self) -> dict[int, str]:
         """Map `Index.key` to why its changes do not reach the vector index at present."""
@@ -221,6 +228,8 @@ class IndexWorker:
             failure = Failure(reason(error), count, time.monotonic() + delay_s)
             with self._changed:
                 self._failures[key] = failure
+            if self.on_refusal and count > 1 and isinstance(error, VectorStoreRefusedError):
+                self.on_refusal()
             if isinstance(error, VectorStoreError):
                 probe(self._vector_index)
                 self.suspect(key)

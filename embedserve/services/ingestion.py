@@ -2,18 +2,21 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from threading import Condition, Thread
 
 from embedserve.errors import (
+    CatalogUnavailableError,
     ConflictError,
     EmbedserveError,
     IndexNotFoundError,
     InvalidRequestError,
 )
 from embedserve.services.encoders import Encoders
+from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_plan import Survey
 from embedserve.services.interruption import Interruption, JobInterruptedError
@@ -23,8 +26,6 @@ from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
-
-CATALOG_RETRY_S = 2
 
 
 class IngestionService:
@@ -38,9 +39,11 @@ class IngestionService:
         self._roots = tools.roots
         self._jobs_at_once = tools.jobs
         self._work_of = JobRun(catalog, indexes, encoders, tools)
+        self._freed = encoders.freed
         self._runner = uuid.uuid4().hex
         self._changed = Condition()
         self._running: dict[str, JobProgress] = {}
+        self._held_up = HeldUp()
         self._events = 0  # jobs queued and jobs ended: each may let a waiting job begin
         self._is_stopping = False
         self._threads: list[Thread] = []
@@ -52,6 +55,7 @@ class IngestionService:
         resumed = self._catalog.jobs.requeue_orphans(self._runner)
         if resumed:
             logger.info("resuming %d unfinished job(s)", resumed)
+        self._catalog.drafts.forget_ended()
         for number in range(self._jobs_at_once):
             thread = Thread(target=self._work, name=f"jobs-{number}", daemon=True)
             thread.start()
@@ -163,9 +167,10 @@ class IngestionService:
     def _report(self, job: Job) -> JobReport:
         running = self._running.get(job.id)
         is_running = running is not None and job.status == "running"
-        return (
-            running.report(job) if running and is_running else JobReport(job, None, job.bytes_done)
-        )
+        known = JobReport(job, None, job.bytes_done)
+        if running and is_running:
+            known = running.report(job)
+        return replace(known, problem=self._held_up.reason(job))
 
     def _wanted(self, index: Index, path: str | None) -> str:
         """Return what a job is to walk, checked: a path, or none for the sources."""
@@ -183,14 +188,17 @@ class IngestionService:
             seen = self._events  # before the question, so that no job after it is missed
             try:
                 job = self._catalog.jobs.claim_next(self._runner)
-            except EmbedserveError:
-                logger.exception("the catalog gives no job")
-                self._pause(CATALOG_RETRY_S)
+            except EmbedserveError as error:
+                self._pause(self._held_up.note(TAKING_UP, error))
                 continue
+            self._held_up.end(TAKING_UP)
             if job:
-                self._run_job(job)
+                self._held_up.go_on(job.id)
+                is_over = self._run_job(job)
+                self._freed.tell()  # its documents
                 self.tell()  # its index is free again
-                self._resolve(job.id)
+                if is_over:
+                    self._resolve(job.id)
             else:
                 self._wait_for_event(seen)
 
@@ -209,7 +217,8 @@ class IngestionService:
             if not self._is_stopping:
                 self._changed.wait(seconds)
 
-    def _run_job(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> bool:
+        """Carry a job out and note its end; False when it went back into the queue."""
         status: JobStatus
         error: str | None
         error = None
@@ -218,29 +227,48 @@ class IngestionService:
             status = self._carry_out(job)
         except JobInterruptedError:
             status = "cancelled"
+        except CatalogUnavailableError as failure:
+            return self._put_back(job, failure)
         except EmbedserveError as failure:
             status, error = "failed", failure.message
         except Exception as failure:  # job runner: a job's failure is its own
             logger.exception("job %s", job.id)
             status, error = "failed", f"Unexpected failure: {type(failure).__name__}; see the log."
         if self._is_stopping and status in ("cancelled", "failed"):
-            return  # stays as it is; the next start resumes it
-        self._finish(job, status, error)
+            return True  # stays as it is; the next start resumes it
+        if self._note(job, partial(self._finished, job, status, error)):
+            logger.info("job %s on index %s: %s", job.id, job.index, status)
+            self._held_up.end(job.id)
         self._running.pop(job.id, None)
+        return True
 
-    def _finish(self, job: Job, status: JobStatus, error: str | None) -> None:
-        """Note a job's end, as often as it takes: the disk that failed the job may be full."""
+    def _finished(self, job: Job, status: JobStatus, error: str | None) -> Job:
+        """Write a job's end; what it staged and did not commit is for nobody."""
+        self._catalog.drafts.forget(job.id)
+        return self._catalog.jobs.finish(job.id, status, error=error)
+
+    def _put_back(self, job: Job, failure: EmbedserveError) -> bool:
+        """Queue a job again for which the catalog could not be written; what is committed stays.
+
+        Tells whether it is over nevertheless: cancelled, or the server stops.
+        """
+        self._pause(self._held_up.note(job.id, failure))
+        left = self._note(job, partial(self._catalog.jobs.requeue, job.id))
+        self._running.pop(job.id, None)
+        if left and left.status == "queued":
+            return self._is_stopping
+        self._held_up.end(job.id)
+        return True
+
+    def _note(self, job: Job, write: Callable[[], Job]) -> Job | None:
+        """Write how a job stands, as often as it takes; None when the server stops before."""
         while True:
             try:
-                self._catalog.jobs.finish(job.id, status, error=error)
-            except EmbedserveError:
+                return write()
+            except EmbedserveError as error:
                 if self._is_stopping:
-                    return  # the next start runs the job again
-                logger.exception("job %s: %s, but the catalog cannot note it", job.id, status)
-                self._pause(CATALOG_RETRY_S)
-                continue
-            logger.info("job %s on index %s: %s", job.id, job.index, status)
-            return
+                    return None  # the next start runs the job again
+                self._pause(self._held_up.note(job.id, error))
 
     def _carry_out(self, job: Job) -> JobStatus:
         interruption = Interruption(

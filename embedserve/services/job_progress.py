@@ -24,6 +24,8 @@ class JobReport:
     """Parts of files that are under way included."""
     seconds_left: float | None = None
     """Of reading, by the rate so far; None where there is no basis to tell."""
+    problem: str | None = None
+    """What holds the job up; it goes on by itself when that is over."""
 
 
 @dataclass

@@ -5,10 +5,17 @@ import ctypes
 import os
 import resource
 import sys
+import time
 from pathlib import Path
+from threading import Lock
+
+from embedserve.services.alarm import Alarm
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+
+# Whoever frees much often does so again at once, and would only have to ask for the pages anew.
+_QUIET_S = 1.0
 
 
 def available_bytes(own_cgroup: Path = OWN_CGROUP, cgroups: Path = CGROUPS) -> int:
@@ -32,7 +39,38 @@ def resident_bytes(pid: int | None = None) -> int:
     return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def give_back_freed_memory() -> None:
+class FreedMemory:
+    """Hands freed pages back once nobody has freed much for a second; safe across threads."""
+
+    def __init__(self) -> None:
+        self.times_given_back = 0
+        self._due_s: float | None = None
+        self._lock = Lock()
+        self._alarm = Alarm(self._look, name="memory")
+
+    def tell(self) -> None:
+        """Say that much was freed just now."""
+        with self._lock:
+            is_waiting = self._due_s is not None
+            self._due_s = time.monotonic() + _QUIET_S
+        if not is_waiting:  # else it looks at the time before it sleeps on
+            self._alarm.wake()
+
+    def close(self) -> None:
+        """Give nothing back any more."""
+        self._alarm.close()
+
+    def _look(self) -> float | None:
+        with self._lock:
+            if self._due_s is None or self._due_s > time.monotonic():
+                return self._due_s
+            self._due_s = None
+        _give_back()
+        self.times_given_back += 1
+        return None
+
+
+def _give_back() -> None:
     """Hand freed pages back to the system; glibc keeps those of small blocks otherwise."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library

@@ -18,15 +18,13 @@ from embedserve.engine.encoder import Encoder
 from embedserve.errors import ModelError, OverloadedError
 from embedserve.services.alarm import Alarm
 from embedserve.services.canary import CanaryCheck
-from embedserve.services.memory import available_bytes, give_back_freed_memory
+from embedserve.services.memory import FreedMemory, available_bytes
 from embedserve.services.residency import LoadedModel, Reason, Residency, Resident
 
 logger = logging.getLogger(__name__)
 
 NameKey = tuple[str, str, str, str]  # `ModelName.key`
 
-# The graph is freed after its Encoder, by whichever thread was the last to hold it.
-_TRIM_AFTER_S = 1.0
 _LOOK_AGAIN_S = 0.2
 MIB = 1024 * 1024
 
@@ -34,7 +32,7 @@ MIB = 1024 * 1024
 class Residents:
     """The models in memory, by artefact and by name; safe from any number of threads."""
 
-    def __init__(self, residency: Residency) -> None:
+    def __init__(self, residency: Residency, freed: FreedMemory | None = None) -> None:
         self.loads = 0
         self.unloads: Counter[Reason] = Counter()
         self.kept_artefact: str | None = None
@@ -45,7 +43,7 @@ class Residents:
         self._by_name: dict[NameKey, Encoder] = {}
         self._reserved_bytes = 0
         self._reserved_models = 0
-        self._trim_s: float | None = None
+        self._freed = freed or FreedMemory()
         # Reentrant: what dies while it is held may bring its finalizers along.
         self._lock = RLock()
         self._alarm = Alarm(self._look, name="models-expiry")
@@ -90,6 +88,7 @@ class Residents:
             self.loads += 1
         weakref.finalize(encoder, self._alarm.nudge).atexit = False
         self._alarm.wake()
+        self._freed.tell()  # what it was read and compiled from
 
     def name(self, key: NameKey, encoder: Encoder) -> None:
         """Let a name lead to a model that is kept."""
@@ -191,14 +190,7 @@ class Residents:
             ]
             waiting = [due for _, due in dues if due is not None and due > now_s]
             self._forget_dead()
-            is_trim_due = self._trim_s is not None and self._trim_s <= now_s
-            if is_trim_due:
-                self._trim_s = None
-            elif self._trim_s is not None:
-                waiting.append(self._trim_s)
         del freed  # their finalizers have it look again
-        if is_trim_due:
-            give_back_freed_memory()
         return min(waiting, default=None)
 
     def _let_go(self, resident: Resident, reason: Reason) -> Encoder | None:
@@ -214,7 +206,8 @@ class Residents:
         for key in dead:
             del self._by_artefact[key]
         if dead:
-            self._trim_s = time.monotonic() + _TRIM_AFTER_S
+            # The graph is freed after its Encoder, by whichever thread was the last to hold it.
+            self._freed.tell()
 
     def _let_go_for(self, name: str, counted_bytes: int) -> list[Encoder | None]:
         others = [one for one in self._held() if one.artefact != self.kept_artefact]

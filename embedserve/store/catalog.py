@@ -12,6 +12,7 @@ from embedserve.store.closing import Closing
 from embedserve.store.database import Database
 from embedserve.store.document_text import DocumentText
 from embedserve.store.documents import Documents
+from embedserve.store.drafts import Drafts
 from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
 from embedserve.store.integrity import Integrity
@@ -39,6 +40,7 @@ class Catalog(Closing):
         self.lexical = Lexical(self._database)
         self.documents = Documents(self._database, self.lexical)
         self.document_text = DocumentText(self._database)
+        self.drafts = Drafts(self._database)
         self.chunks = Chunks(self._database)
         self.uploads = Uploads(self._database)
         self.changes = Changes(self._database)

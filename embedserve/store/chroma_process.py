@@ -5,16 +5,14 @@ aside and it starts empty. The caller must own the home folder: a server of the 
 an earlier run left behind is killed.
 """
 
-import glob
 import logging
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -22,6 +20,7 @@ from time import monotonic
 from typing import Literal, Protocol
 
 from embedserve.errors import VectorStoreError
+from embedserve.store.chroma_folder import has_room, place_of, set_aside
 from embedserve.store.loopback import HOST, answers, free_port
 from embedserve.store.pid_file import end_left_over, write_pid_file
 
@@ -32,6 +31,7 @@ FAILURES_BEFORE_EMPTY = 3
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 30.0
 TERMINATE_S = 10.0
+RENEW_EVERY_S = 60.0  # what that does not help is no lock of the child's own
 MAX_LOG_BYTES = 10 * 1024 * 1024
 
 ChromaStatus = Literal["starting", "up", "down"]
@@ -85,9 +85,12 @@ class ChromaProcess:
         self._has_settled = Event()  # the first start has succeeded or failed
         self._wake = Event()
         self._is_stopping = False
+        self._is_renewal_wanted = False
+        self._renewed = -RENEW_EVERY_S
         self._early_ends = 0  # children in a row that did not live long
         self._was_emptied = False  # and no child has come up since
         self._has_been_up = False
+        self._has_ended_in_order = False
         self._thread: Thread | None = None
 
     @property
@@ -120,12 +123,22 @@ class ChromaProcess:
         self._has_settled.wait(self._timeout_s + TERMINATE_S)
         return self.state
 
-    def stop(self) -> None:
-        """End the child, in order if it can, and wait until it is gone."""
+    def stop(self) -> bool:
+        """End the child, in order if it can, and wait until it is gone; tell whether it could."""
         self._is_stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        return self._has_ended_in_order
+
+    def renew(self) -> None:
+        """Start the child anew: it answers, but stores nothing although there is room.
+
+        After a full disk, for one, it keeps a lock on its own database for good (chromadb 1.5.9).
+        """
+        if monotonic() - self._renewed >= RENEW_EVERY_S and has_room(self._folder):
+            self._renewed = monotonic()
+            self._is_renewal_wanted = True
 
     def _supervise(self) -> None:
         failures = 0
@@ -211,10 +224,16 @@ class ChromaProcess:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> str:
         """Return when the child has ended, stopped answering, or is to end."""
-        answered = monotonic()
+        answered, place = monotonic(), place_of(self._folder)
+        self._is_renewal_wanted = False
         while not self._pause(HEARTBEAT_EVERY_S):
             if process.poll() is not None:
                 return _end_of(process)
+            if self._is_renewal_wanted:
+                return "stored nothing any more"
+            former, place = place, place_of(self._folder)
+            if former not in (None, place):  # it would go on with what it has open, and lose it
+                return "lost its folder, which was deleted or replaced"
             # A busy child may be slow to answer; silence for the whole timeout is a hang.
             if answers(self._port, self._timeout_s):
                 answered = monotonic()
@@ -230,6 +249,8 @@ class ChromaProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # A supervisor may have asked the whole group of processes to end.
+        self._has_ended_in_order = process.returncode in (0, -signal.SIGTERM)
         with self._lock:
             self._pid = None
         with suppress(OSError):  # the process it names has ended, so it names none
@@ -248,22 +269,10 @@ class ChromaProcess:
             logger.exception("a listener failed after Chroma ended or was started again")
 
     def _set_aside(self) -> None:
-        """Rename the folder, keeping only this one; an empty one that never came up stays."""
+        """Move the folder away, unless it is an empty one that never came up."""
         self._early_ends = 0
-        if self._was_emptied or not self._folder.exists():
-            return
-        pattern = f"{glob.escape(str(self._folder))}.damaged-*"
-        for older in glob.glob(pattern):
-            shutil.rmtree(older, ignore_errors=True)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        target = self._folder.with_name(f"{self._folder.name}.damaged-{stamp}")
-        try:
-            self._folder.rename(target)
-        except OSError as error:
-            logger.error("Chroma does not run from its folder, which cannot be moved: %s", error)
-            return
-        self._was_emptied = True
-        logger.error("Chroma does not run from its folder; moved it to %s", target)
+        if not self._was_emptied and has_room(self._folder):
+            self._was_emptied = set_aside(self._folder)
 
     def _pause(self, seconds: float) -> bool:
         """Wait unless the child is to end; tell whether it is."""

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from threading import Lock
 
-from embedserve.errors import CatalogError
+from embedserve.errors import CatalogError, CatalogUnavailableError
 from embedserve.store.migrations import SCHEMA_VERSION, migrate, refuse_newer, version_of
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 APPLICATION_ID = 0x656D6273  # "embs": tells our file from another program's
 OLDEST_SQLITE = (3, 37, 0)  # the first with STRICT tables
 BUSY_TIMEOUT_MS = 10_000
+
+# What the system refuses for a reason of its own, which may pass: no room, no right, no answer.
+REFUSALS = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_BUSY")
 
 # WAL: readers keep their snapshot while a commit goes on. NORMAL: no fsync for each commit, so a
 # killed process loses nothing (the kernel has the pages) and a power cut loses the last commits
@@ -175,10 +178,12 @@ class Database:
                 f"`{error.object[:100]!a}`. Rename the file."
             ) from error
         except (sqlite3.Error, OSError) as error:
-            raise CatalogError(self._advice(error)) from error
+            code = getattr(error, "sqlite_errorname", "")
+            is_refusal = code.startswith(REFUSALS) or isinstance(error, OSError)
+            kind = CatalogUnavailableError if is_refusal else CatalogError
+            raise kind(self._advice(error, code)) from error
 
-    def _advice(self, error: Exception) -> str:
-        code = getattr(error, "sqlite_errorname", "")
+    def _advice(self, error: Exception, code: str) -> str:
         if code in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return (
                 f"`{self.path}` is not a readable catalog ({error}). Move the file away and "

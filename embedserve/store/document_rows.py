@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -12,12 +13,17 @@ from embedserve.store.representatives import log_new, log_removal
 from embedserve.store.rows import Row, line_row, to_blob
 from embedserve.store.vector_rows import save_vectors
 from embedserve.store.words import TextTerms
-from embedserve.types import Index, NewDocument, Vectors
+from embedserve.types import Chunk, Index, NewDocument, Vectors
 
 WITHOUT_VECTOR = """
 SELECT count(*) FROM chunks c WHERE c.document_id = ? AND NOT EXISTS (
   SELECT 1 FROM vectors v WHERE v.artefact = ? AND v.text_hash = c.text_hash)
 """
+
+
+CHUNK_COLUMNS = (
+    "ordinal, span_start, span_end, page, heading, text_hash, text, line_start, line_end"
+)
 
 
 def check_document(index: Index, document: NewDocument) -> None:
@@ -107,10 +113,9 @@ def insert_chunks(
 ) -> None:
     """Write the chunks of a document, log them and index their `terms` (`terms_of`)."""
     connection.executemany(
-        "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, page,"
-        " heading, text_hash, text, line_start, line_end)"
+        f"INSERT INTO chunks (index_id, document_id, {CHUNK_COLUMNS})"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((index_id, document_id, *row) for row in _chunk_rows(document)),
+        ((index_id, document_id, *row) for row in chunk_rows(document)),
     )
     log_new(connection, document_id)
     lexical_rows.add_document(connection, index_id, document_id, terms)
@@ -120,9 +125,9 @@ def terms_of(index: Index, document: NewDocument) -> TextTerms | None:
     """Return what full-text search is to know of a document's chunks.
 
     To be asked before a transaction, which it would keep others waiting in; None for a document
-    with so many chunks that they follow in steps.
+    with so many chunks that they follow in steps, such as one that was staged.
     """
-    if len(document.chunks) > lexical_rows.MOST_AT_ONCE:
+    if document.draft or len(document.chunks) > lexical_rows.MOST_AT_ONCE:
         return None
     return lexical_rows.read_texts(
         lexical_rows.language_of(index.definition),
@@ -130,8 +135,19 @@ def terms_of(index: Index, document: NewDocument) -> TextTerms | None:
     )
 
 
-def _chunk_rows(document: NewDocument) -> Iterator[Row]:
-    for chunk, text_hash in zip(document.chunks, document.text_hashes, strict=True):
+class HashedChunks(Protocol):
+    """Chunks with what they are known by."""
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]: ...  # noqa: D102  the attribute of that name
+
+    @property
+    def text_hashes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+def chunk_rows(hashed: HashedChunks) -> Iterator[Row]:
+    """Give the values of CHUNK_COLUMNS for each chunk."""
+    for chunk, text_hash in zip(hashed.chunks, hashed.text_hashes, strict=True):
         heading = json.dumps(chunk.heading, ensure_ascii=False)
         yield (
             chunk.ordinal,

@@ -6,13 +6,12 @@ the vector index in the transaction that makes it.
 
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from embedserve.store.database import Database, now
 from embedserve.store.document_rows import (
     check_document,
-    check_vectors,
     end_upload,
     insert_chunks,
     insert_vectors,
@@ -22,6 +21,7 @@ from embedserve.store.document_rows import (
     require_vectors,
     terms_of,
 )
+from embedserve.store.drafts import insert_staged
 from embedserve.store.job_rows import add_work, write_file_result
 from embedserve.store.lexical import Lexical
 from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem
@@ -34,7 +34,6 @@ from embedserve.types import (
     NewDocument,
     Outcome,
     Provenance,
-    Vectors,
     Work,
 )
 
@@ -118,6 +117,7 @@ class Documents:
     ) -> None:
         """Replace a path's chunks by those of its new version, and note it in the job.
 
+        Staged ones are copied; the draft is left for `Drafts.discard`.
         Does nothing for an upload that was replaced or deleted since the job took it.
         Raises IndexNotFoundError when the index was deleted meanwhile.
         """
@@ -125,9 +125,8 @@ class Documents:
         facts = (document.size_bytes, document.mtime_ns, document.sha256)
         values = (index.id, document.path, *facts, document.title, document.kind, now())
         origin = document.provenance
-        result = FileResult(
-            document.path, outcome, chunks=len(document.chunks), warnings=document.warnings
-        )
+        chunks = len(document.chunks) + (document.draft.chunks if document.draft else 0)
+        result = FileResult(document.path, outcome, chunks=chunks, warnings=document.warnings)
         terms = terms_of(index, document)
         with self._database.write() as connection:
             require_index(connection, index)
@@ -138,22 +137,12 @@ class Documents:
                 SAVE_DOCUMENT, (*values, *_origin_row(origin), *problem_row(None))
             ).fetchone()
             insert_vectors(connection, index, document.new_hashes, document.vectors)
+            if document.draft:
+                insert_staged(connection, index.id, row[0], document.draft)
             insert_chunks(connection, index.id, row[0], document, terms)
             require_vectors(connection, index, row[0], document.path)
             write_file_result(connection, job_id, result, work=work)
         self._lexical.came(index.id, are_waiting=terms is None)
-
-    def add_vectors(
-        self, index: Index, hashes: Sequence[str], vectors: Vectors, *, job_id: str, work: Work
-    ) -> None:
-        """Keep vectors of a part of a document whose chunks come later, (len(hashes), dimensions).
-
-        Until they do, no chunk has them; no vacuum deletes them while a job runs.
-        """
-        check_vectors(index, hashes, vectors, "a part of a document")
-        with self._database.write() as connection:
-            insert_vectors(connection, index, hashes, vectors)
-            add_work(connection, job_id, work)
 
     def move(self, index: Index, former: KnownFile, file: FoundFile, *, job_id: str) -> None:
         """Give a document whose file was renamed its new path, and note both in the job."""

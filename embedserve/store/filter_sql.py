@@ -42,12 +42,19 @@ _CONTAINS = (
     " json_each(CASE field.type WHEN 'array' THEN field.value ELSE '[]' END) item"
     f" WHERE {_ITEM_EQUAL}))"
 )
+# An upload that was not ingested yet has no id, and one that replaces a document has a job.
+_STATUS = """
+CASE WHEN EXISTS (SELECT 1 FROM uploads sent WHERE sent.index_id = {table}.index_id
+  AND sent.path = {table}.path AND (sent.job_id IS NOT NULL OR {table}.id IS NULL)) THEN 'pending'
+WHEN {table}.problem_code IS NOT NULL THEN 'unreadable' ELSE 'indexed' END
+"""
 # Every column that may be null is given a value that meets no comparison.
 _COLUMNS: dict[Column, str] = {
     "id": "coalesce({table}.id, -1)",
     "path": "{table}.path",
     "kind": "{table}.kind",
     "source": "{table}.source",
+    "status": _STATUS,
     "title": "{table}.title",
     "size_bytes": "{table}.size_bytes",
     "indexed_at": "{table}.indexed_at",
@@ -66,8 +73,8 @@ class Condition:
 def condition_of(wanted: Filter, table: str) -> Condition:
     """Translate a filter; `table` names what has the columns of `documents` that it asks about.
 
-    It has at least `id` (null where a document has none yet), `path`, `kind`, `source`, `title`,
-    `size_bytes`, `mtime_ns`, `indexed_at` and `metadata`.
+    It has at least `id` (null where a document has none yet), `index_id`, `path`, `kind`, `source`,
+    `title`, `size_bytes`, `mtime_ns`, `indexed_at`, `metadata` and `problem_code`.
     """
     match wanted:
         case AllOf(parts):

@@ -90,16 +90,13 @@ class Jobs:
         start.
         """
         with self._database.write() as connection:
-            connection.execute(
-                "UPDATE jobs SET status = 'cancelled', finished_at = ?, runner = NULL"
-                " WHERE status = 'running' AND runner IS NOT ? AND is_cancel_requested",
-                (now(), runner),
-            )
-            return connection.execute(
-                "UPDATE jobs SET status = 'queued', runner = NULL"
-                " WHERE status = 'running' AND runner IS NOT ?",
-                (runner,),
-            ).rowcount
+            return _requeue(connection, "runner IS NOT ?", runner)
+
+    def requeue(self, job_id: str) -> Job:
+        """Queue a running job again; one that was asked to stop is cancelled instead."""
+        with self._database.write() as connection:
+            _requeue(connection, "id = ?", job_id)
+            return _job(connection, job_id)
 
     def set_totals(self, job_id: str, *, files: int, bytes_to_read: int) -> None:
         """Say how many files the job has to look at, and how much of them is still to be read."""
@@ -244,6 +241,19 @@ def insert_job(
         (job_id, index, path, now(), kind, retry_of),
     )
     return _job(connection, job_id)
+
+
+def _requeue(connection: sqlite3.Connection, condition: str, value: str) -> int:
+    connection.execute(
+        "UPDATE jobs SET status = 'cancelled', finished_at = ?, runner = NULL"
+        f" WHERE status = 'running' AND is_cancel_requested AND {condition}",
+        (now(), value),
+    )
+    return connection.execute(
+        f"UPDATE jobs SET status = 'queued', runner = NULL"
+        f" WHERE status = 'running' AND {condition}",
+        (value,),
+    ).rowcount
 
 
 def _delete_history(connection: sqlite3.Connection, index: str) -> None:

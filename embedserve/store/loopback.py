@@ -1,9 +1,11 @@
-"""This machine's own address: a free port there, and whether a Chroma answers on one."""
+"""Addresses: this machine's own, a free port there, whether a Chroma answers on one."""
 
 import socket
 from http.client import HTTPConnection, HTTPException
+from urllib.parse import SplitResult
 
 HOST = "127.0.0.1"
+LOOPBACK = (HOST, "localhost", "::1")
 
 
 def free_port(preferred: int) -> int:
@@ -30,3 +32,11 @@ def answers(port: int, timeout_s: float) -> bool:
         return False
     finally:
         connection.close()
+
+
+def is_http(address: SplitResult) -> bool:
+    """Tell whether an address names a host to speak HTTP with."""
+    try:
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, or too large
+        return False

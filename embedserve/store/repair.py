@@ -63,8 +63,9 @@ def check(
         # good, because ids are never used twice. A chunk that does not stand for its text may yet
         # come to; who enqueues the deletes looks again.
         stored = vector_index.ids(index.key)
-        waiting = catalog.changes.pending_ids(index.id)
         live = catalog.chunks.representatives(index.id)
+        # After these: what is committed meanwhile waits, and is not taken for missing.
+        waiting = catalog.changes.pending_ids(index.id)
         settled = np.setdiff1d(live, waiting, assume_unique=True)
         missing = np.setdiff1d(settled, stored, assume_unique=True)
         extra = np.setdiff1d(np.setdiff1d(stored, live), waiting)

@@ -239,6 +239,34 @@ CREATE TABLE job_paths (
     PRIMARY KEY (job_id, path)
 ) STRICT, WITHOUT ROWID;
 
+-- A document that a job has cut and embedded a part of: `chunks` of them, which are the first `chars`
+-- characters. No query looks here. `origin` is what they were made from and how; a job that goes on
+-- after a stop takes them up when that is the same.
+CREATE TABLE drafts (
+    id     INTEGER PRIMARY KEY,
+    job_id TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    path   TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    chunks INTEGER NOT NULL,
+    chars  INTEGER NOT NULL,
+    UNIQUE (job_id, path)
+) STRICT;
+
+-- As in `chunks`, without ids.
+CREATE TABLE draft_chunks (
+    draft_id   INTEGER NOT NULL REFERENCES drafts(id) ON DELETE CASCADE,
+    ordinal    INTEGER NOT NULL,
+    span_start INTEGER NOT NULL,
+    span_end   INTEGER NOT NULL,
+    page       INTEGER,
+    heading    TEXT NOT NULL,
+    text_hash  TEXT NOT NULL,
+    text       TEXT NOT NULL,
+    line_start INTEGER,
+    line_end   INTEGER,
+    UNIQUE (draft_id, ordinal)
+) STRICT;
+
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -20,6 +20,7 @@ DELETE = """
 DELETE FROM vectors WHERE rowid IN (SELECT value FROM json_each(:rowids))
 AND text_hash NOT IN (SELECT text_hash FROM chunks WHERE id > :newest)
 AND text_hash NOT IN (SELECT text_hash FROM new_hashes)
+AND text_hash NOT IN (SELECT text_hash FROM draft_chunks)
 AND NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')
 """
 

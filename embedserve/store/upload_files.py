@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from embedserve.errors import CatalogError, TooLargeError
+from embedserve.errors import CatalogUnavailableError, TooLargeError
 
 ENDING = re.compile(r"\.[A-Za-z0-9]{1,12}")
 INCOMING = ".incoming-"
@@ -117,7 +117,7 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise CatalogError(
+            raise CatalogUnavailableError(
                 f"`{self._folder}` cannot be written: {error.strerror}. Free some space in the "
                 "home, or give the server the right to write there."
             ) from error

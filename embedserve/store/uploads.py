@@ -23,12 +23,12 @@ UPLOADS_PATH = "upload:"
 LISTED = f"""
 WITH listed AS (
   SELECT d.id, d.path, d.source, d.title, d.kind, d.size_bytes, d.sha256, d.metadata,
-    d.indexed_at, u.job_id IS NOT NULL AS is_pending, {PROBLEM_COLUMNS}, d.mtime_ns
+    d.indexed_at, u.job_id IS NOT NULL AS is_pending, {PROBLEM_COLUMNS}, d.mtime_ns, d.index_id
   FROM documents d LEFT JOIN uploads u ON u.index_id = d.index_id AND u.path = d.path
   WHERE d.index_id = ?
   UNION ALL
   SELECT NULL, u.path, 'upload', u.title, '', u.size_bytes, '', u.metadata,
-    u.uploaded_at, 1, NULL, NULL, NULL, NULL, NULL, 0
+    u.uploaded_at, 1, NULL, NULL, NULL, NULL, NULL, 0, u.index_id
   FROM uploads u WHERE u.index_id = ? AND NOT EXISTS (
     SELECT 1 FROM documents d WHERE d.index_id = u.index_id AND d.path = u.path)
 )
@@ -216,7 +216,7 @@ def _listed_document(row: tuple[Any, ...]) -> ListedDocument:
         sha256,
         metadata,
         indexed_at,
-        chunks=row[16],
+        chunks=row[17],
         is_pending=bool(row[9]),
         problem=read_problem(path, row[10:15]),
     )

@@ -26,6 +26,9 @@ JobStatus = Literal[
 
 JobKind = Literal["ingest", "reembed"]
 
+DocumentStatus = Literal["indexed", "pending", "unreadable"]
+"""`pending`: what was sent last waits for its job; `unreadable`: it gave no chunks."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -62,6 +65,29 @@ class IndexCounts:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """What is staged of a document that is still being cut and embedded: no query sees it."""
+
+    id: int
+    chunks: int
+    chars: int
+    """Of its text from the beginning, which is what these chunks are of."""
+
+
+@dataclass(frozen=True)
+class EmbeddedChunks:
+    """Some chunks of a document, in order, and the vectors that the catalog lacks for them."""
+
+    chunks: tuple[Chunk, ...]
+    text_hashes: tuple[str, ...]
+    new_hashes: tuple[str, ...]
+    vectors: Vectors
+    """As in `NewDocument`."""
+    end: int
+    """Characters of the text from its beginning that are cut now."""
+
+
+@dataclass(frozen=True)
 class NewDocument:
     """A file's new version, ready to replace the old one in one transaction."""
 
@@ -81,6 +107,8 @@ class NewDocument:
     warnings: tuple[str, ...] = ()
     """What was lost or guessed while it was read."""
     provenance: Provenance = FROM_FOLDER
+    draft: Draft | None = None
+    """Where the chunks are staged that come before `chunks`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +144,13 @@ class ListedDocument:
     is_pending: bool
     """Whether what was sent last still waits for its job."""
     problem: FileProblem | None = None
+
+    @property
+    def status(self) -> DocumentStatus:
+        """Say what has become of it; store/document_filter.py says the same in SQL."""
+        if self.is_pending:
+            return "pending"
+        return "unreadable" if self.problem else "indexed"
 
 
 @dataclass(frozen=True)

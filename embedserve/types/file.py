@@ -3,8 +3,10 @@
 Offsets are character offsets into the text that extraction produced, end exclusive.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 SourceKind = Literal["folder", "upload", "url"]
 """Where a document is from."""
@@ -93,6 +95,20 @@ class MemberSpan:
     end: int
 
 
+class LongText(Protocol):
+    """A text too long for memory, kept until it is closed."""
+
+    @property
+    def length(self) -> int:
+        """Characters of all of it."""
+
+    def pieces(self) -> Iterator[str]:
+        """Yield it in order, as often as wanted."""
+
+    def close(self) -> None:
+        """Give back its room."""
+
+
 @dataclass(frozen=True)
 class Extraction:
     """The text of one file, as read from exactly the bytes that `sha256` names."""
@@ -108,6 +124,13 @@ class Extraction:
     """In order; none for what is one document."""
     warnings: tuple[str, ...] = ()
     """What was lost or guessed on the way, in words for the user."""
+    long_text: LongText | None = None
+    """Instead of `text`, where that is too long for it."""
+
+    @property
+    def length(self) -> int:
+        """Characters of the text."""
+        return self.long_text.length if self.long_text else len(self.text)
 
 
 @dataclass(frozen=True)
@@ -131,3 +154,5 @@ class Chunk:
     """Headings above the chunk, or definitions around it, outermost first; last, the column names
     (`| name | value |`) of the table whose rows the chunk begins with."""
     lines: LineSpan | None = None
+    tokens: "array[int] | None" = field(default=None, compare=False, repr=False)
+    """Ids of its tokens, where they are the same whatever stands before and behind it."""

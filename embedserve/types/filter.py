@@ -13,7 +13,9 @@ from typing import Literal
 Scalar = str | int | float | bool | None
 """What metadata holds, in lists or by itself."""
 
-Column = Literal["id", "path", "kind", "source", "title", "size_bytes", "indexed_at", "modified_at"]
+Column = Literal[
+    "id", "path", "kind", "source", "status", "title", "size_bytes", "indexed_at", "modified_at"
+]
 Comparison = Literal["gt", "gte", "lt", "lte"]
 Operator = Literal["in", "glob", "contains", "exists"] | Comparison
 

@@ -76,8 +76,12 @@ class EncoderSpec:
 
 
 class TokenOffsets(Protocol):
-    """Tell where each token of a text begins and ends, without special tokens."""
+    """Tell where each token of a text begins and ends, without special tokens.
+
+    A third column, where there is one, is the token's id. Given only by tokenizers to which spaces
+    and line breaks are boundaries, whatever stands beside them.
+    """
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return one (tokens, 2) array of character offsets for each text."""
+        """Return one (tokens, 2 or 3) array of character offsets for each text."""
         ...

@@ -26,6 +26,7 @@ from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap import listen
 from embedserve.services.embedding import Embeddings, EmbedRequest
+from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
 from embedserve.types import Vectors
 from scripts.bench_report.figures import Route
@@ -66,6 +67,7 @@ def ours() -> ASGIApp:
         archives=absent,
         health=absent,
         metrics=Metrics(),
+        freed=FreedMemory(),
     )
     return create_app(services, AppLimits(1 << 26, (), is_loopback=True))
 

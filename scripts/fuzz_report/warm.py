@@ -15,7 +15,7 @@ def call(port: int, path: str, body: dict[str, Any] | None = None) -> Any:  # no
         f"http://127.0.0.1:{port}{path}", json.dumps(body).encode() if body else None
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=120) as reply:
+    with opener.open(request, timeout=600) as reply:  # on a busy machine
         return json.load(reply)
 
 

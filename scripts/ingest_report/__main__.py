@@ -29,6 +29,8 @@ class Round:
     peaks: Peaks
     load: float
     """Of each core in the minute before, by the whole machine."""
+    is_apart: bool
+    """Whether the job did without the engine, which ran on a part of the texts alone."""
 
     @property
     def share(self) -> float:
@@ -36,47 +38,54 @@ class Round:
         return self.alone.seconds / self.first.seconds
 
     @property
+    def engine_cpu_s(self) -> float:
+        """What the engine alone takes for all that the job had embedded."""
+        return self.alone.cpu_seconds * self.first.tokens / self.alone.tokens
+
+    @property
     def cpu_share(self) -> float:
         """The engine's processor time, of all that the job and its children took.
 
         What the share of speed comes to where nothing else runs: the job keeps every core busy.
         """
-        return self.alone.cpu_seconds / sum(self.peaks.cpu_s.values())
+        used_s = sum(self.peaks.cpu_s.values())
+        return self.engine_cpu_s / (used_s + self.engine_cpu_s if self.is_apart else used_s)
 
 
 def main() -> None:
     """Parse the arguments, measure, print."""
     told = _arguments()
-    rounds = measure(told.home / "models", told.folder.resolve(), told.rounds)
+    rounds = measure(told.home / "models", told.folder.resolve(), told.rounds, told.apart)
     print(table(rounds))
     if told.json:
         told.json.write_text(json.dumps([_figures(one) for one in rounds], indent=1) + "\n")
 
 
-def measure(models: Path, folder: Path, rounds: int) -> list[Round]:
+def measure(models: Path, folder: Path, rounds: int, apart: int) -> list[Round]:
     """Take turns in one process that has the house."""
     context = multiprocessing.get_context("spawn")
     with fresh_home(models) as home, ProcessPoolExecutor(1, mp_context=context) as process:
-        pid = process.submit(resident.begin, home, folder).result()
+        pid = process.submit(resident.begin, home, folder, apart).result()
         try:
-            return [_told(_round(process, pid)) for _ in range(rounds)]
+            return [_told(_round(process, pid, is_apart=apart > 0)) for _ in range(rounds)]
         finally:
             process.submit(resident.end).result()
 
 
-def _round(process: ProcessPoolExecutor, pid: int) -> Round:
+def _round(process: ProcessPoolExecutor, pid: int, *, is_apart: bool) -> Round:
     load = idle_share()
     process.submit(resident.empty).result()
     with watched(pid) as peaks:
         first = process.submit(resident.ingest).result()
     second = process.submit(resident.ingest).result()
     alone = process.submit(resident.alone).result()
-    return Round(first, alone, second, peaks, load)
+    return Round(first, alone, second, peaks, load, is_apart)
 
 
 def _told(one: Round) -> Round:
     """Tell of a round as soon as it is over."""
-    words = f"{one.first.seconds:.1f} s, {100 * one.share:.1f} % of the engine, load {one.load:.1f}"
+    share = f"{100 * one.cpu_share:.1f} % of its processor time is the engine's"
+    words = f"{one.first.seconds:.1f} s, {share}, load {one.load:.1f}"
     print(words, file=sys.stderr, flush=True)
     return one
 
@@ -85,36 +94,35 @@ def table(rounds: list[Round]) -> str:
     """Return the figures as a table in Markdown: the median, and the range."""
     first = rounds[-1]
     rows = {
-        "files, chunks, of which distinct, embedded": [
-            f"{first.first.files}, {first.first.chunks}, {first.alone.texts}, "
-            f"{first.first.embedded}"
+        "files, chunks, embedded": [
+            f"{first.first.files}, {first.first.chunks}, {first.first.embedded}"
         ],
         "end to end": _spread([one.first.seconds for one in rounds], " s"),
-        "tokens embedded": [str(first.alone.tokens)],
-        "tokens a second, job": _spread([_speed(one, one.first.seconds) for one in rounds], ""),
+        "tokens embedded": [str(first.first.tokens)],
         "tokens a second, engine alone": _spread(
-            [_speed(one, one.alone.seconds) for one in rounds], ""
+            [one.alone.tokens / one.alone.seconds for one in rounds], ""
         ),
-        "job, of the engine alone": _spread([100 * one.share for one in rounds], " %"),
         "processor time of the engine alone, of the job's": _spread(
             [100 * one.cpu_share for one in rounds], " %"
         ),
         "second run": _spread([one.second.seconds for one in rounds], " s"),
+        "processor time, second run": _spread([one.second.cpu_seconds for one in rounds], " s"),
         "peak memory together": _spread([one.peaks.together / MIB for one in rounds], " MiB"),
     }
+    if not first.is_apart:
+        rows["tokens a second, job"] = _spread(
+            [one.first.tokens / one.first.seconds for one in rounds], ""
+        )
+        rows["job, of the engine alone"] = _spread([100 * one.share for one in rounds], " %")
     for part in ("server", "extraction", "Chroma"):
         sizes = [one.peaks.parts.get(part, 0) / MIB for one in rounds]
         rows[f"peak memory, {part}"] = _spread(sizes, " MiB")
         rows[f"processor time, {part}"] = _spread(
             [one.peaks.cpu_s.get(part, 0.0) for one in rounds], " s"
         )
-    rows["processor time, engine alone"] = _spread([one.alone.cpu_seconds for one in rounds], " s")
+    rows["processor time, engine alone"] = _spread([one.engine_cpu_s for one in rounds], " s")
     lines = [f"| {name} | {cells[0]} |" for name, cells in rows.items()]
     return "\n".join(["| | median (range) |", "|---|---|", *lines])
-
-
-def _speed(one: Round, seconds: float) -> float:
-    return one.alone.tokens / seconds
 
 
 def _spread(values: list[float], unit: str) -> list[str]:
@@ -133,6 +141,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="what to ingest")
     parser.add_argument("--home", type=Path, required=True, help="has the models, all-minilm too")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument(
+        "--apart",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure the engine on N of the texts, and the job with sums in its place: for a tree "
+        "that takes hours",
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     return parser.parse_args()
 
