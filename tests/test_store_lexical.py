@@ -132,7 +132,8 @@ def test_of_equal_texts_one_is_found_and_another_takes_its_place(opened: Opened)
 
 @pytest.mark.parametrize(
     "question",
-    ["", "the of and", '"', "a AND OR NOT (", "NEAR(x y)", "col:x^2 *", "\x00", "🙂", "\u202eشرق", "'", "é" * 100000, "word " * 200000],
+    ["", "the of and", '"', "a AND OR NOT (", "NEAR(x y)", "col:x^2 *", "\x00", "🙂",
+     "\u202eشرق", "'", "é" * 100000, "word " * 200000],
 )  # fmt: skip
 def test_no_question_is_an_error(opened: Opened, question: str) -> None:
     ingest(opened, "/a", ["the word of and", "شرق"])
