@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embedserve.store.catalog import Catalog
+from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Chunk, Index, NewDocument, Vectors
 
 DIMENSIONS = 8
@@ -51,6 +52,14 @@ def catalog_with_index(folder: Path) -> Iterator[tuple[Catalog, Index, str]]:
             "notes", "{}", model="m", artefact=ARTEFACT, dimensions=DIMENSIONS
         )
         yield catalog, index, catalog.jobs.create("notes", "/d").id
+
+
+def drain(catalog: Catalog, vector_index: VectorIndex, index: Index) -> None:
+    """Apply what waits, as the index worker does."""
+    while pending := catalog.changes.pending(index):
+        vector_index.delete(index.id, pending.deletes)
+        vector_index.upsert(index.id, pending.upserts.ids, pending.upserts.vectors)
+        catalog.changes.acknowledge(index.id, pending.up_to)
 
 
 def wait_until(condition: Callable[[], object], *, within_s: float) -> None:

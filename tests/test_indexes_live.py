@@ -54,7 +54,8 @@ def test_a_folder_becomes_answers_with_their_place(live: LiveServer, documents: 
     assert 0.4 < hit["score"] <= 1
     counts = live.counts("garden")
     assert counts == {
-        "documents": 1, "unreadable": 0, "chunks": 2, "vectors": 2, "reachable": 2, "pending": 0,
+        "documents": 1, "unreadable": 0, "chunks": 2, "vectors": 2, "texts": 2, "reachable": 2,
+        "pending": 0,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedserve.engine.encoder import Encoder
 from embedserve.ingest.chunk import chunk
-from embedserve.services.embedded_text import embedded_texts
+from embedserve.services.embedded_text import EmbeddedTexts, embedded_texts
 from embedserve.services.token_budget import TokenBudget
 
 
@@ -55,3 +55,22 @@ def test_rows_are_embedded_with_title_heading_and_column_names() -> None:
 def test_what_does_not_fit_in_front_is_cut_off_there() -> None:
     for one in embedded(TABLE, prefix=3)[1:]:
         assert one.startswith("passage: Book > Prices\n\n\n| row")
+
+
+def test_what_was_made_to_fit_is_not_measured_again() -> None:
+    measured: list[str] = []
+
+    class Counting(WordEncoder):
+        def offsets(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+            measured.extend(texts)
+            return super().offsets(texts)
+
+    encoder = Counting()
+    chunks = chunk(TABLE, "markdown", (), encoder.offsets, max_tokens=12)
+    measured.clear()
+    texts = EmbeddedTexts(cast(Encoder, encoder), TokenBudget(prefix=3, chunk=12))
+    first = texts.of("Book", chunks)
+    assert len(measured) == 2
+    assert texts.of("Book", chunks) == first
+    assert len(measured) == 2
+    assert texts.of("Other", chunks) != first

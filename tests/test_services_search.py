@@ -20,7 +20,7 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import EncoderSpec, Index, Lane, Vectors
 from tests.fakes import MemoryVectorIndex
-from tests.store_samples import catalog_with_index, document, unit_vectors
+from tests.store_samples import catalog_with_index, document, drain, unit_vectors
 
 
 class StuckEncoder:
@@ -115,22 +115,49 @@ class ReadyWorker:
         return True
 
 
+def quick_search(catalog: Catalog, vector_index: MemoryVectorIndex) -> SearchService:
+    indexes = SimpleNamespace(find=catalog.indexes.get, check_vectors=lambda *_: [])
+    return SearchService(
+        catalog,
+        cast(IndexService, indexes),
+        vector_index,
+        cast(IndexWorker, ReadyWorker()),
+        cast(Encoders, OneEncoder(QuickEncoder())),
+    )
+
+
 def test_an_index_that_is_mostly_on_its_way_is_searched_exactly_and_says_so(tmp_path: Path) -> None:
     with catalog_with_index(tmp_path) as (catalog, index, job):
-        indexes = SimpleNamespace(find=catalog.indexes.get, check_vectors=lambda *_: [])
-        asked = SearchService(
-            catalog,
-            cast(IndexService, indexes),
-            MemoryVectorIndex(),
-            cast(IndexWorker, ReadyWorker()),
-            cast(Encoders, OneEncoder(QuickEncoder())),
-        )
+        asked = quick_search(catalog, MemoryVectorIndex())
         few = document("/d/a", [f"text {n}" for n in range(40)])
         catalog.documents.commit(index, few, job_id=job, outcome="added")
         result = asyncio.run(asked.query("notes", "question", 3))
         assert (result.is_exact, result.warnings, len(result.hits)) == (False, [], 3)
-        many = document("/d/b", [f"text {n}" for n in range(1000)])
+        many = document("/d/b", [f"text {n}" for n in range(1001)])
         catalog.documents.commit(index, many, job_id=job, outcome="added")
         result = asyncio.run(asked.query("notes", "question", 3))
         assert (result.is_exact, len(result.hits)) == (True, 3)
         assert "on its way to the vector index" in result.warnings[0]
+
+
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_a_text_of_many_files_is_one_hit_that_names_them(tmp_path: Path, is_applied: bool) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        vector_index = MemoryVectorIndex()
+        for number in range(14):
+            version = document(f"/d/{number}", ["licence", f"text {number % 2}", f"own {number}"])
+            catalog.documents.commit(index, version, job_id=job, outcome="added")
+        if is_applied:
+            drain(catalog, vector_index, index)
+        result = asyncio.run(quick_search(catalog, vector_index).query("notes", "question", 1000))
+        assert (result.is_exact, result.warnings) == (False, [])
+        hits = {hit.chunk.text: hit for hit in result.hits}
+        assert len(hits) == len(result.hits) == 1 + 2 + 14
+        paths = [place.path for place in (hits["licence"].chunk, *hits["licence"].also_in)]
+        assert (paths, hits["licence"].places) == ([f"/d/{n}" for n in range(11)], 14)
+        assert [place.path for place in hits["text 1"].also_in] == [
+            f"/d/{number}" for number in range(3, 14, 2)
+        ]
+        assert (hits["own 3"].also_in, hits["own 3"].places) == ((), 1)
+        few = asyncio.run(quick_search(catalog, vector_index).query("notes", "question", 3))
+        assert len({hit.chunk.text for hit in few.hits}) == len(few.hits) == 3

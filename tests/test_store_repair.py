@@ -11,7 +11,7 @@ from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index
 from tests.fakes import MemoryVectorIndex
-from tests.store_samples import catalog_with_index, document, unit_vectors
+from tests.store_samples import catalog_with_index, document, drain, unit_vectors
 
 House = tuple[Catalog, Index, MemoryVectorIndex]
 
@@ -25,13 +25,6 @@ def house(tmp_path: Path) -> Iterator[House]:
         vector_index = MemoryVectorIndex()
         drain(catalog, vector_index, index)
         yield catalog, index, vector_index
-
-
-def drain(catalog: Catalog, vector_index: VectorIndex, index: Index) -> None:
-    while pending := catalog.changes.pending(index):
-        vector_index.delete(index.id, pending.deletes)
-        vector_index.upsert(index.id, pending.upserts.ids, pending.upserts.vectors)
-        catalog.changes.acknowledge(index.id, pending.up_to)
 
 
 def put_right(catalog: Catalog, vector_index: VectorIndex, index: Index) -> int:

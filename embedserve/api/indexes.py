@@ -16,6 +16,7 @@ from embedserve.services.definitions import IndexDefinition, parse_definition
 from embedserve.services.indexes import IndexReport
 from embedserve.services.job_progress import JobReport
 from embedserve.services.search import Hit
+from embedserve.types import StoredChunk
 
 router = APIRouter(tags=["indexes"])
 
@@ -121,11 +122,19 @@ async def query(request: Request, name: str) -> Response:
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
-    chunk = hit.chunk
+    return {
+        "id": str(hit.chunk.id),
+        "text": hit.chunk.text,
+        "score": round(hit.score, 6),
+        **_place(hit.chunk),
+        "places": hit.places,
+        "also_in": [_place(chunk) for chunk in hit.also_in],
+    }
+
+
+def _place(chunk: StoredChunk) -> dict[str, Any]:
     return {
         "id": str(chunk.id),
-        "text": chunk.text,
-        "score": round(hit.score, 6),
         "document": {
             "id": str(chunk.document_id),
             "path": chunk.path,
@@ -154,6 +163,7 @@ def index_reply(report: IndexReport) -> dict[str, Any]:
             "unreadable": counts.unreadable,
             "chunks": counts.chunks,
             "vectors": counts.vectors,
+            "texts": counts.texts,
             "reachable": report.reachable,
             "pending": counts.pending,
         },

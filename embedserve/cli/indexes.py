@@ -32,10 +32,12 @@ def list_indexes(home: Home = None, as_json: AsJson = False) -> None:
     rows = []
     for index in indexes:
         counts = index["counts"]
-        numbers = (counts[key] for key in ("documents", "chunks", "reachable", "unreadable"))
+        numbers = (
+            counts[key] for key in ("documents", "chunks", "texts", "reachable", "unreadable")
+        )
         shown = ["?" if number is None else str(number) for number in numbers]
         rows.append([index["name"], index["model"], *shown])
-    print_table(rows, "NAME", "MODEL", "DOCUMENTS", "CHUNKS", "REACHABLE", "UNREADABLE")
+    print_table(rows, "NAME", "MODEL", "DOCUMENTS", "CHUNKS", "TEXTS", "REACHABLE", "UNREADABLE")
 
 
 @app.command("show")

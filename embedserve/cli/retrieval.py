@@ -108,5 +108,14 @@ def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     )
     output.print(head)
     output.print(Text(f"   {where} [{hit['start']}:{hit['end']}]", style="dim"))
+    if hit["places"] > 1:
+        output.print(Text(f"   {_others(hit)}", style="dim"))
     body = "\n".join(f"   {line}" for line in hit["text"].splitlines())
     output.print(Text(body), end="\n\n")
+
+
+def _others(hit: dict[str, Any]) -> str:
+    """Tell where else the text stands: the next place by its path."""
+    more = hit["places"] - 2
+    path = hit["also_in"][0]["document"]["path"]
+    return f"also in {path}" + (f" and {more} more" if more else "")

@@ -11,8 +11,12 @@ they are, so the sum holds; the few chunks that begin or end inside a word are m
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedserve.ingest.blocks import Section, short_path
-from embedserve.ingest.cuts import part_spans
+from embedserve.ingest.cut_memory import CutMemory, key_of
+from embedserve.ingest.cuts import NO_SPACE, part_spans
 from embedserve.ingest.outline import Definition
 from embedserve.ingest.parts import batches, parts
 from embedserve.ingest.sections import sections
@@ -25,8 +29,6 @@ MAX_COLUMNS_CHARS = 300
 MAX_ROW_CHARS = 4_000
 COLUMN_MARK = "| "
 """How the column names of a table begin, as the last of a heading."""
-# Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
-_NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 
 def chunk(
@@ -42,15 +44,52 @@ def chunk(
 
     `offsets` is asked about every 131,072 characters; what it raises ends the work.
     """
-    places = _Places(text, pages)
-    chunks: list[Chunk] = []
-    for batch in batches(parts(text, sections(text, kind, members))):
-        measured = offsets([text[part.start : part.end] for part in batch])
-        for part, tokens in zip(batch, measured, strict=True):
-            for span in part_spans(text, part, tokens, max_tokens):
-                for piece in _within_budget(text, span, offsets, max_tokens):
-                    chunks.append(places.chunk(len(chunks), piece, part))
-    return chunks
+    return Chunker(offsets, max_tokens=max_tokens).chunk(text, kind, pages, members)
+
+
+class Chunker:
+    """Cut texts into chunks of at most `max_tokens` tokens each; safe to share by threads.
+
+    A section that comes again, in another version of a document, is not measured again.
+    """
+
+    def __init__(self, offsets: TokenOffsets, *, max_tokens: int) -> None:
+        self._offsets = offsets
+        self._max_tokens = max_tokens
+        self._memory = CutMemory()
+
+    def chunk(
+        self, text: str, kind: str, pages: Sequence[PageSpan], members: Sequence[MemberSpan] = ()
+    ) -> list[Chunk]:
+        """Cut one text; see `chunk`."""
+        places = _Places(text, pages)
+        chunks: list[Chunk] = []
+        for batch in batches(parts(text, sections(text, kind, members))):
+            for part, spans in zip(batch, self._cut(text, batch), strict=True):
+                for span in spans:
+                    chunks.append(places.chunk(len(chunks), span, part))
+        return chunks
+
+    def _cut(self, text: str, batch: Sequence[Section]) -> list[list[Span]]:
+        keys = [key_of(text, part) for part in batch]
+        known = [self._memory.get(key, part.start) for key, part in zip(keys, batch, strict=True)]
+        pieces = zip(batch, known, strict=True)
+        unknown = [text[part.start : part.end] for part, spans in pieces if spans is None]
+        measured = iter(self._offsets(unknown))
+        cut: list[list[Span]] = []
+        for key, part, spans in zip(keys, batch, known, strict=True):
+            if spans is None:
+                spans = self._spans(text, part, next(measured))
+                self._memory.keep(key, part.start, spans)
+            cut.append(spans)
+        return cut
+
+    def _spans(self, text: str, part: Section, tokens: NDArray[np.int64]) -> list[Span]:
+        return [
+            piece
+            for span in part_spans(text, part, tokens, self._max_tokens)
+            for piece in _within_budget(text, span, self._offsets, self._max_tokens)
+        ]
 
 
 def prefix(title: str, heading: Sequence[str]) -> str:
@@ -152,4 +191,4 @@ def _is_in_word(text: str, place: int) -> bool:
     if not 0 < place < len(text):
         return False
     left, right = text[place - 1], text[place]
-    return (left.isalnum() and right.isalnum()) or left in _NO_SPACE or right in _NO_SPACE
+    return (left.isalnum() and right.isalnum()) or left in NO_SPACE or right in NO_SPACE

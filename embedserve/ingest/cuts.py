@@ -19,6 +19,8 @@ MIN_FILL = 0.25
 # WordPiece makes one token of a word over 100 characters, however long. Such a token is counted
 # as one for each 16 characters, so that a blob of base64 does not become a chunk of megabytes.
 LONG_TOKEN_CHARS, LONG_TOKEN_STEP = 32, 16
+# Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
+NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 _BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]*_]*\s+(?=[^\sa-z])|[。！？]\s*")  # noqa: RUF001

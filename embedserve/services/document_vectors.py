@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import OverloadedError
-from embedserve.services.embedded_text import embedded_texts, text_hash
-from embedserve.services.interruption import Interruption
+from embedserve.services.coming_vectors import Claim, ComingVectors, pass_on
+from embedserve.services.embedded_text import EmbeddedTexts, text_hash
+from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import Chunk, Index, Vectors, Work
@@ -42,9 +44,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Window:
-    hashes: tuple[str, ...]
+    claim: Claim
+    texts: dict[str, str]
+    """What is embedded, by its hash: all that the catalog does not have."""
     work: Work
     future: Future[Vectors]
+    """Of the claim's own texts."""
 
 
 class DocumentVectors:
@@ -63,9 +68,10 @@ class DocumentVectors:
         self._catalog = catalog
         self._encoder = encoder
         self._index = index
-        self._budget = budget
+        self._texts = EmbeddedTexts(encoder, budget)
         self._job_id = job_id
         self._interruption = interruption
+        self._coming = ComingVectors()
 
     def embed(self, title: str, chunks: Sequence[Chunk], progress: Progress) -> Embedded:
         """Return what a document's chunks, of which there are some, are known by.
@@ -95,30 +101,59 @@ class DocumentVectors:
         self, title: str, chunks: Sequence[Chunk], hashes: list[str], seen: set[str]
     ) -> _Window:
         """Queue the texts of a window that neither the catalog has nor an earlier window."""
-        texts = embedded_texts(self._encoder, self._budget, title, chunks)
+        texts = self._texts.of(title, chunks)
         own = [text_hash(text) for text in texts]
         hashes += own
         known = self._catalog.chunks.known_hashes(self._index, own) | seen
         missing = {key: text for key, text in zip(own, texts, strict=True) if key not in known}
         seen.update(missing)
-        tokenized = self._encoder.tokenize(list(missing.values()))
+        claim = self._coming.claim(list(missing))
+        try:
+            tokenized = self._encoder.tokenize([missing[key] for key in claim.own])
+            future = self._queue(tokenized)
+        except BaseException as error:
+            claim.rows.set_exception(error)
+            raise
+        pass_on(future, claim.rows)
+        tokens = sum(len(text.ids) for text in tokenized)
+        work = Work(chunks_embedded=len(claim.own), tokens_embedded=tokens)
+        return _Window(claim, missing, work, future)
+
+    def _queue(self, texts: Sequence[TokenizedText]) -> Future[Vectors]:
+        """Give texts to the engine as soon as it has room; raise JobInterruptedError."""
         while True:
             self._interruption.check()
             try:
-                future = self._encoder.submit(tokenized, lane="bulk")
-                break
+                return self._encoder.submit(texts, lane="bulk")
             except OverloadedError:
                 self._interruption.pause(_ROOM_POLL_S)
-        tokens = sum(len(text.ids) for text in tokenized)
-        work = Work(chunks_embedded=len(missing), tokens_embedded=tokens)
-        return _Window(tuple(missing), work, future)
+
+    def _vectors(self, window: _Window) -> Vectors:
+        """Wait for the vectors of a window: its own ones, then those that another file has."""
+        own = np.asarray(self._interruption.result(window.future), dtype=np.float32)
+        others = [self._from_other(window, key) for key in window.claim.others]
+        return np.stack([*own, *others]) if others else own
+
+    def _from_other(self, window: _Window, key: str) -> Vectors:
+        place = window.claim.others[key]
+        try:
+            row: Vectors = self._interruption.result(place.rows)[place.row]
+        except JobInterruptedError:
+            raise
+        except Exception:  # it is the other file's failure; here the text is tried by itself
+            again = self._queue(self._encoder.tokenize([window.texts[key]]))
+            row = self._interruption.result(again)[0]
+        return row
 
     def _keep(self, window: _Window) -> None:
-        vectors = self._interruption.result(window.future)
+        vectors = self._vectors(window)
         self._catalog.documents.add_vectors(
-            self._index, window.hashes, vectors, job_id=self._job_id, work=window.work
+            self._index, _hashes(window), vectors, job_id=self._job_id, work=window.work
         )
 
     def _last(self, hashes: Sequence[str], window: _Window) -> Embedded:
-        vectors = np.asarray(self._interruption.result(window.future), dtype=np.float32)
-        return Embedded(tuple(hashes), window.hashes, vectors, window.work)
+        return Embedded(tuple(hashes), _hashes(window), self._vectors(window), window.work)
+
+
+def _hashes(window: _Window) -> tuple[str, ...]:
+    return (*window.claim.own, *window.claim.others)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import CatalogError, ExtractionError, OverloadedError
-from embedserve.ingest.chunk import chunk
+from embedserve.ingest.chunk import Chunker
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.services.document_vectors import DocumentVectors
 from embedserve.services.file_problems import outcome_of, problem_of, unexpected
@@ -69,7 +69,7 @@ class FileIngest:
         self._interruption = tools.interruption
         self._job = job
         self._index = index
-        self._budget = budget
+        self._chunker = Chunker(self._offsets, max_tokens=budget.chunk)
         self._vectors = DocumentVectors(
             tools.catalog,
             tools.encoder,
@@ -151,13 +151,8 @@ class FileIngest:
 
     def _document(self, found: Found, extraction: Extraction) -> _Document:
         file = found.file
-        chunks = chunk(
-            extraction.text,
-            extraction.kind,
-            extraction.pages,
-            self._offsets,
-            max_tokens=self._budget.chunk,
-            members=extraction.members,
+        chunks = self._chunker.chunk(
+            extraction.text, extraction.kind, extraction.pages, extraction.members
         )
         if not chunks:
             raise ExtractionError(

@@ -22,5 +22,5 @@ def compare(catalog: Catalog, vector_index: VectorIndex, index: Index) -> None:
     """Let the vector index load what it holds, and check it when the number of it is wrong."""
     stored = vector_index.count(index.key)
     waits = catalog.changes.has_pending(index.id)
-    if waits or stored != catalog.chunks.count(index.id):
+    if waits or stored != catalog.chunks.count_texts(index.id):
         put_right(catalog, vector_index, index)

@@ -29,7 +29,7 @@ class IndexReport:
     definition: IndexDefinition
     counts: IndexCounts
     reachable: int | None
-    """Vectors that the vector index holds; None while it does not answer."""
+    """Texts that the vector index holds a vector of; None while it does not answer."""
     problem: str | None
     """What keeps its definition file from taking effect, or its vectors from being found."""
     warnings: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """A question to passages: cosine through the vector index, joined back to the catalog.
 
-The catalog decides what is alive. Changes that the vector index has not applied yet are searched
+A text that several documents hold is one hit, which names the first of them and the others. The
+catalog decides what is alive. Changes that the vector index has not applied yet are searched
 exactly beside it, and while the index is down everything is: slower, and said in the answer.
 """
 
@@ -26,6 +27,8 @@ from embedserve.types import Index, ScoredId, StoredChunk, Vectors
 logger = logging.getLogger(__name__)
 
 MAX_K = 1000
+MAX_ALSO_IN = 10
+"""Other places of a text that a hit names; a licence may stand in thousands of files."""
 MANY_WAITING = 1000
 """Chunks that wait for the vector index and are compared one by one beside it, however few others
 there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
@@ -34,10 +37,15 @@ EXACTLY = "every vector was compared exactly instead."
 
 @dataclass(frozen=True)
 class Hit:
-    """A live chunk and its cosine similarity to the query, -1..1."""
+    """A text and its cosine similarity to the query, -1..1."""
 
     chunk: StoredChunk
+    """The first live chunk that has it."""
     score: float
+    also_in: tuple[StoredChunk, ...] = ()
+    """The next ones, `MAX_ALSO_IN` at most, in the order in which they were ingested."""
+    places: int = 1
+    """How many chunks have it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class SearchService:
     async def query(
         self, index_name: str, text: str, k: int | None = None, *, timeout_s: float | None = None
     ) -> SearchResult:
-        """Return the `k` chunks nearest to `text` (the index's default where k is None).
+        """Return the `k` texts nearest to `text` (the index's default where k is None).
 
         Raises IndexNotFoundError, InvalidRequestError, ConflictError, ModelNotFoundError,
         OverloadedError, and DeadlineError after `timeout_s`, or the server's own limit.
@@ -140,7 +148,7 @@ class SearchService:
                 found, self._exact.search(index, vector, count=k, among=waiting.tolist())
             )
         hits = self._live(index, found)[:k]
-        if len(hits) == k or len(hits) == self._catalog.chunks.count(index.id):
+        if len(hits) == k or len(hits) == self._catalog.chunks.count_texts(index.id):
             return hits, False
         # Fewer than there are: deleted chunks crowded the answer, or the index has lost some.
         if not len(waiting):
@@ -148,15 +156,22 @@ class SearchService:
         return self._exactly(index, vector, k), True
 
     def _is_mostly_waiting(self, index: Index, waiting: int) -> bool:
-        return waiting > MANY_WAITING and waiting > self._catalog.chunks.count(index.id) // 2
+        return waiting > MANY_WAITING and waiting > self._catalog.chunks.count_texts(index.id) // 2
 
     def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:
         return self._live(index, self._exact.search(index, vector, count=k))
 
     def _live(self, index: Index, scored: list[ScoredId]) -> list[Hit]:
-        """Join with the catalog: what is not there is not alive."""
-        live = self._catalog.chunks.by_id(index.id, [item.id for item in scored])
-        return [Hit(live[item.id], item.score) for item in scored if item.id in live]
+        """Join with the catalog: what is not there is not alive, and a text is one hit."""
+        ids = [item.id for item in scored]
+        texts = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN)
+        hits: dict[int, Hit] = {}
+        for item in scored:
+            if item.id in texts:
+                first, *others = texts[item.id].chunks
+                hit = Hit(first, item.score, tuple(others), texts[item.id].places)
+                hits.setdefault(first.id, hit)
+        return list(hits.values())
 
 
 def _embedded(encoder: Encoder, text: TokenizedText, deadline_s: float | None) -> Vectors:

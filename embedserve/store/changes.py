@@ -1,6 +1,5 @@
 """The log that the vector index drains: what it has yet to apply, oldest first."""
 
-import sqlite3
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,25 +7,21 @@ from numpy.typing import NDArray
 
 from embedserve.store.chunks import LIVE_VECTORS
 from embedserve.store.database import Database
+from embedserve.store.representatives import IS_FIRST, log_all
 from embedserve.store.rows import chunk_vectors, id_list
 from embedserve.types import Index, PendingChanges
 
-ENQUEUE = """
+ENQUEUE_UPSERTS = """
 INSERT INTO changes (index_id, chunk_id, op)
-SELECT ?, value, ? FROM json_each(?) ORDER BY value
+SELECT ?, value, 'upsert' FROM json_each(?) ORDER BY value
 """
-
-
-def ask_for_all(connection: sqlite3.Connection, index_id: int) -> int:
-    """Log every live chunk of an index as one to be upserted, inside the caller's transaction.
-
-    Returns how many there are.
-    """
-    return connection.execute(
-        "INSERT INTO changes (index_id, chunk_id, op)"
-        " SELECT index_id, id, 'upsert' FROM chunks WHERE index_id = ? ORDER BY id",
-        (index_id,),
-    ).rowcount
+# A chunk may have come to stand for its text since somebody looked.
+ENQUEUE_DELETES = f"""
+INSERT INTO changes (index_id, chunk_id, op)
+SELECT :index, value, 'delete' FROM json_each(:ids) WHERE NOT EXISTS (
+  SELECT 1 FROM chunks c WHERE c.id = value AND c.index_id = :index AND {IS_FIRST})
+ORDER BY value
+"""
 
 
 class Changes:
@@ -38,8 +33,9 @@ class Changes:
     def pending(self, index: Index, *, limit: int = 500) -> PendingChanges | None:
         """Return the oldest changes, collapsed, or None when there is nothing to do.
 
-        A chunk's last change counts, and an upsert of a chunk that is gone is left out, so both
-        parts may be empty; such a batch is acknowledged like any other.
+        A chunk's last change counts, and an upsert of a chunk that is gone or does not stand for
+        its text is left out, so both parts may be empty; such a batch is acknowledged like any
+        other.
         """
         with self._database.read() as connection:
             log = connection.execute(
@@ -51,7 +47,8 @@ class Changes:
             last = {chunk_id: op for _, chunk_id, op in log}
             upserts = id_list(chunk_id for chunk_id, op in last.items() if op == "upsert")
             rows = connection.execute(
-                LIVE_VECTORS + " AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id",
+                f"{LIVE_VECTORS} AND c.id IN (SELECT value FROM json_each(?)) AND {IS_FIRST}"
+                " ORDER BY c.id",
                 (index.artefact, index.id, upserts),
             ).fetchall()
         return PendingChanges(
@@ -87,18 +84,18 @@ class Changes:
     def enqueue_upserts(self, index_id: int, ids: Iterable[int]) -> None:
         """Ask for these chunks to be upserted again."""
         with self._database.write() as connection:
-            connection.execute(ENQUEUE, (index_id, "upsert", id_list(ids)))
+            connection.execute(ENQUEUE_UPSERTS, (index_id, id_list(ids)))
 
     def enqueue_deletes(self, index_id: int, ids: Iterable[int]) -> None:
-        """Ask for these ids, which no live chunk has, to be deleted."""
+        """Ask for these ids to be deleted, except of chunks that stand for their text by now."""
         with self._database.write() as connection:
-            connection.execute(ENQUEUE, (index_id, "delete", id_list(ids)))
+            connection.execute(ENQUEUE_DELETES, {"index": index_id, "ids": id_list(ids)})
 
     def enqueue_all(self, index_id: int) -> int:
-        """Ask for every live chunk to be upserted; return how many there are."""
+        """Ask for every representative to be upserted; return how many there are."""
         with self._database.write() as connection:
             # The upserts already asked for are among them.
             connection.execute(
                 "DELETE FROM changes WHERE index_id = ? AND op = 'upsert'", (index_id,)
             )
-            return ask_for_all(connection, index_id)
+            return log_all(connection, index_id)

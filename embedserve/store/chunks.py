@@ -1,16 +1,17 @@
 """Reading live chunks and their vectors. Nothing here changes anything."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
+from embedserve.store.representatives import COUNT_TEXTS, IS_FIRST
 from embedserve.store.rows import chunk_vectors, id_list
 from embedserve.store.vector_rows import known_hashes
-from embedserve.types import ChunkVectors, Index, StoredChunk
+from embedserve.types import ChunkVectors, Index, StoredChunk, StoredText
 
 MAX_ID = 2**63 - 1
 
@@ -18,6 +19,25 @@ LIVE_VECTORS = """
 SELECT c.id, v.vector FROM chunks c
 JOIN vectors v ON v.artefact = ? AND v.text_hash = c.text_hash
 WHERE c.index_id = ?
+"""
+
+STORED_COLUMNS = (
+    "c.id, c.text, c.span_start, c.span_end, c.page, c.heading, d.id, d.path, d.title, d.metadata"
+)
+
+# The first `most` chunks of each text that one of some ids has, and how many there are.
+TEXTS = f"""
+WITH wanted AS (
+  SELECT DISTINCT text_hash FROM chunks
+  WHERE index_id = :index AND id IN (SELECT value FROM json_each(:ids))),
+placed AS (
+  SELECT c.id, count(*) OVER (PARTITION BY c.text_hash) AS places,
+    row_number() OVER (PARTITION BY c.text_hash ORDER BY c.id) AS place
+  FROM wanted w JOIN chunks c INDEXED BY chunks_by_text
+    ON c.index_id = :index AND c.text_hash = w.text_hash)
+SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p JOIN chunks c ON c.id = p.id
+JOIN documents d ON d.id = c.document_id
+WHERE p.place <= :most ORDER BY c.id
 """
 
 
@@ -31,13 +51,32 @@ class Chunks:
         """Map id to chunk for those ids that are live in this index; the others are left out."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT c.id, c.text, c.span_start, c.span_end, c.page, c.heading,"
-                " d.id, d.path, d.title, d.metadata FROM chunks c"
-                " JOIN documents d ON d.id = c.document_id"
+                f"SELECT {STORED_COLUMNS} FROM chunks c JOIN documents d ON d.id = c.document_id"
                 " WHERE c.index_id = ? AND c.id IN (SELECT value FROM json_each(?))",
                 (index_id, id_list(ids)),
             )
             return {row[0]: _stored_chunk(row) for row in rows}
+
+    def texts(self, index_id: int, ids: Iterable[int], *, most: int) -> dict[int, StoredText]:
+        """Map id to its text with the first `most` chunks that have it, for ids that are live.
+
+        Ids of one text have one object.
+        """
+        wanted = {"index": index_id, "ids": id_list(ids), "most": most}
+        with self._database.read() as connection:
+            rows = connection.execute(TEXTS, wanted).fetchall()
+            hashes = connection.execute(
+                "SELECT id, text_hash FROM chunks"
+                " WHERE index_id = :index AND id IN (SELECT value FROM json_each(:ids))",
+                wanted,
+            ).fetchall()
+        chunks: dict[str, list[StoredChunk]] = {}
+        places: dict[str, int] = {}
+        for count, text_hash, *columns in rows:
+            chunks.setdefault(text_hash, []).append(_stored_chunk(columns))
+            places[text_hash] = count
+        texts = {key: StoredText(tuple(found), places[key]) for key, found in chunks.items()}
+        return {id_: texts[text_hash] for id_, text_hash in hashes}
 
     def count(self, index_id: int, *, up_to: int | None = None) -> int:
         """Count the live chunks of an index, up to an id when one is given."""
@@ -48,6 +87,20 @@ class Chunks:
             ).fetchone()
             return int(row[0])
 
+    def count_texts(self, index_id: int) -> int:
+        """Count the distinct texts of an index: what the vector index is to hold of it."""
+        with self._database.read() as connection:
+            row = connection.execute(COUNT_TEXTS, {"id": index_id}).fetchone()
+            return int(row[0])
+
+    def representatives(self, index_id: int) -> NDArray[np.int64]:
+        """Return the ids of the chunks that stand for their text, ascending: (texts,) int64."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT min(id) FROM chunks WHERE index_id = ? GROUP BY text_hash", (index_id,)
+            )
+            return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
+
     def ids(self, index_id: int) -> NDArray[np.int64]:
         """Return the ids of every live chunk, ascending: (count,) int64."""
         with self._database.read() as connection:
@@ -57,10 +110,13 @@ class Chunks:
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def vectors_after(self, index: Index, after_id: int, *, limit: int) -> ChunkVectors:
-        """Return the next `limit` vectors with ids above `after_id`; none at the end."""
+        """Return the next `limit` vectors, one for each text, with ids above `after_id`.
+
+        The ids are those of representatives; none at the end.
+        """
         with self._database.read() as connection:
             rows = connection.execute(
-                LIVE_VECTORS + " AND c.id > ? ORDER BY c.id LIMIT ?",
+                f"{LIVE_VECTORS} AND c.id > ? AND {IS_FIRST} ORDER BY c.id LIMIT ?",
                 (index.artefact, index.id, after_id, limit),
             ).fetchall()
         return chunk_vectors(rows, index)
@@ -83,7 +139,7 @@ class Chunks:
             return known_hashes(connection, index.artefact, index.dimensions, text_hashes)
 
 
-def _stored_chunk(row: tuple[Any, ...]) -> StoredChunk:
+def _stored_chunk(row: Sequence[Any]) -> StoredChunk:
     id_, text, start, end, page, heading, document_id, path, title, metadata = row
     return StoredChunk(
         id_, text, start, end, page, tuple(json.loads(heading)), document_id, path, title, metadata

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.store import lexical_rows
+from embedserve.store.representatives import log_new, log_removal
 from embedserve.store.rows import Row, to_blob
 from embedserve.store.vector_rows import save_vectors
 from embedserve.store.words import TextTerms
@@ -76,11 +77,7 @@ def remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> N
     if row is None:
         return
     lexical_rows.remove_document(connection, index_id, row[0])
-    connection.execute(
-        "INSERT INTO changes (index_id, chunk_id, op)"
-        " SELECT index_id, id, 'delete' FROM chunks WHERE document_id = ? ORDER BY id",
-        row,
-    )
+    log_removal(connection, row[0])
     connection.execute("DELETE FROM chunks WHERE document_id = ?", row)
 
 
@@ -114,11 +111,7 @@ def insert_chunks(
         " heading, text_hash, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((index_id, document_id, *row) for row in _chunk_rows(document)),
     )
-    connection.execute(
-        "INSERT INTO changes (index_id, chunk_id, op)"
-        " SELECT index_id, id, 'upsert' FROM chunks WHERE document_id = ? ORDER BY id",
-        (document_id,),
-    )
+    log_new(connection, document_id)
     lexical_rows.add_document(connection, index_id, document_id, terms)
 
 

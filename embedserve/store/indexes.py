@@ -6,6 +6,7 @@ from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
 from embedserve.store.job_rows import cancel_jobs
 from embedserve.store.lexical_rows import language_of
+from embedserve.store.representatives import COUNT_TEXTS
 from embedserve.store.rows import Row
 from embedserve.types import Index, IndexCounts
 
@@ -71,7 +72,7 @@ class Indexes:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                """
+                f"""
                 SELECT
                   (SELECT count(*) FROM documents d WHERE d.index_id = :id
                      AND EXISTS (SELECT 1 FROM chunks c WHERE c.document_id = d.id)),
@@ -82,6 +83,7 @@ class Indexes:
                      JOIN chunks c ON c.index_id = i.id
                      JOIN vectors v ON v.artefact = i.artefact AND v.text_hash = c.text_hash
                      WHERE i.id = :id),
+                  ({COUNT_TEXTS}),
                   (SELECT count(*) FROM changes WHERE index_id = :id)
                 """,
                 {"id": index_id},

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
+from embedserve.store.representatives import IS_FIRST
 from embedserve.store.rows import BYTES_PER_FLOAT, are_sound, id_list, to_blob
 from embedserve.types import Index
 
@@ -119,7 +120,8 @@ class Integrity:
             connection.execute(
                 "INSERT INTO changes (index_id, chunk_id, op) SELECT c.index_id, c.id, 'upsert'"
                 " FROM chunks c JOIN indexes i ON i.id = c.index_id"
-                " WHERE i.artefact = ? AND c.text_hash IN (SELECT value FROM json_each(?))",
+                " WHERE i.artefact = ? AND c.text_hash IN (SELECT value FROM json_each(?))"
+                f" AND {IS_FIRST}",
                 (index.artefact, json.dumps(list(vectors))),
             )
 

@@ -1,6 +1,6 @@
 """Rows of the full-text index that the transactions of other tables write.
 
-Of live chunks with one text the one with the lowest id stands for all. What is indexed of a chunk
+Only chunks that stand for their text are in it (store/representatives.py). What is indexed of one
 is its text with the title and the headings above it, each once.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.postings import MOST_CHUNKS, Postings, invert, to_blocks
+from embedserve.store.representatives import IS_FIRST
 from embedserve.store.rows import Row, id_list
 from embedserve.store.words import DEFAULT_LANGUAGE, TextTerms, words_of
 
@@ -25,11 +26,6 @@ TEXTS = """
 SELECT c.id, d.title, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id
 """
 
-# No other live chunk of the index has the same text and a lower id.
-IS_FIRST = """
-NOT EXISTS (SELECT 1 FROM chunks o
-  WHERE o.index_id = c.index_id AND o.text_hash = c.text_hash AND o.id < c.id)
-"""
 FIRST_OF_DOCUMENT = (
     f"SELECT c.id FROM chunks c WHERE c.document_id = ? AND {IS_FIRST} ORDER BY c.id"
 )

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from embedserve.store.changes import ask_for_all
 from embedserve.store.database import Database
 from embedserve.store.integrity import EMBEDDED_COLUMNS, EmbeddedChunk, embedded_chunk
 from embedserve.store.job_rows import write_file_result
@@ -15,6 +14,7 @@ from embedserve.store.jobs import insert_job
 from embedserve.store.lexical import Lexical
 from embedserve.store.lexical_care import reconcile
 from embedserve.store.lexical_rows import set_language
+from embedserve.store.representatives import log_all
 from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
 from embedserve.store.vector_rows import known_vectors, save_vectors
 from embedserve.types import FileResult, Index, Vectors
@@ -222,7 +222,7 @@ def _become(connection: sqlite3.Connection, index: Index, change: ModelChange) -
         "INSERT INTO generations (index_id, status) VALUES (?, 'serving')", (index.id,)
     )
     connection.execute("DELETE FROM changes WHERE index_id = ?", (index.id,))
-    ask_for_all(connection, index.id)
+    log_all(connection, index.id)
     # Chunks of one text may be of two by now, or the other way round: prefixes are cut elsewhere.
     reconcile(connection, index.id)
     set_language(connection, index.id, change.definition)

@@ -30,9 +30,9 @@ class IndexHealth:
     """How far a vector index is from the catalog; changes that still wait are not counted."""
 
     missing: NDArray[np.int64]
-    """Live chunk ids that the vector index does not hold."""
+    """Ids of representatives that the vector index does not hold."""
     extra: NDArray[np.int64]
-    """Ids it holds that no live chunk has."""
+    """Ids it holds that no representative has."""
     sampled: int
     """Chunks that were asked to find themselves by their own vector."""
     lost: NDArray[np.int64]
@@ -60,10 +60,11 @@ def check(
     """
     try:
         # Read before the catalog: an id seen here that the catalog then does not have is gone for
-        # good, because ids are never used twice.
+        # good, because ids are never used twice. A chunk that does not stand for its text may yet
+        # come to; who enqueues the deletes looks again.
         stored = vector_index.ids(index.key)
         waiting = catalog.changes.pending_ids(index.id)
-        live = catalog.chunks.ids(index.id)
+        live = catalog.chunks.representatives(index.id)
         settled = np.setdiff1d(live, waiting, assume_unique=True)
         missing = np.setdiff1d(settled, stored, assume_unique=True)
         extra = np.setdiff1d(np.setdiff1d(stored, live), waiting)

@@ -75,8 +75,8 @@ CREATE TABLE chunks (
 -- Covers every scan that needs ids and vectors only: the texts are never read for it.
 CREATE INDEX chunks_by_index ON chunks (index_id, id, text_hash);
 
--- Whoever else has a text, of which the lowest id stands in the full-text index for all.
-CREATE INDEX chunks_by_text ON chunks (index_id, text_hash, id);
+-- Finds the chunks of one text: the first of them stands for all in the vector index.
+CREATE INDEX chunks_by_text ON chunks (index_id, text_hash);
 
 -- Full text: segments of chunks that never change (store/postings.py). `ids` are int64, ascending,
 -- `lengths` uint32, how many terms each chunk has, `words` those that there are,

@@ -15,12 +15,12 @@ from itertools import islice
 from typing import cast
 
 from embedserve.errors import ConflictError
-from embedserve.store.changes import ask_for_all
 from embedserve.store.database import Database, now
 from embedserve.store.indexes import INDEX, insert_index
 from embedserve.store.lexical import Lexical
 from embedserve.store.lexical_rows import begin_anew
 from embedserve.store.origins import origin_of, set_origin
+from embedserve.store.representatives import log_all
 from embedserve.store.rows import BYTES_PER_FLOAT
 from embedserve.store.staging import CHUNK_COLUMNS, DOCUMENT_COLUMNS, Record, Staging, Value
 from embedserve.store.vector_rows import has_every_vector, is_in_use, save_vectors
@@ -185,7 +185,7 @@ class Transfer:
                 index = insert_index(connection, (*facts, arrival.dimensions, now()))
                 numbers = _add_documents(connection, index, arrival.rows)
                 _add_chunks(connection, index, arrival.rows, numbers)
-                ask_for_all(connection, index.id)
+                log_all(connection, index.id)
                 begin_anew(connection, index.id)
                 if connection.execute(MISSING, (index.id, index.artefact)).fetchone():
                     raise _IncompleteError

@@ -19,6 +19,7 @@ from embedserve.types.catalog import (
     PendingChanges,
     ScoredId,
     StoredChunk,
+    StoredText,
     StoredUpload,
     Work,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "ScoredId",
     "SourceKind",
     "StoredChunk",
+    "StoredText",
     "StoredUpload",
     "TokenIds",
     "TokenOffsets",

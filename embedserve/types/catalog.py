@@ -48,6 +48,8 @@ class IndexCounts:
     chunks: int
     vectors: int
     """Chunks that have their vector. Equals `chunks` unless something is wrong."""
+    texts: int
+    """Distinct ones among the chunks: what the vector index is to hold."""
     pending: int
     """Changes that the vector index has not applied yet."""
 
@@ -136,6 +138,16 @@ class StoredChunk:
     title: str
     metadata: str = "{}"
     """JSON object that came with the document."""
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """A text of an index with the live chunks that have it, in order of id."""
+
+    chunks: tuple[StoredChunk, ...]
+    """The first of them."""
+    places: int
+    """How many there are."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class Resident:
             self._stack = stack.pop_all()
         # Below the public door on purpose: the same loaded graph is to be run without it.
         self._catalog: Any = self._services.indexes._catalog
-        self._encoder: Encoder = self._services.ingestion._encoders.get(settings.default_model)
+        encoders = self._services.ingestion._work_of._encoders
+        self._encoder: Encoder = encoders.get(settings.default_model)
         self._folder = folder
         self._texts: list[TokenizedText] = []
 

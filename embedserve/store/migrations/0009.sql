@@ -1,8 +1,6 @@
 -- Full text: what is there is read into it afterwards, step by step.
 ALTER TABLE indexes ADD COLUMN language TEXT NOT NULL DEFAULT 'english';
 
-CREATE INDEX chunks_by_text ON chunks (index_id, text_hash, id);
-
 CREATE TABLE lexical_segments (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,

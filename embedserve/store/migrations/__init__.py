@@ -43,7 +43,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> Path | None:
     _copy(connection, former)
     for step in range(version + 1, SCHEMA_VERSION + 1):
         file = files(__name__) / f"{step:04}.sql"
-        # Versions 6 to 8 were of no release.
+        # Versions 7 and 8 were of no release.
         script = file.read_text(encoding="utf-8") if file.is_file() else ""
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {step};\nCOMMIT;"
