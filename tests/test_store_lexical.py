@@ -132,8 +132,8 @@ def test_of_equal_texts_one_is_found_and_another_takes_its_place(opened: Opened)
 
 @pytest.mark.parametrize(
     "question",
-    ["", "the of and", '"', "a AND OR NOT (", "NEAR(x y)", "col:x^2 *", "\x00", "🙂", "‮شرق", "'"]
-    + ["é" * 100_000, "word " * 200_000],
+    ["", "the of and", '"', "a AND OR NOT (", "NEAR(x y)", "col:x^2 *", "\x00", "🙂",
+     "\u202eشرق", "'", "é" * 100000, "word " * 200000],
 )  # fmt: skip
 def test_no_question_is_an_error(opened: Opened, question: str) -> None:
     ingest(opened, "/a", ["the word of and", "شرق"])
@@ -206,7 +206,7 @@ def test_what_is_indexed_anew_waits_and_is_complete_after_some_steps(
 
 
 def test_a_merge_keeps_what_was_removed_meanwhile_out(opened: Opened, tmp_path: Path) -> None:
-    catalog, index, _ = opened
+    _catalog, index, _ = opened
     for number in range(5):
         ingest(opened, f"/d/{number}", [f"apple {number}", f"pear {number}"])
     database = Database(tmp_path / "catalog.sqlite3")
@@ -230,7 +230,7 @@ def test_a_merge_keeps_what_was_removed_meanwhile_out(opened: Opened, tmp_path: 
 
 
 def test_segments_stay_few(opened: Opened, tmp_path: Path) -> None:
-    catalog, index, _ = opened
+    _catalog, index, _ = opened
     for number in range(150):
         ingest(opened, f"/d/{number}", [f"apple {number}"])
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as connection:

@@ -23,7 +23,7 @@ def terms(text: str, language: str = "english") -> list[str]:
         ("__init__", ["init"]),
         ("end. Next", ["end", "next"]),
         ("Résumés naïve CAFÉ", ["resum", "naiv", "cafe"]),
-        ("ﬁle ｗｉｄｅ STRASSE straße", ["file", "wide", "strass", "strass"]),
+        ("\ufb01le \uff57\uff49de STRASSE straße", ["file", "wide", "strass", "strass"]),
         ("日本語のtext", ["日本", "本語", "語の", "text"]),
         ("語", ["語"]),
         ("naïve cafe\u0301", ["naiv", "cafe"]),

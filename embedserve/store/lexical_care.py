@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from embedserve.errors import CatalogError
 from embedserve.store.database import Database
 from embedserve.store.lexical_rows import (
-    IS_FIRST,
     MOST_AT_ONCE,
     TEXTS,
     add_by_id,
@@ -23,6 +22,7 @@ from embedserve.store.lexical_rows import (
     segments_of,
 )
 from embedserve.store.postings import MOST_TIMES, Postings, from_block
+from embedserve.store.representatives import IS_FIRST
 from embedserve.store.rows import Row
 from embedserve.store.segment_reader import load_chunks
 from embedserve.store.words import TextTerms

@@ -1,6 +1,6 @@
 """Rows of the full-text index that the transactions of other tables write.
 
-Of live chunks with one text the one with the lowest id stands for all. What is indexed of a chunk
+Only chunks that stand for their text are in it (store/representatives.py). What is indexed of one
 is its text with the title and the headings above it, each once.
 """
 
