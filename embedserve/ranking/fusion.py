@@ -5,7 +5,8 @@ its own. Equal scores are ordered by id, so that the same lists always give the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import exp
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,13 @@ from embedserve.types import ScoredId
 
 RANK_CONSTANT = 20
 """Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009 have 60); see docs/decisions.md."""
+
+DENSE_WEIGHT = 0.5
+"""Of score fusion, where it is the same for every question; the lexical leg has the rest."""
+
+# Of `dense_weight`, fitted on four sets with 100 hits a leg: docs/decisions.md.
+GAP_TO = 10
+_EVEN, _BY_DENSE_GAP, _BY_LEXICAL_GAP = -0.1, 4.5, -1.2
 
 Scaling = Literal["min-max", "z-score"]
 
@@ -76,6 +84,31 @@ def fuse_scores(legs: Sequence[Leg], *, scaling: Scaling = "min-max") -> list[Fu
         for id in sums:
             sums[id] += leg.weight / total * found.get(id, worst)
     return _fused(sums, legs)
+
+
+def fuse_by_sureness(dense: Leg, lexical: Leg) -> list[FusedHit]:
+    """Fuse the scores, each leg weighted by how sure it is of this question; best first."""
+    weight = dense_weight(dense, lexical)
+    return fuse_scores([replace(dense, weight=weight), replace(lexical, weight=1 - weight)])
+
+
+def dense_weight(dense: Leg, lexical: Leg) -> float:
+    """Return the weight of the dense leg for one question, 0..1; the lexical leg has the rest.
+
+    A leg is sure whose best hit stands out: by the share of its score that its tenth lacks. Where
+    fewer than ten chunks have a term, the tenth has a BM25 of 0; of cosines the last one counts.
+    """
+    scores = [hit.score for hit in _ranked(dense)[:GAP_TO]]
+    terms = [hit.score for hit in _ranked(lexical)[:GAP_TO]]
+    terms += [0.0] * (GAP_TO - len(terms))
+    return 1 / (1 + exp(-(_EVEN + _BY_DENSE_GAP * _gap(scores) + _BY_LEXICAL_GAP * _gap(terms))))
+
+
+def _gap(scores: Sequence[float]) -> float:
+    """Return the share of the first score that the last one lacks, 0..1."""
+    if not scores or scores[0] <= 0:
+        return 0.0
+    return min((scores[0] - scores[-1]) / scores[0], 1.0)
 
 
 def _fused(sums: Mapping[int, float], legs: Sequence[Leg]) -> list[FusedHit]:
