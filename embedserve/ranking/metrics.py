@@ -2,11 +2,12 @@
 those of spans are Smith and Troynikov's ("Evaluating chunking strategies for retrieval", 2024).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
+from typing import TypeVar
 
-Id = str | int
+Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SpanQuality:
 class DocumentSpan:
     """Characters of one document, end exclusive."""
 
-    document: Id
+    document: str | int
     start: int
     end: int
 

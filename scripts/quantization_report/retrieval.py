@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,14 +46,20 @@ def read_scifact(folder: Path) -> Retrieval:
     """Read the corpus with its test queries."""
     documents = {
         row["_id"]: f"{row['title']} {row['text']}".strip()
-        for row in _rows(folder / "corpus.jsonl")
+        for row in rows_of(folder / "corpus.jsonl")
     }
+    judgements = read_judgements(folder / "qrels" / "test.tsv")
+    asked = {row["_id"]: row["text"] for row in rows_of(folder / "queries.jsonl")}
+    return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
+
+
+def read_judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Read the gain of documents by query, in BEIR's form."""
     judgements: dict[str, dict[str, int]] = {}
-    with (folder / "qrels" / "test.tsv").open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    asked = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
-    return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
+    return judgements
 
 
 def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) -> Vectors:
@@ -76,6 +83,7 @@ def digest_texts(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Read JSON Lines."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
