@@ -42,7 +42,7 @@ class QueryBody(BaseModel):
     mode: Literal["hybrid", "dense", "lexical"] | None = Field(
         default=None, description="By vectors and words, or by one of them."
     )
-    fusion: Literal["scores", "ranks"] | None = Field(
+    fusion: Literal["sureness", "scores", "ranks"] | None = Field(
         default=None, description="How the two are made one order."
     )
     filter: Annotated[
@@ -51,7 +51,7 @@ class QueryBody(BaseModel):
         WithJsonSchema(FILTER_SCHEMA),
     ] = None
     min_score: float | None = Field(
-        default=None, ge=0, le=1, description="Leave out hits of a smaller relevance."
+        default=None, ge=0, le=1, description="Leave out hits of a smaller score."
     )
     diversity: float | None = Field(
         default=None, ge=0, le=1, description="How much a hit loses for what better ones say too."
@@ -66,7 +66,6 @@ class QueryBody(BaseModel):
     def request(self, timeout_s: float | None) -> SearchRequest:
         """Return what the service is asked; raise InvalidRequestError for a filter that is none."""
         queries = self.queries if self.queries is not None else [self.query or ""]
-        ranker = {True: "", False: None}.get(self.rerank, self.rerank)  # type: ignore[call-overload]
         return SearchRequest(
             queries=tuple(queries),
             k=self.k,
@@ -77,12 +76,19 @@ class QueryBody(BaseModel):
             filter=parse_filter(self.filter) if self.filter else EVERY_DOCUMENT,
             min_score=self.min_score,
             diversity=self.diversity,
-            rerank=ranker,
+            rerank=_reranker(self.rerank),
             rerank_timeout_s=self.rerank_timeout_ms / 1000 if self.rerank_timeout_ms else None,
             is_exact=self.exact,
             explains=self.explain,
             timeout_s=timeout_s,
         )
+
+
+def _reranker(asked: bool | str | None) -> str | None:
+    """Return its name, empty for the only one; None: the hits stay as they are."""
+    if isinstance(asked, str):
+        return asked
+    return "" if asked else None
 
 
 class ManyBody(QueryBody):

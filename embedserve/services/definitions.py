@@ -64,10 +64,10 @@ class SearchDefaults(Table):
     """Passages to return."""
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     """By vectors and by words, or by one of them alone."""
-    fusion: Literal["scores", "ranks"] = "scores"
+    fusion: Literal["sureness", "scores", "ranks"] = "sureness"
     """How the two are made one order."""
     min_score: float | None = Field(default=None, ge=0, le=1)
-    """Hits of a smaller relevance are left out; none where it is missing."""
+    """Hits of a smaller score are left out; none where it is missing."""
     passage_tokens: int = Field(default=300, ge=0, le=4096)
     """How far a hit is joined with its neighbours, about; 0: not at all."""
 

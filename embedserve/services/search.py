@@ -128,8 +128,8 @@ class SearchService:
             ranking = await self._reranking.rank(ask)
         except (DeadlineError, OverloadedError):
             found.warnings.append(
-                f"The reranker was not done within {ask.timeout_s:g} s; the order is that without it. "
-                "Give it more time by `rerank_timeout_ms`."
+                f"The reranker was not done within {ask.timeout_s:g} s; the order is that without "
+                "it. Give it more time by `rerank_timeout_ms`."
             )
         else:
             scores = ranking.scores()

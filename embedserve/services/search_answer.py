@@ -17,14 +17,10 @@ from embedserve.ranking.passages import (
 )
 from embedserve.services.admission import forecast
 from embedserve.services.search_candidates import Candidate, Candidates
-from embedserve.services.search_request import Dropped, Hit, Scores, SearchRequest
+from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index, StoredChunk
 
-SPARE = 3
-"""Candidates looked at for each passage that is asked for: some are alike, some are neighbours."""
-LEAST_CHUNK_TOKENS = 24
-"""Of the chunks that fill a budget, on average at the least; bounds how many are counted."""
 MOST_DIVERSE = 100
 """Candidates that are compared with each other where variety is asked for."""
 
@@ -52,13 +48,12 @@ class AnswerMaker:
         chosen = Chosen()
         relevance = self._relevance(found.index, request)
         distinct: Distinct[int] = Distinct()
-        wanted = _wanted(request)
         for candidate in ranked:
-            if len(chosen.kept) == wanted:
+            if len(chosen.kept) == request.wanted:
                 break
             scores = relevance(candidate)
-            if request.min_score is not None and scores.relevance < request.min_score:
-                chosen.best_rejected = max(scores.relevance, chosen.best_rejected or 0.0)
+            if request.min_score is not None and scores.shown < request.min_score:
+                chosen.best_rejected = max(scores.shown, chosen.best_rejected or 0.0)
                 chosen.dropped.append(Dropped(candidate.id, "below min_score"))
             elif not distinct.add(candidate.id, candidate.text.chunks[0].text):
                 chosen.dropped.append(Dropped(candidate.id, "near duplicate"))
@@ -148,13 +143,6 @@ class AnswerMaker:
             _hit(kept[id_], kept[id_].text.chunks[:1], chosen, count)
             for id_, count in tokens.items()
         ]
-
-
-def _wanted(request: SearchRequest) -> int:
-    """Return how many candidates an answer can take in at the most."""
-    if request.max_tokens is not None:
-        return request.max_tokens // LEAST_CHUNK_TOKENS + 1
-    return (request.k or 1) * (SPARE if request.passage_tokens else 1)
 
 
 def _hit(best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, tokens: int) -> Hit:

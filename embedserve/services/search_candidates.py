@@ -2,13 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
-from embedserve.ranking.fusion import DENSE_WEIGHT, FusedHit, Leg, fuse_ranks, fuse_scores
+from embedserve.ranking.fusion import (
+    DENSE_WEIGHT,
+    FusedHit,
+    Leg,
+    dense_weight,
+    fuse_ranks,
+    fuse_scores,
+)
 from embedserve.services.dense_leg import MAX_ALSO_IN, DenseLeg, by_text
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
@@ -17,6 +24,8 @@ from embedserve.types import ChunkCondition, Index, ScoredId, StoredText, Vector
 
 LEG_CANDIDATES = 100
 """Of each leg: more changed no ranking (docs/decisions.md), fewer than 50 did."""
+MOST_CANDIDATES = 2000
+"""Of each leg, for large budgets of tokens."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +85,56 @@ class CandidateFinder:
         watch = Watch(found.timings_ms)
         vectors = self._embedded(encoder, request.queries, deadline_s, found.warnings)
         watch.lap("embed")
-        count = max(LEG_CANDIDATES, 2 * (request.k or 0))
-        legs: list[Leg] = []
-        texts: dict[int, StoredText] = {}
+        looked = _Looked(
+            index, max(LEG_CANDIDATES, min(2 * request.wanted, MOST_CANDIDATES)), among
+        )
+        dense, lexical = [], []
         if request.mode != "lexical":
-            for number, vector in enumerate(vectors):
-                dense = self._dense.search(
-                    index, vector, count=count, among=among, is_exact=request.is_exact
-                )
-                legs.append(Leg(_name("dense", number), dense.hits, DENSE_WEIGHT))
-                texts |= dense.texts
-                found.is_exact |= dense.is_exact
-                found.warnings += [told for told in dense.warnings if told not in found.warnings]
+            dense = [self._dense_leg(looked, vector, request.is_exact) for vector in vectors]
             watch.lap("dense")
         if request.mode != "dense":
-            for number, query in enumerate(request.queries):
-                hits = self._lexical(index, query, count, among, texts, found.warnings)
-                legs.append(Leg(_name("lexical", number), hits, 1 - DENSE_WEIGHT))
+            lexical = self._lexical_legs(looked, request.queries)
             watch.lap("lexical")
-        fused = fuse_ranks(legs) if request.fusion == "ranks" else fuse_scores(legs)
+        fused = _fused(request, dense, lexical)
         cosines = self._cosines(index, [hit.id for hit in fused], vectors)
-        found.ranked = [Candidate(texts[hit.id], cosines.get(hit.id, 0.0), hit) for hit in fused]
+        found.ranked = [
+            Candidate(looked.texts[hit.id], cosines.get(hit.id, 0.0), hit) for hit in fused
+        ]
+        found.is_exact = looked.is_exact
+        found.warnings += dict.fromkeys(looked.warnings)
         watch.lap("fuse")
         return found
+
+    def _dense_leg(self, looked: "_Looked", vector: Vectors, is_exact: bool) -> Leg:
+        found = self._dense.search(
+            looked.index, vector, count=looked.count, among=looked.among, is_exact=is_exact
+        )
+        looked.texts |= found.texts
+        looked.is_exact |= found.is_exact
+        looked.warnings += found.warnings
+        return Leg("dense", found.hits)
+
+    def _lexical_legs(self, looked: "_Looked", queries: Sequence[str]) -> list[Leg]:
+        # Asked first: what is indexed meanwhile is found or told of, never neither.
+        if left := self._catalog.lexical.pending(looked.index.id):
+            looked.warnings.append(
+                f"{left} chunks are not in the full text yet; only vectors find them."
+            )
+        return [Leg("lexical", self._lexical(looked, query)) for query in queries]
+
+    def _lexical(self, looked: "_Looked", query: str) -> list[ScoredId]:
+        index, among, texts = looked.index, looked.among, looked.texts
+        asked = self._catalog.lexical.query_terms(index, query)
+        if asked.is_cut:
+            told = f"Only the first {len(asked.terms)} words of the query were looked up."
+            looked.warnings.append(told)
+        found = self._catalog.lexical.search(index, asked.terms, count=looked.count, among=among)
+        ids = [hit.id for hit in found if hit.id not in texts]
+        new = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN, among=among)
+        # A text may stand under another id already, where a filter leaves its first chunk out.
+        known = {**texts, **new}
+        texts |= {text.id: text for text in new.values()}
+        return by_text(found, known)
 
     def _embedded(
         self,
@@ -113,28 +149,6 @@ class CandidateFinder:
         if any(text.is_truncated for text in tokenized):
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
         return embedded(encoder, tokenized, deadline_s)
-
-    def _lexical(
-        self,
-        index: Index,
-        query: str,
-        count: int,
-        among: ChunkCondition | None,
-        texts: dict[int, StoredText],
-        warnings: list[str],
-    ) -> list[ScoredId]:
-        asked = self._catalog.lexical.query_terms(index, query)
-        found = self._catalog.lexical.search(index, asked.terms, count=count, among=among)
-        if asked.is_cut:
-            warnings.append(f"Only the first {len(asked.terms)} words of the query were looked up.")
-        if left := self._catalog.lexical.pending(index.id):
-            warnings.append(f"{left} chunks are not in the full text yet; only vectors find them.")
-        ids = [hit.id for hit in found if hit.id not in texts]
-        new = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN, among=among)
-        # A text may stand under another id already, where a filter leaves its first chunk out.
-        known = {**texts, **new}
-        texts |= {text.id: text for text in new.values()}
-        return by_text(found, known)
 
     def _cosines(self, index: Index, ids: Sequence[int], queries: Vectors) -> dict[int, float]:
         """Return the cosine of each text to the query that it is nearest to, whatever found it."""
@@ -153,8 +167,34 @@ def embedded(encoder: Encoder, texts: list[TokenizedText], deadline_s: float | N
         pending.cancel()  # no effect on one that is done
 
 
-def _name(leg: str, number: int) -> str:
-    return leg if number == 0 else f"{leg} {number + 1}"
+def _fused(request: SearchRequest, dense: list[Leg], lexical: list[Leg]) -> list[FusedHit]:
+    """Make one order of the legs; there is one of each kind for each query, or none of a kind."""
+    if request.fusion == "sureness" and dense and lexical:
+        weights = [dense_weight(one, other) for one, other in zip(dense, lexical, strict=True)]
+    else:
+        weights = [DENSE_WEIGHT] * len(request.queries)
+    dense = [replace(leg, weight=weight) for leg, weight in zip(dense, weights, strict=False)]
+    lexical = [
+        replace(leg, weight=1 - weight) for leg, weight in zip(lexical, weights, strict=False)
+    ]
+    legs = [
+        replace(leg, name=leg.name if number == 0 else f"{leg.name} {number + 1}")
+        for of_kind in (dense, lexical)
+        for number, leg in enumerate(of_kind)
+    ]
+    return fuse_ranks(legs) if request.fusion == "ranks" else fuse_scores(legs)
+
+
+@dataclass
+class _Looked:
+    """What one call looks for in an index, and what it has met so far."""
+
+    index: Index
+    count: int
+    among: ChunkCondition | None
+    texts: dict[int, StoredText] = field(default_factory=dict)
+    is_exact: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 class Watch:

@@ -9,11 +9,16 @@ from embedserve.types import EVERY_DOCUMENT, Filter, StoredChunk
 
 Mode = Literal["hybrid", "dense", "lexical"]
 """`dense`: by vectors; `lexical`: by words; `hybrid`: by both, fused."""
-Fusion = Literal["scores", "ranks"]
+Fusion = Literal["sureness", "scores", "ranks"]
+"""By scaled scores, each leg weighted by how sure it is of the question or alike; or by ranks."""
 
 MAX_K = 1000
 MAX_BUDGET_TOKENS = 200_000
 MAX_QUERIES = 16
+SPARE = 3
+"""Candidates looked at for each passage that is asked for: some of them are neighbours."""
+LEAST_CHUNK_TOKENS = 24
+"""Of the chunks that fill a budget, on average at the least; bounds how many are counted."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class SearchRequest:
     fusion: Fusion | None = None
     filter: Filter = EVERY_DOCUMENT
     min_score: float | None = None
-    """Hits of a smaller relevance are left out."""
+    """Hits of a smaller score are left out."""
     diversity: float | None = None
     """0..1: how much a hit loses for what it shares with better ones."""
     rerank: str | None = None
@@ -43,18 +48,30 @@ class SearchRequest:
     explains: bool = False
     timeout_s: float | None = None
 
+    @property
+    def wanted(self) -> int:
+        """Return how many candidates an answer can take in at the most."""
+        if self.max_tokens is not None:
+            return self.max_tokens // LEAST_CHUNK_TOKENS + 1
+        return (self.k or 1) * (SPARE if self.passage_tokens else 1)
+
 
 @dataclass(frozen=True)
 class Scores:
     """What is known of a hit, each on its own scale."""
 
     relevance: float
-    """0..1, comparable between queries: the scale of `min_score`."""
+    """0..1 by what was fitted for the model, comparable between queries."""
     cosine: float | None = None
     bm25: float | None = None
     fused: float | None = None
     reranked: float | None = None
     """0..1 by the reranker; then the order is by it."""
+
+    @property
+    def shown(self) -> float:
+        """Return the reranker's where there is one, else the relevance."""
+        return self.relevance if self.reranked is None else self.reranked
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ class Hit:
     @property
     def score(self) -> float:
         """Return what hits are ordered by between indexes, 0..1."""
-        return self.scores.relevance if self.scores.reranked is None else self.scores.reranked
+        return self.scores.shown
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,7 @@ class SearchResult:
     is_exact: bool
     """Whether every vector was compared, instead of asking the approximate index."""
     best_rejected: float | None = None
-    """The highest relevance below `min_score`."""
+    """The highest score below `min_score`."""
     suggestions: Mapping[str, list[str]] = field(default_factory=dict)
     """For words of the query that no document has, where nothing was found."""
     warnings: list[str] = field(default_factory=list)

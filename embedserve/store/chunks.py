@@ -108,7 +108,7 @@ class Chunks:
             return [row[0] for row in rows]
 
     def between(self, places: Iterable[tuple[int, int, int]]) -> dict[int, StoredChunk]:
-        """Map id to chunk for what lies in (document, first ordinal, last ordinal), all included."""
+        """Map id to chunk for what lies in (document, first ordinal, last), both included."""
         with self._database.read() as connection:
             rows = connection.execute(BETWEEN, (json.dumps([*places]),))
             return {row[0]: _stored_chunk(row) for row in rows}

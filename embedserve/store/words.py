@@ -122,7 +122,7 @@ class Words:
         return [term for term in terms if term not in self._stop_words] or list(terms)
 
     def content_words(self, text: str) -> list[str]:
-        """Return the words of a question as they stand there, without stop words if others are left."""
+        """Return the words of a question as they are, without stop words if others are left."""
         words = self.split(text)
         return [word for word in words if self._plain(word) not in self._stop_words] or words
 

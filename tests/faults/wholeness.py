@@ -17,7 +17,7 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.rows import Row
-from embedserve.types import DocumentFilter, Index, StoredChunk
+from embedserve.types import EVERY_DOCUMENT, Index, StoredChunk
 from tests.live import LiveServer
 
 SAME_VECTOR_SCORE = 0.9999
@@ -84,7 +84,7 @@ def contents(home: Path, index_name: str) -> dict[str, Held]:
     chunks: dict[str, list[Row]] = {}
     with Catalog(home / "catalog.sqlite3") as catalog:
         index = catalog.indexes.get(index_name)
-        listed = catalog.uploads.page(index.id, DocumentFilter(), limit=-1)
+        listed = catalog.uploads.page(index.id, EVERY_DOCUMENT, limit=-1)
     with closing(sqlite3.connect(home / "catalog.sqlite3")) as connection:
         for path, *chunk in connection.execute(CHUNKS, (index.id,)):
             chunks.setdefault(path, []).append(tuple(chunk))
