@@ -180,13 +180,14 @@ def chunks_not_found(server: LiveServer, index_name: str) -> list[str]:
         chunks = catalog.chunks.by_id(index.id, catalog.chunks.ids(index.id).tolist())
 
     def problem(chunk: StoredChunk) -> str:
-        hits = server.query(index_name, prefix(chunk.title, chunk.heading) + chunk.text, k=HITS)
-        same = [hit for hit in hits if hit["text"] == chunk.text]
-        if same and same[0]["score"] >= SAME_VECTOR_SCORE:
-            return ""
-        return (
-            f"chunk {chunk.id} of {chunk.path}: {[(hit['id'], hit['score']) for hit in hits[:3]]}"
+        hits = server.query(
+            index_name, prefix(chunk.title, chunk.heading) + chunk.text, k=HITS, mode="dense"
         )
+        same = [hit for hit in hits if hit["text"] == chunk.text]
+        if same and same[0]["scores"]["cosine"] >= SAME_VECTOR_SCORE:
+            return ""
+        instead = [(hit["id"], hit["scores"]["cosine"]) for hit in hits[:3]]
+        return f"chunk {chunk.id} of {chunk.path}: {instead}"
 
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
         return [found for found in pool.map(problem, chunks.values()) if found]
