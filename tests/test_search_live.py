@@ -30,6 +30,10 @@ NOTICE = (
     "behind the hall, bicycles in front of it. Photographs need the consent of whoever is in them. "
     "When the bell rings twice, leave by the nearest door and wait at the oak to be counted."
 )
+SHELVES = (
+    "The ladder 12-AB leans at the door. The bucket 77-QX hangs below it, next to the rope. On the "
+    "upper shelf lie a lantern, candles, two saws and the old kettle that nobody has mended yet."
+)
 SHARED = "The well of the monastery is closed in winter because its chain freezes."
 
 
@@ -42,14 +46,15 @@ def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with LiveServer(home) as server:
         send(server, "farm", ("manual.md", MANUAL, {"year": 2024}))
         send(server, "farm", *((f"{code}.txt", text, {}) for code, text in FAULTS.items()))
+        send(server, "farm", ("shelves.txt", SHELVES, {}))
         send(
             server,
             "farm",
             ("notice-1.txt", NOTICE, {}),
             ("notice-2.txt", NOTICE.replace("twice", "thrice"), {}),
         )
-        shared = [(f"{team}/well.txt", SHARED, {"team": team}) for team in ("a", "b")]
-        send(server, "farm", *shared, title="Well")
+        for team in ("a", "b"):
+            send(server, "farm", (f"{team}/well.txt", SHARED, {"team": team}), title="Well")
         send(server, "sea", ("boats.txt", "Herring boats leave the harbour before sunrise.", {}))
         yield server
 
@@ -71,11 +76,11 @@ def paths(hits: list[dict[str, Any]]) -> list[str]:
 
 
 def test_hybrid_finds_an_identifier_that_vectors_confuse(live: LiveServer) -> None:
-    question = "What is KX-4141-B?"
-    assert paths(live.query("farm", question, k=1, mode="dense")) != ["KX-4141-B.txt"]
+    question = "Where is 77-QX?"
+    assert paths(live.query("farm", question, k=1, mode="dense")) != ["shelves.txt"]
     for mode in ("hybrid", "lexical"):
         [hit] = live.query("farm", question, k=1, mode=mode)
-        assert hit["document"]["path"] == "KX-4141-B.txt"
+        assert hit["document"]["path"] == "shelves.txt"
     assert hit["scores"]["bm25"] > 0
     assert -1 <= hit["scores"]["cosine"] <= 1, "also of what the words alone found"
     assert 0 < hit["score"] == hit["scores"]["relevance"] < 1
@@ -141,8 +146,8 @@ def test_what_is_too_weak_is_left_out_and_the_best_of_it_told(live: LiveServer) 
     assert reply["hits"] == []
     assert 0 < reply["best_rejected"] < 0.9
     assert reply["best_rejected"] == pytest.approx(best)
-    [hit] = live.ask("farm", query=f"Fault KX-4141-B: {FAULTS['KX-4141-B']}", min_score=0.9)["hits"]
-    assert hit["document"]["path"] == "KX-4141-B.txt"
+    answered = live.ask("farm", query="What do visitors sign at the gate?", min_score=0.6)
+    assert [hit["near_duplicates"] for hit in answered["hits"]] == [1], "those of the notice"
 
 
 def test_words_that_nothing_has_are_corrected(live: LiveServer) -> None:
@@ -157,8 +162,9 @@ def test_several_questions_are_fused(live: LiveServer) -> None:
     )
     assert set(paths(reply["hits"])) == {"a/well.txt", "KX-4141-B.txt"}
     assert {leg for hit in reply["hits"] for leg in hit["legs"]} >= {"lexical", "lexical 2"}
-    for body in ({"queries": []}, {"queries": ["a"] * 17}, {"queries": ["a", " "]}):
-        assert live.http.post("/indexes/farm/query", json=body).status_code == 400
+    for queries in ([], ["a"] * 17, ["a", " "]):
+        refused = live.http.post("/indexes/farm/query", json={"queries": queries})
+        assert refused.status_code == 400
 
 
 def test_several_indexes_answer_together(live: LiveServer) -> None:
@@ -220,14 +226,15 @@ def test_variety_prefers_what_others_do_not_say(live: LiveServer) -> None:
 HOSTILE = [
     "the of and", "?!… --- ***", '"unclosed AND (OR NOT NEAR/3 col:x*', "a\0b", "\0", "שלום עולם",
     "👩‍🌾🌾", "\u202egnp.exe", "' OR 1=1; DROP TABLE chunks; --", "%s {0} $(reboot)", "x" * 5000,
-    "\ufeff\u200b", "\U0001d54e\U0001d556\U0001d55d\U0001d55d", "e\u0301" * 300,
+    "\ufeff\u200b", "a\ud800", "\U0001d54e\U0001d556\U0001d55d\U0001d55d", "e\u0301" * 300,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_text_is_an_error(live: LiveServer, text: str) -> None:
     for mode in MODES:
-        reply = live.http.post("/indexes/farm/query", json={"query": text, "mode": mode})
+        body = json.dumps({"query": text, "mode": mode})  # half a surrogate pair is escaped
+        reply = live.http.post("/indexes/farm/query", content=body)
         assert reply.status_code == 200, reply.text
 
 
@@ -249,7 +256,6 @@ def test_a_very_long_text_is_cut_and_said_to_be(live: LiveServer) -> None:
         ({"query": "a", "min_score": 2}, "`min_score`"),
         ({"query": "a", "max_tokens": 0}, "between 1 and"),
         ({"query": "a", "filter": {"pathz": ["*"]}}, "`filter.pathz`"),
-        ({"query": "a\ud800"}, "Unicode"),
     ],
 )
 def test_what_cannot_be_asked_is_told(live: LiveServer, body: object, told: str) -> None:
