@@ -21,18 +21,15 @@ MANUAL = "# Fields\n\n" + "\n\n".join(
     f"beside the path, where the cart of plot {number} picks them up on the {number + 2}th day."
     for number, crop in enumerate(FIELDS, start=1)
 )
-FAULTS = {
-    code: f"Fault {code}: the pump stopped by itself. Look at the valve, then start it again."
-    for code in ("KX-4411-B", "KX-4412-B", "KX-4141-B", "KX-1441-D", "KX-4417-A", "KX-4511-B")
-}
+CODES = (
+    *("KX-4411-B", "KX-4412-B", "KX-4141-B", "KX-1441-D"),
+    *("KX-4417-A", "KX-4511-B", "KX-4114-B", "KX-1414-B"),
+)
+FAULT = "Fault {}: the pump stopped by itself. Look at the valve, then start it again."
 NOTICE = (
     "Visitors sign the book at the gate and wear the badge where it can be seen. Cars are parked "
     "behind the hall, bicycles in front of it. Photographs need the consent of whoever is in them. "
     "When the bell rings twice, leave by the nearest door and wait at the oak to be counted."
-)
-SHELVES = (
-    "The ladder 12-AB leans at the door. The bucket 77-QX hangs below it, next to the rope. On the "
-    "upper shelf lie a lantern, candles, two saws and the old kettle that nobody has mended yet."
 )
 SHARED = "The well of the monastery is closed in winter because its chain freezes."
 
@@ -45,8 +42,8 @@ def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copytree(model_home / "models", home / "models")
     with LiveServer(home) as server:
         send(server, "farm", ("manual.md", MANUAL, {"year": 2024}))
-        send(server, "farm", *((f"{code}.txt", text, {}) for code, text in FAULTS.items()))
-        send(server, "farm", ("shelves.txt", SHELVES, {}))
+        faults = [(f"fault-{n}.txt", FAULT.format(code), {}) for n, code in enumerate(CODES)]
+        send(server, "farm", *faults)
         send(
             server,
             "farm",
@@ -55,6 +52,7 @@ def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         for team in ("a", "b"):
             send(server, "farm", (f"{team}/well.txt", SHARED, {"team": team}), title="Well")
+        send(server, "sea", ("notice.txt", NOTICE, {}))
         send(server, "sea", ("boats.txt", "Herring boats leave the harbour before sunrise.", {}))
         yield server
 
@@ -75,12 +73,15 @@ def paths(hits: list[dict[str, Any]]) -> list[str]:
     return [hit["document"]["path"] for hit in hits]
 
 
-def test_hybrid_finds_an_identifier_that_vectors_confuse(live: LiveServer) -> None:
-    question = "Where is 77-QX?"
-    assert paths(live.query("farm", question, k=1, mode="dense")) != ["shelves.txt"]
-    for mode in ("hybrid", "lexical"):
-        [hit] = live.query("farm", question, k=1, mode=mode)
-        assert hit["document"]["path"] == "shelves.txt"
+def test_hybrid_finds_identifiers_that_vectors_confuse(live: LiveServer) -> None:
+    missed: dict[str, list[str]] = {mode: [] for mode in MODES}
+    for mode in MODES:
+        for code in CODES:
+            [hit] = live.query("farm", f"What is {code}?", k=1, mode=mode)
+            if code not in hit["text"]:
+                missed[mode].append(code)
+    assert missed["dense"]
+    assert missed["hybrid"] == missed["lexical"] == []
     assert hit["scores"]["bm25"] > 0
     assert -1 <= hit["scores"]["cosine"] <= 1, "also of what the words alone found"
     assert 0 < hit["score"] == hit["scores"]["relevance"] < 1
@@ -160,7 +161,8 @@ def test_several_questions_are_fused(live: LiveServer) -> None:
     reply = live.ask(
         "farm", queries=["Why is the well closed?", "What is KX-4141-B?"], k=2, explain=True
     )
-    assert set(paths(reply["hits"])) == {"a/well.txt", "KX-4141-B.txt"}
+    assert {"a/well.txt"} < set(paths(reply["hits"]))
+    assert any("KX-4141-B" in hit["text"] for hit in reply["hits"])
     assert {leg for hit in reply["hits"] for leg in hit["legs"]} >= {"lexical", "lexical 2"}
     for queries in ([], ["a"] * 17, ["a", " "]):
         refused = live.http.post("/indexes/farm/query", json={"queries": queries})
@@ -178,6 +180,11 @@ def test_several_indexes_answer_together(live: LiveServer) -> None:
     assert len(reply["hits"]) == 2
     assert reply["hits"][0]["score"] > reply["hits"][1]["score"]
     assert reply["indexes"].keys() == {"farm", "sea"}
+    both = live.http.post("/query", json={**body, "query": "What if the bell rings?"}).json()[
+        "hits"
+    ]
+    [hit] = [hit for hit in both if "bell" in hit["text"]]
+    assert hit["near_duplicates"] == 2, "one of its own index, one of the other"
     lost = live.http.post("/query", json={**body, "indexes": ["farm", "nope"]})
     assert lost.status_code == 404
     assert "`nope`" in lost.json()["error"]

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import DeadlineError, InvalidRequestError, OverloadedError
+from embedserve.ranking.duplicates import Distinct
 from embedserve.services.deadline import deadline
 from embedserve.services.definitions import IndexDefinition, SearchDefaults
 from embedserve.services.dense_leg import DenseLeg
@@ -78,7 +79,7 @@ class SearchService:
         results = dict(zip(names, await asyncio.gather(*asked), strict=True))
         hits = [(name, hit) for name, result in results.items() for hit in result.hits]
         hits.sort(key=lambda named: -named[1].score)
-        return ManyResult(results, _as_many(hits, request))
+        return ManyResult(results, _as_many(_apart(hits), request))
 
     def _find(
         self, index_name: str, request: SearchRequest, deadline_s: float | None
@@ -162,6 +163,19 @@ class SearchService:
         for query in request.queries:
             found |= self._catalog.lexical.suggest(index, query)
         return found
+
+
+def _apart(hits: list[tuple[str, Hit]]) -> list[tuple[str, Hit]]:
+    """Leave out hits that say almost what a better one of another index says, and count them."""
+    distinct: Distinct[int] = Distinct()
+    for place, (_, hit) in enumerate(hits):
+        distinct.add(place, hit.text)
+    kept = []
+    for place, copies in distinct.copies.items():
+        name, hit = hits[place]
+        alike = sum(1 + hits[copy][1].near_duplicates for copy in copies)
+        kept.append((name, replace(hit, near_duplicates=hit.near_duplicates + alike)))
+    return kept
 
 
 def _as_many(hits: list[tuple[str, Hit]], request: SearchRequest) -> list[tuple[str, Hit]]:

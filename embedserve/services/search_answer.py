@@ -19,6 +19,7 @@ from embedserve.services.admission import forecast
 from embedserve.services.search_candidates import Candidate, Candidates
 from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
 from embedserve.store.catalog import Catalog
+from embedserve.store.lexical import MOST_TERMS
 from embedserve.types import Index, StoredChunk
 
 MOST_DIVERSE = 100
@@ -101,7 +102,9 @@ class AnswerMaker:
         """Return what scores candidates: 0..1 by what was fitted for the model."""
         calibration = calibration_of(index.model)
         words = self._catalog.lexical.words(index)
-        asked = [words.content_words(query) for query in request.queries]
+        asked = [
+            [*dict.fromkeys(words.content_words(query))][:MOST_TERMS] for query in request.queries
+        ]
 
         def score(candidate: Candidate) -> Scores:
             chunk = candidate.text.chunks[0]
