@@ -160,7 +160,7 @@ def test_a_chroma_that_dies_is_replaced_and_search_never_stops(
         ("POST", "/indexes/known/query", {"query": 5}, 400, "`query`"),
         ("POST", "/indexes/known/query", {"query": " "}, 400, "The query is empty"),
         ("POST", "/indexes/known/query", {"query": "a", "k": 0}, 400, "between 1 and 1000"),
-        ("POST", "/indexes/known/query", {"query": "a", "top": 3}, 400, "`query`, `k`"),
+        ("POST", "/indexes/known/query", {"query": "a", "top": 3}, 400, "`queries`, `k`"),
         ("POST", "/indexes/known/ingest", {}, 400, "no sources"),
         ("POST", "/indexes/known/ingest", {"path": "docs"}, 400, "not an absolute path"),
         ("POST", "/indexes/known/ingest", {"path": "~x/docs"}, 400, "not an absolute path"),

@@ -42,7 +42,9 @@ def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copytree(model_home / "models", home / "models")
     with LiveServer(home) as server:
         send(server, "farm", ("manual.md", MANUAL, {"year": 2024}))
-        faults = [(f"fault-{n}.txt", FAULT.format(code), {}) for n, code in enumerate(CODES)]
+        faults: list[Text] = [
+            (f"fault-{n}.txt", FAULT.format(code), {}) for n, code in enumerate(CODES)
+        ]
         send(server, "farm", *faults)
         send(
             server,
@@ -57,9 +59,10 @@ def live(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield server
 
 
-def send(
-    server: LiveServer, index: str, *texts: tuple[str, str, dict[str, Any]], title: str = ""
-) -> None:
+Text = tuple[str, str, dict[str, Any]]
+
+
+def send(server: LiveServer, index: str, *texts: Text, title: str = "") -> None:
     server.http.put(f"/indexes/{index}", json={}).raise_for_status()
     documents = [
         {"name": name, "text": text, "metadata": metadata, **({"title": title} if title else {})}

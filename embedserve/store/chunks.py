@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,27 +27,28 @@ STORED_COLUMNS = (
     " c.ordinal, d.id, d.path, d.title, d.metadata, d.sha256"
 )
 
-# The first `most` chunks of each text that one of some ids has, and how many there are.
+# The first `most` chunks of each text that one of some ids has, and how many there are. CROSS JOIN
+# says in which order: left to itself, the planner reads all chunks of the index for it.
 TEXTS = f"""
 WITH wanted AS (
-  SELECT DISTINCT text_hash FROM chunks
-  WHERE index_id = ? AND id IN (SELECT value FROM json_each(?))),
+  SELECT DISTINCT o.text_hash FROM json_each(?) one CROSS JOIN chunks o ON o.id = one.value
+  WHERE o.index_id = ?),
 placed AS (
   SELECT c.id, count(*) OVER (PARTITION BY c.text_hash) AS places,
     row_number() OVER (PARTITION BY c.text_hash ORDER BY c.id) AS place
-  FROM wanted w JOIN chunks c INDEXED BY chunks_by_text
+  FROM wanted w CROSS JOIN chunks c INDEXED BY chunks_by_text
     ON c.index_id = ? AND c.text_hash = w.text_hash
-  JOIN documents d ON d.id = c.document_id WHERE {{condition}})
-SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p JOIN chunks c ON c.id = p.id
-JOIN documents d ON d.id = c.document_id
+  CROSS JOIN documents d ON d.id = c.document_id WHERE {{condition}})
+SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p
+CROSS JOIN chunks c ON c.id = p.id CROSS JOIN documents d ON d.id = c.document_id
 WHERE p.place <= ? ORDER BY c.id
 """
 
 BETWEEN = f"""
 SELECT {STORED_COLUMNS} FROM json_each(?) place
-JOIN chunks c ON c.document_id = json_extract(place.value, '$[0]')
+CROSS JOIN chunks c ON c.document_id = json_extract(place.value, '$[0]')
   AND c.ordinal BETWEEN json_extract(place.value, '$[1]') AND json_extract(place.value, '$[2]')
-JOIN documents d ON d.id = c.document_id
+CROSS JOIN documents d ON d.id = c.document_id
 """
 
 
@@ -81,7 +83,7 @@ class Chunks:
         """
         listed = id_list(ids)
         condition = among or ChunkCondition("1")
-        values = (index_id, listed, index_id, *condition.values, most)
+        values = (listed, index_id, index_id, *condition.values, most)
         with self._database.read() as connection:
             rows = connection.execute(TEXTS.format(condition=condition.sql), values).fetchall()
             hashes = connection.execute(
@@ -176,5 +178,11 @@ class Chunks:
 
 def _stored_chunk(row: Sequence[Any]) -> StoredChunk:
     id_, text, start, end, page, heading, line_start, line_end, ordinal, *document = row
-    place = (start, end, page, tuple(json.loads(heading)), read_lines(line_start, line_end))
+    place = (start, end, page, _heading(heading), read_lines(line_start, line_end))
     return StoredChunk(id_, text, *place, ordinal, *document)
+
+
+@lru_cache(maxsize=1024)
+def _heading(text: str) -> tuple[str, ...]:
+    """Read a path of headings, which chunks that stand together share."""
+    return tuple(json.loads(text))
