@@ -168,3 +168,23 @@ def test_a_text_of_many_files_is_one_hit_that_names_them(tmp_path: Path, is_appl
         assert (hits["own 3"].also_in, hits["own 3"].places) == ((), 1)
         few = asyncio.run(quick_search(catalog, vector_index).search("notes", dense(3)))
         assert len({hit.chunk.text for hit in few.hits}) == len(few.hits) == 3
+
+
+def test_chunks_that_wait_for_the_full_text_are_told_of_and_found_by_vectors(
+    tmp_path: Path,
+) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        vector_index = MemoryVectorIndex()
+        catalog.documents.commit(
+            index, document("/d/a", ["oak", "elm"]), job_id=job, outcome="added"
+        )
+        drain(catalog, vector_index, index)
+        asked = quick_search(catalog, vector_index)
+        request = SearchRequest(("oak",), passage_tokens=0)
+        found = asyncio.run(asked.search("notes", request))
+        assert (len(found.hits), found.warnings) == (2, [])
+        catalog.lexical.begin_anew(index.id)
+        found = asyncio.run(asked.search("notes", request))
+        assert (len(found.hits), found.mode) == (2, "hybrid")
+        assert found.warnings == ["2 chunks are not in the full text yet; only vectors find them."]
+        assert all(hit.scores.bm25 is None for hit in found.hits)
