@@ -250,7 +250,7 @@ def test_a_foreign_chroma_that_comes_back_empty_is_filled_again(home: Path, tmp_
         server.ingest("garden", documents)
         assert server.counts("garden")["reachable"] == 2
         chroma.kill()
-        reply = server.http.post("/indexes/garden/query", json={"query": "tomatoes"}).json()
+        reply = server.ask("garden", query="tomatoes", passage_tokens=0)
         assert (len(reply["hits"]), reply["exact"]) == (2, True)
         assert "not available" in reply["warnings"][0]
         assert "vector_index" in server.http.get("/ready").text
