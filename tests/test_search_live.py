@@ -261,6 +261,7 @@ def test_a_very_long_text_is_cut_and_said_to_be(live: LiveServer) -> None:
     ("body", "told"),
     [
         ({"query": ""}, "The query is empty"),
+        ({"query": "a", "queries": ["b"]}, "or several as `queries`"),
         ({"query": "a", "k": 3, "max_tokens": 100}, "`k` or `max_tokens`"),
         ({"query": "a", "mode": "fuzzy"}, "`mode`"),
         ({"query": "a", "min_score": 2}, "`min_score`"),

@@ -11,6 +11,7 @@ from embedserve.api.body import describe_body, read_model
 from embedserve.api.hot import timeout_of
 from embedserve.api.replies import json_reply, services
 from embedserve.api.schema_parts import TIMEOUT
+from embedserve.errors import InvalidRequestError
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.filters import FILTER_SCHEMA, parse_filter
 from embedserve.services.search_request import Hit, SearchRequest, SearchResult
@@ -64,7 +65,9 @@ class QueryBody(BaseModel):
     explain: bool = Field(default=False, description="Tell ranks and scores by leg.")
 
     def request(self, timeout_s: float | None) -> SearchRequest:
-        """Return what the service is asked; raise InvalidRequestError for a filter that is none."""
+        """Return what the service is asked; raise InvalidRequestError for what is no question."""
+        if (self.query is None) == (self.queries is None):
+            raise InvalidRequestError("Send the question as `query`, or several as `queries`.")
         queries = self.queries if self.queries is not None else [self.query or ""]
         return SearchRequest(
             queries=tuple(queries),
