@@ -61,7 +61,7 @@ class LiveServer:
         self._first_line = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *command, *arguments],
+                [*command, *arguments],
                 cwd=home,  # no project folder there: no definitions are picked up by chance
                 env=environment(**(settings or {})),
                 stdin=subprocess.DEVNULL,

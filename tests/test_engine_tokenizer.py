@@ -145,9 +145,11 @@ def test_a_text_without_words_is_not_read_to_its_end(ours: ModelTokenizer) -> No
 def test_offsets_lead_back_to_the_text(ours: ModelTokenizer) -> None:
     text = "Café, naïve\n\nprint('x')"
     [offsets] = ours.offsets([text])
-    assert [text[start:end] for start, end in offsets[:3]] == ["Café", ",", "naïve"]
+    assert [text[start:end] for start, end, _ in offsets[:3]] == ["Café", ",", "naïve"]
+    # The third column, of a tokenizer to which spaces are boundaries.
+    assert offsets[:, 2].tolist() == ours.tokenize(text, 256).ids[1:-1].tolist()
     [none] = ours.offsets([""])
-    assert none.shape == (0, 2)
+    assert none.shape == (0, 3)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

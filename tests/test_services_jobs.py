@@ -83,8 +83,9 @@ def test_a_long_document_is_embedded_in_windows_and_the_same_text_once(
             part.new_hashes, part.vectors, draft=drafting.draft,
         )  # fmt: skip
         catalog.documents.commit(index, document, job_id=job.id, outcome="added", work=last.work)
-        stored = catalog.chunks.vectors_after(index, 0, limit=5000).vectors
-        assert np.array_equal(stored, encoder.encode(distinct))
+        ids = catalog.chunks.ids(index.id).tolist()
+        stored = catalog.chunks.vectors_of(index, ids).vectors
+        assert np.array_equal(stored, encoder.encode([chunk.text for chunk in chunks]))
         ended = catalog.jobs.get(job.id)
         assert (ended.chunks_embedded, ended.chunks) == (len(distinct), 2 * len(distinct))
         assert ended.tokens_embedded == 3 * len(distinct)
