@@ -121,12 +121,19 @@ class LiveServer:
             time.sleep(0.05)
         raise TimeoutError(f"job {job_id} did not end: {job}\n{self.log()[-3000:]}")
 
-    def query(self, index: str, text: str, k: int = 5) -> list[dict[str, Any]]:
-        """Return the hits for a question."""
-        reply = self.http.post(f"/indexes/{index}/query", json={"query": text, "k": k})
-        assert reply.status_code == 200, reply.text
-        hits: list[dict[str, Any]] = reply.json()["hits"]
+    def query(self, index: str, text: str, k: int = 5, **asked: object) -> list[dict[str, Any]]:
+        """Return the hits for a question: chunks as they are, unless something else is asked."""
+        hits: list[dict[str, Any]] = self.ask(
+            index, query=text, **{"k": k, "passage_tokens": 0, **asked}
+        )["hits"]
         return hits
+
+    def ask(self, index: str, **asked: object) -> dict[str, Any]:
+        """Return the answer to a query."""
+        reply = self.http.post(f"/indexes/{index}/query", json=asked)
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
 
     def counts(self, index: str) -> dict[str, int]:
         """Return the counts of an index."""

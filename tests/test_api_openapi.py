@@ -106,6 +106,8 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("DELETE", "/indexes/nope", {}, 404),
     ("POST", "/indexes/nope/query", {"query": "a"}, 404),
     ("POST", "/indexes/nope/query", {"k": 1}, 400),
+    ("POST", "/query", {"query": "a", "indexes": ["nope"]}, 404),
+    ("POST", "/query", {"query": "a"}, 400),
     ("POST", "/indexes/nope/ingest", {"path": "/"}, 404),
     ("GET", "/indexes/nope/documents", {}, 404),
     ("GET", "/indexes/nope/documents?source=moon", {}, 400),

@@ -21,7 +21,7 @@ from embedserve.errors import ConflictError, EmbedserveError, InvalidRequestErro
 from embedserve.services.archives import ArchiveService
 from embedserve.services.origins import Origin
 from embedserve.store.catalog import Catalog
-from embedserve.types import DocumentFilter, FileProblem, KnownFile, Provenance
+from embedserve.types import EVERY_DOCUMENT, FileProblem, KnownFile, Provenance
 from tests.fake_house import Model
 from tests.store_samples import ARTEFACT, DIMENSIONS, catalog_with_index, document, embedded
 
@@ -125,8 +125,8 @@ def test_a_round_trip_keeps_every_row_and_every_bit(
     assert rows(tmp_path / "other.sqlite3", "notes") == ours
     assert rows(tmp_path / "other.sqlite3", "again") == ours
     notes = other.indexes.get("notes")
-    waiting, wanted = other.changes.pending_ids(notes.id), other.chunks.representatives(notes.id)
-    assert waiting.tolist() == wanted.tolist()
+    waiting = other.changes.pending_ids(notes.id).tolist()
+    assert waiting == other.chunks.representatives(notes.id).tolist()
     assert other.origins.get(ARTEFACT) == origin(1)
     assert other.indexes.get("first") == before
     assert b"".join(service(other, tmp_path).export("again"))[:4] == b"PK\x03\x04"
@@ -325,7 +325,7 @@ def test_an_archive_of_the_first_version_holds_files_of_folders(
         parts["documents.jsonl"], "source", "metadata", "etag", "last_modified"
     )
     take(service(other, tmp_path), packed(with_manifest(signed(parts), version=1)))
-    found = other.uploads.page(other.indexes.get("notes").id, DocumentFilter(), limit=10)
+    found = other.uploads.page(other.indexes.get("notes").id, EVERY_DOCUMENT, limit=10)
     assert [(document.source, document.metadata) for document in found] == [("folder", "{}")] * 3
 
 

@@ -62,6 +62,15 @@ def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:
         assert json.loads(done.stdout)["status"] == "succeeded"
         asked = run("query", "the port?", "-i", "notes", "--json", home=home)
         assert json.loads(asked.stdout)["hits"][0]["heading"] == ["Guide", "Port"]
+        limits = ("--max-tokens", "50", "--filter", '{"kinds": ["markdown"]}')
+        asked = run(
+            "query", "port", "-i", "notes", "--mode", "lexical", *limits, "--explain", home=home
+        )
+        assert "lexical 1. (" in asked.stdout, asked.stderr
+        asked = run("query", "port", "-i", "notes", "--min-score", "1", home=home)
+        assert "Nothing is good enough" in asked.stderr
+        asked = run("query", "port", "-i", "notes", "--filter", "{", home=home)
+        assert (asked.returncode, "not valid JSON" in asked.stderr) == (1, True)
         refused = run("ingest", str(home), "--index", "notes", home=home)
         assert refused.returncode == 1
         assert "--allow" in refused.stderr

@@ -118,15 +118,46 @@ def test_documents_are_deleted_by_name_and_by_filter(live: LiveServer, index: st
     for wanted, count in [
         ({"metadata": {"even": 1}}, 0),
         ({"paths": ["m/*"]}, 0),
-        ({"paths": ["n/*"], "metadata": {"even": True, "n": 2}}, 1),
+        ({"paths": ["n/*"], "not": {"metadata": {"n": {"in": [0, 2]}}}}, 0),
+        ({"paths": ["n/*"], "metadata": {"even": True, "n": {"gt": 0.5}}}, 1),
         ({"ids": [int(listed(live, index)[0]["id"])]}, 1),
     ]:
         reply = live.http.post(f"{url}/delete", json={"filter": wanted})
-        assert reply.json()["deleted"] == count, (wanted, reply.text)
+        assert reply.json() == {"deleted": count, "warnings": []}, (wanted, reply.text)
+    absent = {"filter": {"metadata": {"tema": "a"}}}
+    told = ["No document of the index has metadata `tema`."]
+    assert live.http.post(f"{url}/delete", json=absent).json() == {"deleted": 0, "warnings": told}
     assert live.query(index, "text") == []
     assert stored(live) == []
     for nothing in ("{}", '{"filter": {}}', '{"filter": {"path": "*"}}'):
         assert live.http.post(f"{url}/delete", content=nothing).status_code == 400
+
+
+def test_documents_are_listed_by_filter(live: LiveServer, index: str) -> None:
+    texts = [
+        {"text": f"Text {n}.", "name": f"{n}.txt", "metadata": {"n": n, "tags": [f"t{n}"]}}
+        for n in range(3)
+    ]
+    send(live, index, documents=texts)
+    url = f"/indexes/{index}/documents"
+    every = ["0.txt", "1.txt", "2.txt"]
+    told = ["No document of the index has metadata `m`."]
+    tagged = {"metadata": {"tags": {"contains": "t0"}}}
+    for wanted, paths, warnings in [
+        ({"metadata": {"n": {"gte": 1}}}, every[1:], []),
+        ({"or": [tagged, {"paths": ["2*"]}]}, ["0.txt", "2.txt"], []),
+        ({"indexed_at": {"gt": "2100-01-01"}}, [], []),
+        ({"metadata": {"m": {"ne": 1}}}, every, told),
+    ]:
+        reply = live.http.get(url, params={"filter": json.dumps(wanted)}).json()
+        assert [document["path"] for document in reply["documents"]] == paths, wanted
+        assert reply["warnings"] == warnings
+    both = {"filter": '{"metadata": {"n": {"gte": 1}}}', "path": "2*", "source": "upload"}
+    assert len(live.http.get(url, params=both).json()["documents"]) == 1
+    for wrong in ("{", '{"metadata": {"n": {"over": 1}}}', '{"path": "*"}'):
+        reply = live.http.get(url, params={"filter": wrong})
+        assert reply.status_code == 400
+        assert "`filter" in reply.json()["error"]
 
 
 def test_limits_hold_and_leave_nothing_behind(live: LiveServer, index: str) -> None:
@@ -141,6 +172,7 @@ def test_limits_hold_and_leave_nothing_behind(live: LiveServer, index: str) -> N
         (400, live.http.post(url, json={"text": " "})),
         (400, live.http.post(url, json={"text": "a", "name": "a\0b"})),
         (400, live.http.post(url, json={"text": "a", "metadata": {"k": {"deep": 1}}})),
+        (400, live.http.post(url, json={"text": "a", "metadata": {"k": ["a\0"]}})),
         (400, live.http.post(url, files=[("file", ("a", b"x")), ("file", ("a", b"y"))])),
         (400, live.http.post(url, json={})),
         (404, live.http.post("/indexes/nope/documents", json={"text": "a"})),

@@ -9,10 +9,12 @@ import pytest
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.services.index_check import CheckReport, IndexCheck, Progress
+from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.store.catalog import Catalog
+from embedserve.store.lexical_rows import remove_chunks
 from tests.fake_house import House, Models, served
 from tests.fakes import MemoryVectorIndex
-from tests.store_samples import document, unit_vectors
+from tests.store_samples import document, unit_vectors, wait_until
 
 
 @pytest.fixture
@@ -91,6 +93,25 @@ def test_texts_that_were_embedded_otherwise_are_not_guessed(house: House) -> Non
     report = check(house, repairs=True)
     assert codes(report) == [("bad_vectors", 2)]
     assert "embedded with other words" in report.faults[0].hint
+
+
+def test_full_text_is_looked_at_and_mended(house: House) -> None:
+    lexical, index = house.catalog.lexical, house.index()
+    with house.catalog._database.write() as connection:
+        remove_chunks(connection, index.id, [3, 4])
+    report = check(house)
+    assert codes(report) == [("text_missing", 2)]
+    report = check(house, repairs=True)
+    assert (report.faults, [fault.code for fault in report.repaired]) == ((), ["text_missing"])
+    damage(house, "UPDATE lexical_blocks SET postings = zeroblob(9) WHERE ? != ''")
+    assert [code for code, _ in codes(check(house))] == ["text_damaged"]
+    assert check(house, repairs=True).faults == ()
+    worker = LexicalWorker(house.catalog)
+    worker.start()
+    wait_until(lambda: not lexical.pending(index.id), within_s=20)
+    worker.stop()
+    assert lexical.look(index.id).is_sound
+    assert len(lexical.search(index, ["text"], count=50)) == 40
 
 
 def test_a_vector_index_that_is_down_is_said(house: House) -> None:

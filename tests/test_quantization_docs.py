@@ -146,16 +146,6 @@ def test_arithmetic_gives_back_the_models_it_was_solved_from() -> None:
     assert BASE.table_parameters + BASE.layer_parameters == pytest.approx(108_891_648, rel=1e-4)
 
 
-def test_ndcg_is_that_of_the_definition() -> None:
-    gains = {"a": 1, "b": 1}
-    assert retrieval.ndcg(["a", "b", "c"], gains) == pytest.approx(1.0)
-    ideal = 1 + 1 / np.log2(3)
-    assert retrieval.ndcg(["c", "a", "d", "b"], gains) == pytest.approx(
-        (1 / np.log2(3) + 1 / np.log2(5)) / ideal
-    )
-    assert retrieval.ndcg([str(n) for n in range(10)] + ["a"], gains) == 0.0
-
-
 def test_retrieval_ranks_documents_by_cosine_for_each_query() -> None:
     corpus = Retrieval(
         {"d1": "one", "d2": "two"},

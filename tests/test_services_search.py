@@ -15,7 +15,9 @@ from embedserve.errors import DeadlineError, OverloadedError
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
+from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
+from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import EncoderSpec, Index, Lane, Vectors
@@ -61,13 +63,18 @@ class OneIndex:
         return []
 
 
+def dense(k: int, *, timeout_s: float | None = None) -> SearchRequest:
+    """Ask for chunks as they are, by vectors."""
+    return SearchRequest(("question",), k, passage_tokens=0, mode="dense", timeout_s=timeout_s)
+
+
 def search(encoder: StuckEncoder, catalog: Catalog, *, timeout_s: float) -> SearchService:
     return SearchService(
         catalog,
         cast(IndexService, OneIndex()),
-        cast(VectorIndex, object()),
-        cast(IndexWorker, object()),
+        (cast(VectorIndex, object()), cast(IndexWorker, object())),
         cast(Encoders, OneEncoder(encoder)),
+        cast(RerankingService, object()),
         timeout_s=timeout_s,
     )
 
@@ -83,7 +90,7 @@ def test_query_past_its_deadline_fails_and_its_text_is_dropped(
         asked = search(encoder, catalog, timeout_s=of_server_s)
         started = time.monotonic()
         with pytest.raises(DeadlineError, match=r"within 0\.05 s"):
-            asyncio.run(asked.query("any", "question", 3, timeout_s=of_query_s))
+            asyncio.run(asked.search("any", dense(3, timeout_s=of_query_s)))
         assert time.monotonic() - started < 2
     [(future, timeout_s)] = encoder.submitted
     assert future.cancelled()
@@ -96,7 +103,7 @@ def test_full_queue_is_no_deadline_of_a_query(tmp_path: Path) -> None:
     with Catalog(tmp_path / "catalog.sqlite3") as catalog:
         asked = search(encoder, catalog, timeout_s=60)
         with pytest.raises(OverloadedError, match="server busy"):
-            asyncio.run(asked.query("any", "question", 3))
+            asyncio.run(asked.search("any", dense(3)))
 
 
 class QuickEncoder(StuckEncoder):
@@ -120,9 +127,9 @@ def quick_search(catalog: Catalog, vector_index: MemoryVectorIndex) -> SearchSer
     return SearchService(
         catalog,
         cast(IndexService, indexes),
-        vector_index,
-        cast(IndexWorker, ReadyWorker()),
+        (vector_index, cast(IndexWorker, ReadyWorker())),
         cast(Encoders, OneEncoder(QuickEncoder())),
+        cast(RerankingService, object()),
     )
 
 
@@ -131,11 +138,11 @@ def test_an_index_that_is_mostly_on_its_way_is_searched_exactly_and_says_so(tmp_
         asked = quick_search(catalog, MemoryVectorIndex())
         few = document("/d/a", [f"text {n}" for n in range(40)])
         catalog.documents.commit(index, few, job_id=job, outcome="added")
-        result = asyncio.run(asked.query("notes", "question", 3))
+        result = asyncio.run(asked.search("notes", dense(3)))
         assert (result.is_exact, result.warnings, len(result.hits)) == (False, [], 3)
         many = document("/d/b", [f"text {n}" for n in range(1001)])
         catalog.documents.commit(index, many, job_id=job, outcome="added")
-        result = asyncio.run(asked.query("notes", "question", 3))
+        result = asyncio.run(asked.search("notes", dense(3)))
         assert (result.is_exact, len(result.hits)) == (True, 3)
         assert "on its way to the vector index" in result.warnings[0]
 
@@ -149,7 +156,7 @@ def test_a_text_of_many_files_is_one_hit_that_names_them(tmp_path: Path, is_appl
             catalog.documents.commit(index, version, job_id=job, outcome="added")
         if is_applied:
             drain(catalog, vector_index, index)
-        result = asyncio.run(quick_search(catalog, vector_index).query("notes", "question", 1000))
+        result = asyncio.run(quick_search(catalog, vector_index).search("notes", dense(1000)))
         assert (result.is_exact, result.warnings) == (False, [])
         hits = {hit.chunk.text: hit for hit in result.hits}
         assert len(hits) == len(result.hits) == 1 + 2 + 14
@@ -159,5 +166,25 @@ def test_a_text_of_many_files_is_one_hit_that_names_them(tmp_path: Path, is_appl
             f"/d/{number}" for number in range(3, 14, 2)
         ]
         assert (hits["own 3"].also_in, hits["own 3"].places) == ((), 1)
-        few = asyncio.run(quick_search(catalog, vector_index).query("notes", "question", 3))
+        few = asyncio.run(quick_search(catalog, vector_index).search("notes", dense(3)))
         assert len({hit.chunk.text for hit in few.hits}) == len(few.hits) == 3
+
+
+def test_chunks_that_wait_for_the_full_text_are_told_of_and_found_by_vectors(
+    tmp_path: Path,
+) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        vector_index = MemoryVectorIndex()
+        catalog.documents.commit(
+            index, document("/d/a", ["oak", "elm"]), job_id=job, outcome="added"
+        )
+        drain(catalog, vector_index, index)
+        asked = quick_search(catalog, vector_index)
+        request = SearchRequest(("oak",), passage_tokens=0)
+        found = asyncio.run(asked.search("notes", request))
+        assert (len(found.hits), found.warnings) == (2, [])
+        catalog.lexical.begin_anew(index.id)
+        found = asyncio.run(asked.search("notes", request))
+        assert (len(found.hits), found.mode) == (2, "hybrid")
+        assert found.warnings == ["2 chunks are not in the full text yet; only vectors find them."]
+        assert all(hit.scores.bm25 is None for hit in found.hits)

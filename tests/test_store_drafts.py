@@ -52,6 +52,22 @@ def test_a_staged_document_replaces_the_old_one_in_one_step(tmp_path: Path) -> N
         assert rows(catalog) == 0
 
 
+def test_staged_chunks_wait_for_the_full_text_and_come_into_it(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        draft = drafted(catalog, index, job, ["apple", "pear", "apple", "plum"])
+        last = version(["apple", "fig"], draft)
+        catalog.documents.commit(index, last, job_id=job, outcome="added")
+        assert catalog.lexical.has_pending.is_set()
+        assert catalog.lexical.pending(index.id) == 6
+        assert catalog.lexical.search(index, ["appl"], count=5) == []
+        while catalog.lexical.index_pending(index.id):
+            pass
+        assert catalog.lexical.pending(index.id) == 0
+        [hit] = catalog.lexical.search(index, ["appl"], count=5)
+        assert catalog.chunks.texts(index.id, [hit.id], most=9)[hit.id].places == 3
+        assert len(catalog.lexical.search(index, ["fig"], count=5)) == 1
+
+
 def test_a_job_that_goes_on_takes_up_what_it_staged_of_the_same_text(tmp_path: Path) -> None:
     with catalog_with_index(tmp_path) as (catalog, index, job):
         draft = drafted(catalog, index, job, ["a", "b", "c", "d"])

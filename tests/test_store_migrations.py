@@ -98,3 +98,25 @@ def test_a_step_that_fails_leaves_the_catalog_as_it_was_and_is_done_at_the_next_
         assert catalog.indexes.get("notes").key == 1
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_chunks_from_before_full_text_wait_for_it_and_are_found_then(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    lay_out(path, 2)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "INSERT INTO documents (id, index_id, path, size_bytes, mtime_ns, sha256, title, kind,"
+            " indexed_at) VALUES (1, 1, '/a', 1, 1, '', 'Guide', 'text', 'then');"
+            "INSERT INTO chunks (index_id, document_id, ordinal, span_start, span_end, heading,"
+            " text_hash, text) VALUES (1, 1, 0, 0, 1, '[]', 'h', 'red apples'),"
+            " (1, 1, 1, 1, 2, '[]', 'i', 'green pears'), (1, 1, 2, 2, 3, '[]', 'h', 'red apples')"
+        )
+    with Catalog(path) as catalog:
+        notes = catalog.indexes.get("notes")
+        assert catalog.lexical.pending(1) == 3
+        assert catalog.lexical.search(notes, ["appl"], count=5) == []
+        assert catalog.lexical.index_pending(1)
+        assert not catalog.lexical.index_pending(1)
+        [hit] = catalog.lexical.search(notes, ["appl"], count=5)
+        assert hit.id == 1
+        assert catalog.lexical.look(1).is_sound

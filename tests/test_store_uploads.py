@@ -9,7 +9,7 @@ import pytest
 from embedserve.store.catalog import Catalog
 from embedserve.store.upload_files import UploadFiles
 from embedserve.types import (
-    DocumentFilter,
+    EVERY_DOCUMENT,
     FileProblem,
     Index,
     KnownFile,
@@ -37,7 +37,7 @@ def commit(catalog: Catalog, index: Index, job: str, stored: str) -> None:
 
 
 def statuses(catalog: Catalog, index: Index) -> list[tuple[str, bool, int]]:
-    found = catalog.uploads.page(index.id, DocumentFilter(), limit=10)
+    found = catalog.uploads.page(index.id, EVERY_DOCUMENT, limit=10)
     return [(document.path, document.is_pending, document.chunks) for document in found]
 
 

@@ -24,6 +24,7 @@ from embedserve.api import (
     openai,
     openapi,
     rerank,
+    search,
     tei,
     tokens,
 )
@@ -104,6 +105,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         openai,
         tei,
         indexes,
+        search,
         jobs,
         index_care,
         archives,

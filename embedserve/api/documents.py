@@ -6,16 +6,17 @@ from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from embedserve.api.body import describe_body, read_model
 from embedserve.api.job_replies import job_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
-from embedserve.services.document_names import FilterBody, parse_filter, parse_metadata
+from embedserve.services.document_names import parse_metadata
 from embedserve.services.documents import Upload
+from embedserve.services.filters import FILTER_SCHEMA, parse_filter, parse_filter_text
 from embedserve.services.job_progress import JobReport
-from embedserve.types import DocumentStatus, Job, ListedDocument, SourceKind
+from embedserve.types import AllOf, DocumentStatus, Filter, Job, ListedDocument, SourceKind
 
 router = APIRouter(tags=["documents"])
 
@@ -51,6 +52,7 @@ class ListQuery(BaseModel):
     metadata: str | None = Field(default=None, description="A JSON object: keys with their value.")
     source: SourceKind | None = None
     status: DocumentStatus | None = None
+    filter: str | None = Field(default=None, description="A filter, as JSON: docs/api.md.")
     limit: int = Field(default=100, ge=1, le=1000)
     offset: int = Field(default=0, ge=0, le=2**62)
 
@@ -60,7 +62,24 @@ class DeleteBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: FilterBody = Field(description="Documents that meet every condition; not empty.")
+    filter: Annotated[
+        dict[str, Any],
+        Field(min_length=1, description="Documents that meet every condition; not empty."),
+        WithJsonSchema(FILTER_SCHEMA),
+    ]
+
+
+def _wanted(asked: ListQuery) -> Filter:
+    """Read what is to be listed: every condition is to be met."""
+    given = {
+        "paths": asked.path,
+        "ids": asked.id,
+        "metadata": parse_metadata(asked.metadata) if asked.metadata else None,
+        "source": asked.source,
+        "status": asked.status,
+    }
+    short = parse_filter({key: value for key, value in given.items() if value})
+    return AllOf((short, parse_filter_text(asked.filter))) if asked.filter else short
 
 
 @router.get("/indexes/{name}/documents")
@@ -70,16 +89,14 @@ def list_documents(
     asked: Annotated[ListQuery, Query()],
 ) -> Response:
     """List an index's documents by path, whatever their source: those that meet a filter."""
-    metadata = parse_metadata(asked.metadata) if asked.metadata else {}
-    conditions = {"paths": asked.path, "ids": asked.id, "metadata": metadata}
-    wanted = parse_filter({**conditions, "source": asked.source, "status": asked.status})
-    limit, offset = asked.limit, asked.offset
+    wanted, limit, offset = _wanted(asked), asked.limit, asked.offset
     # One more than asked for tells whether there is a next page.
     found = services(request).documents.page(name, wanted, limit=limit + 1, offset=offset)
     return json_reply(
         {
             "documents": [document_reply(document) for document in found[:limit]],
             "next_offset": offset + limit if len(found) > limit else None,
+            "warnings": services(request).documents.unknown_fields(name, wanted),
         }
     )
 
@@ -103,7 +120,7 @@ async def add_documents(request: Request, name: str, *, wait: Wait = False) -> R
 async def delete_documents(request: Request, name: str) -> Response:
     """Delete every document that meets a filter, all of them or none."""
     body = await read_model(request, DeleteBody)
-    wanted = parse_filter(body.filter.model_dump())
+    wanted = parse_filter(body.filter)
     found = services(request).documents
     deleted = await asyncio.to_thread(found.delete_matching, name, wanted)
     return json_reply({"deleted": deleted.documents, "warnings": deleted.warnings})

@@ -1,24 +1,17 @@
 """Our own dialect: indexes, ingestion, queries. Shapes: docs/api.md."""
 
 import asyncio
-import json
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from embedserve.api.body import describe_body, read_body, read_model, read_object
-from embedserve.api.hot import timeout_of
 from embedserve.api.job_replies import job_reply, preview_reply
 from embedserve.api.replies import json_reply, services
-from embedserve.api.schema_parts import TIMEOUT
 from embedserve.services.definitions import IndexDefinition, parse_definition
-from embedserve.services.document_pages import DocumentPages
 from embedserve.services.indexes import IndexReport
 from embedserve.services.job_progress import JobReport
-from embedserve.services.search import Hit
-from embedserve.types import StoredChunk
 
 router = APIRouter(tags=["indexes"])
 
@@ -36,15 +29,6 @@ class IngestBody(BaseModel):
     dry_run: bool = Field(
         default=False, description="Only tell what would be done; nothing is written."
     )
-
-
-class QueryBody(BaseModel):
-    """What to look for."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    query: str = Field(description="The question, as a person asks it.")
-    k: int | None = Field(default=None, description="Hits to return; 1 to 1000.")
 
 
 @router.get("/indexes")
@@ -99,58 +83,6 @@ async def ingest(request: Request, name: str) -> Response:
         return json_reply({"index": name, "path": body.path, **preview_reply(seen)})
     job = await asyncio.to_thread(ingestion.submit, name, body.path)
     return json_reply(job_reply(JobReport(job)), status=202)
-
-
-@router.post(
-    "/indexes/{name}/query",
-    responses={503: {"description": "The server is busy, or the request's time is over."}},
-    openapi_extra={**describe_body(QueryBody), "parameters": [TIMEOUT]},
-)
-async def query(request: Request, name: str) -> Response:
-    """Find the passages nearest to a question."""
-    body = await read_model(request, QueryBody)
-    timeout_s = timeout_of(request.scope["headers"])
-    result = await services(request).search.query(name, body.query, body.k, timeout_s=timeout_s)
-    return json_reply(
-        {
-            "hits": [_hit(request, result.index_id, hit) for hit in result.hits],
-            "index": name,
-            "model": result.model,
-            "exact": result.is_exact,
-            "warnings": result.warnings,
-            "timings_ms": result.timings_ms,
-        }
-    )
-
-
-def _hit(request: Request, index_id: int, hit: Hit) -> dict[str, Any]:
-    pages = services(request).pages
-    return {
-        "id": str(hit.chunk.id),
-        "text": hit.chunk.text,
-        "score": round(hit.score, 6),
-        **_place(pages, index_id, hit.chunk),
-        "places": hit.places,
-        "also_in": [_place(pages, index_id, chunk) for chunk in hit.also_in],
-    }
-
-
-def _place(pages: DocumentPages, index_id: int, chunk: StoredChunk) -> dict[str, Any]:
-    return {
-        "id": str(chunk.id),
-        "document": {
-            "id": str(chunk.document_id),
-            "path": chunk.path,
-            "title": chunk.title,
-            "metadata": json.loads(chunk.metadata),
-        },
-        "page": chunk.page,
-        "heading": list(chunk.heading),
-        "start": chunk.start,
-        "end": chunk.end,
-        "lines": asdict(chunk.lines) if chunk.lines else None,
-        "permalink": pages.permalink(index_id, chunk),
-    }
 
 
 def index_reply(report: IndexReport) -> dict[str, Any]:

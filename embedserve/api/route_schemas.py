@@ -119,7 +119,11 @@ _PARAMETERS = {
 }
 
 _DOCUMENTS = shape(
-    {"documents": {"type": "array", "items": OBJECT}, "next_offset": {"type": ["integer", "null"]}}
+    {
+        "documents": {"type": "array", "items": OBJECT},
+        "next_offset": {"type": ["integer", "null"]},
+        "warnings": STRINGS,
+    }
 )
 _DELETED = shape({"deleted": WHOLE, "warnings": STRINGS})
 _SENT = shape({"job": OBJECT, "documents": {"type": "array", "items": OBJECT}})
@@ -259,6 +263,7 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
     "/indexes/{name}/query": {
         "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
     },
+    "/query": {"post": _told(given("The hits of all.", OBJECT), "400 404 409 413 500 503")},
     "/indexes/{name}/export": {
         "get": _told(given("The archive.", _BYTES, ZIP), "404 409"),
     },

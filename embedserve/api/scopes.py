@@ -29,7 +29,7 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
             "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
             "/v1/audio/transcriptions",
             "/embed", "/embed_all", "/rerank", "/similarity", "/tokenize", "/decode",
-            "/indexes/{name}/query",
+            "/indexes/{name}/query", "/query",
         ),
     },
     INGEST: {

@@ -38,6 +38,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
+from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
@@ -124,6 +125,9 @@ def open_house(
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
         )
+        lexical = LexicalWorker(catalog)
+        lexical.start()
+        stack.callback(lexical.stop)
         if runs_jobs:
             services.ingestion.start()
         if watches:
@@ -218,7 +222,7 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, asked, worker, engine.encoders),
+            *(catalog, indexes, (asked, worker), engine.encoders, inference.reranking),
             timeout_s=settings.request_timeout_s,
         ),
         checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),

@@ -20,6 +20,7 @@ from embedserve.cli import (
     jobs,
     models,
     pull,
+    query,
     retrieval,
     serve,
     watch,
@@ -70,7 +71,7 @@ app.command("rm")(models.remove)
 app.command("embed")(models.embed)
 app.command("ingest")(retrieval.ingest)
 app.command("watch")(watch.watch)
-app.command("query")(retrieval.query)
+app.command("query")(query.query)
 app.command("doctor")(doctor.doctor)
 app.command("env")(env.env)
 app.command("backup")(backup.backup)

@@ -1,4 +1,4 @@
-"""Commands about documents: ingest a folder, query an index."""
+"""The command that ingests a folder."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from embedserve.cli.client import Client, Home, Json, connect
-from embedserve.cli.console import AsJson, errors, output, print_json
+from embedserve.cli.console import AsJson, errors, print_json
 from embedserve.cli.job_display import leave, print_preview, run_to_end
 from embedserve.cli.jobs import retry as retry_job
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError
@@ -51,29 +50,6 @@ def ingest(
     leave(ended)
 
 
-def query(
-    question: Annotated[str, typer.Argument(help="The question.")],
-    index: IndexName = "default",
-    k: Annotated[
-        int | None, typer.Option("-k", help="Passages to show.", show_default=False)
-    ] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the passages nearest to a question, best first."""
-    with connect(home) as client:
-        reply = client.post("indexes", index, "query", body={"query": question, "k": k})
-    if as_json:
-        print_json(reply)
-        return
-    for warning in reply["warnings"]:
-        errors.print(f"Note: {warning}", style="yellow")
-    if not reply["hits"]:
-        errors.print("Nothing found: the index is empty.")
-    for rank, hit in enumerate(reply["hits"], start=1):
-        _print_hit(rank, hit)
-
-
 def _last_job(home: Path | None, index: str) -> str:
     with connect(home) as client:
         latest = client.get("jobs", index=index, limit=200)["jobs"]
@@ -100,32 +76,3 @@ def start_job(client: Client, index: str, begin: Callable[[], Json]) -> Json:
     if is_new:
         errors.print(f"Created index {index}.")
     return job
-
-
-def _print_hit(rank: int, hit: dict[str, Any]) -> None:
-    document = hit["document"]
-    where = document["path"] + _place(hit)
-    heading = " > ".join(hit["heading"]) or document["title"]
-    head = Text.assemble(
-        (f"{rank}. ", "bold"), (heading, "bold"), (f"  {hit['score']:.3f}", "green")
-    )
-    output.print(head)
-    output.print(Text(f"   {where} [{hit['start']}:{hit['end']}]", style="dim"))
-    if hit["places"] > 1:
-        output.print(Text(f"   {_others(hit)}", style="dim"))
-    body = "\n".join(f"   {line}" for line in hit["text"].splitlines())
-    output.print(Text(body), end="\n\n")
-
-
-def _place(hit: dict[str, Any]) -> str:
-    """Say where in its document a hit stands: by page, else by line, as editors open it."""
-    if hit["page"]:
-        return f", page {hit['page']}"
-    return f":{hit['lines']['start']}" if hit["lines"] else ""
-
-
-def _others(hit: dict[str, Any]) -> str:
-    """Tell where else the text stands: the next place by its path."""
-    more = hit["places"] - 2
-    path = hit["also_in"][0]["document"]["path"]
-    return f"also in {path}" + (f" and {more} more" if more else "")

@@ -5,11 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embedserve.errors import DefinitionError, InvalidNameError
+from embedserve.store.words import DEFAULT_LANGUAGE, LANGUAGES
 
 DEFAULT_CHUNK_TOKENS = 128
 """Best of 64 to 800 in recall at a fixed token budget (Chroma's chunking evaluation set)."""
@@ -60,7 +61,15 @@ class SearchDefaults(Table):
     """What a query uses where it does not say."""
 
     k: int = Field(default=5, ge=1, le=1000)
-    """Hits to return."""
+    """Passages to return."""
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    """By vectors and by words, or by one of them alone."""
+    fusion: Literal["sureness", "scores", "ranks"] = "sureness"
+    """How the two are made one order."""
+    min_score: float | None = Field(default=None, ge=0, le=1)
+    """Hits of a smaller score are left out; none where it is missing."""
+    passage_tokens: int = Field(default=300, ge=0, le=4096)
+    """How far a hit is joined with its neighbours, about; 0: not at all."""
 
 
 class IndexDefinition(Table):
@@ -71,9 +80,18 @@ class IndexDefinition(Table):
     """Installed embedding model; the server's default model where it is missing."""
     chunking: Chunking = Chunking()
     search: SearchDefaults = SearchDefaults()
+    language: str = DEFAULT_LANGUAGE
+    """That full-text search takes word forms of as one; `none`: each form for itself."""
     sources: tuple[Source, ...] = Field(default=(), strict=False)
     watch: bool = False
     """Whether the server ingests by itself what changes in the sources."""
+
+    @field_validator("language")
+    @classmethod
+    def _be_known(cls, language: str) -> str:
+        if language not in LANGUAGES:
+            raise ValueError(f"`{language[:50]}` is not one of {', '.join(LANGUAGES)}")
+        return language
 
 
 def parse_definition(value: Mapping[str, Any], *, origin: str) -> IndexDefinition:

@@ -1,51 +1,12 @@
-"""What a sender may call a document, say of it and ask for. Names are words here, never paths."""
+"""What a sender may call a document and say of it. Names are words here, never paths."""
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from embedserve.errors import InvalidRequestError, TooLargeError
-from embedserve.types import DocumentFilter, DocumentStatus, SourceKind
 
 MAX_NAME_CHARS = 1000
-MAX_WILDCARDS = 8
-"""In one glob: each may cost a pass over the name."""
-
-Glob = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
-
-
-class FilterBody(BaseModel):
-    """Which documents are meant: those that meet every condition."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    paths: tuple[Glob, ...] = Field(default=(), max_length=1000)
-    """Globs: `*` (also over `/`), `?` and `[abc]`."""
-    ids: tuple[int, ...] = Field(default=(), max_length=100_000)
-    metadata: dict[str, str | bool | float] = Field(default={}, max_length=100)
-    """Keys with the value that they have."""
-    source: SourceKind | None = None
-    status: DocumentStatus | None = None
-
-
-def parse_filter(value: object) -> DocumentFilter:
-    """Check a filter; raise InvalidRequestError that names the key at fault."""
-    try:
-        body = FilterBody.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "filter"
-        known = ", ".join(FilterBody.model_fields)
-        raise InvalidRequestError(f"Filter, `{key}`: {first['msg']}. Known: {known}.") from error
-    for glob in body.paths:
-        if sum(map(glob.count, "*?[")) > MAX_WILDCARDS:
-            raise InvalidRequestError(
-                f"The glob `{glob[:100]}` has more than {MAX_WILDCARDS} wildcards; use fewer."
-            )
-    metadata = tuple(body.metadata.items())
-    return DocumentFilter(body.paths, body.ids, metadata, body.source, body.status)
 
 
 def check_name(name: str) -> str:
@@ -86,12 +47,19 @@ def check_metadata(value: object, *, limit_bytes: int) -> str:
         size = len(text.encode())
     except ValueError as error:
         raise InvalidRequestError(f"`metadata` cannot be stored: {error}.") from error
+    if "\\u0000" in text and _has_nul(value):
+        raise InvalidRequestError("`metadata` holds a NUL, at which the catalog would cut it.")
     if size > limit_bytes:
         raise TooLargeError(
             f"`metadata` has {size} bytes; {limit_bytes} are allowed "
             "(EMBEDSERVE_MAX_METADATA_BYTES)."
         )
     return text
+
+
+def _has_nul(value: Mapping[str, Any]) -> bool:
+    items = [one for item in value.values() for one in (item if isinstance(item, list) else [item])]
+    return any("\0" in one for one in (*value, *items) if isinstance(one, str))
 
 
 def parse_metadata(text: str) -> Any:  # noqa: ANN401  any JSON value, until it is checked

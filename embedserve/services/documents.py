@@ -6,7 +6,7 @@ What is sent is stored first, durably, and then ingested by a job like any other
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from embedserve.errors import (
     ConflictError,
@@ -20,7 +20,16 @@ from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
 from embedserve.store.catalog import Catalog
 from embedserve.store.upload_files import Incoming, UploadFiles
-from embedserve.types import DocumentFilter, Job, ListedDocument, SourceKind, StoredUpload
+from embedserve.types import (
+    EVERY_DOCUMENT,
+    Filter,
+    Job,
+    ListedDocument,
+    SourceKind,
+    StoredUpload,
+    metadata_keys,
+    unknown_keys,
+)
 
 RETURNS: dict[SourceKind, str] = {
     "folder": "It is a file of a folder: the next ingestion of that folder brings it back, unless "
@@ -153,7 +162,7 @@ class DocumentService:
             )
 
     def page(
-        self, index_name: str, wanted: DocumentFilter, *, limit: int, offset: int
+        self, index_name: str, wanted: Filter, *, limit: int, offset: int
     ) -> list[ListedDocument]:
         """List documents by path, from every source."""
         index = self._indexes.find(index_name)
@@ -177,15 +186,26 @@ class DocumentService:
                 return self._after(index.id, removed.documents, removed.stored)
         raise _missing(index_name, path)
 
-    def delete_matching(self, index_name: str, wanted: DocumentFilter) -> Deleted:
+    def delete_matching(self, index_name: str, wanted: Filter) -> Deleted:
         """Delete every document that meets a filter, all of them or none."""
-        if wanted == DocumentFilter():
+        if wanted == EVERY_DOCUMENT:
             raise InvalidRequestError(
                 'The filter is empty. Name what to delete, or everything by {"paths": ["*"]}.'
             )
         index = self._indexes.find(index_name)
+        unknown = self.unknown_fields(index_name, wanted)
         removed = self._catalog.uploads.remove_matching(index, wanted)
-        return self._after(index.id, removed.documents, removed.stored)
+        deleted = self._after(index.id, removed.documents, removed.stored)
+        return replace(deleted, warnings=(*unknown, *deleted.warnings))
+
+    def unknown_fields(self, index_name: str, wanted: Filter) -> tuple[str, ...]:
+        """Name, in a sentence each, the metadata that a filter asks about and no document has."""
+        if not metadata_keys(wanted):
+            return ()
+        known = self._catalog.uploads.metadata_keys(self._indexes.find(index_name).id)
+        return tuple(
+            f"No document of the index has metadata `{key}`." for key in unknown_keys(wanted, known)
+        )
 
     def _after(
         self, index_id: int, documents: Sequence[ListedDocument], stored: Sequence[str]

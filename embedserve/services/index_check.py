@@ -22,6 +22,7 @@ from embedserve.services.indexes import IndexService, check_same_artefact
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.integrity import EmbeddedChunk
+from embedserve.store.lexical_care import LexicalHealth
 from embedserve.store.repair import IndexHealth, check, repair
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, IndexCounts
@@ -81,6 +82,7 @@ class _Findings:
     """As it was then."""
     file_problems: list[str]
     bad_ids: NDArray[np.int64]
+    lexical: LexicalHealth | None = None
     health: IndexHealth | None = None
     down: str = ""
     faults: list[Fault] = field(default_factory=list)
@@ -117,6 +119,8 @@ class IndexCheck:
             if not found.faults:
                 break
             mend_problem = yield from self._mend(found)
+            if found.lexical and not found.lexical.is_sound:
+                self._catalog.lexical.mend(found.index.id, found.lexical)
             if found.health is not None:
                 yield from self._repair(found.index, found.health)
             found = yield from self._look(index.name)
@@ -161,6 +165,8 @@ class IndexCheck:
             read += page.read
             yield Progress("reading vectors", read)
         found.bad_ids = np.concatenate(pages)
+        yield Progress("reading the full text")
+        found.lexical = self._catalog.lexical.look(index.id)
         # Vectors that are not sound cannot be compared with anything.
         if not len(found.bad_ids):
             yield from self._compare(index, found)
@@ -253,6 +259,8 @@ def _faults(found: _Findings) -> Iterator[Fault]:
         )
     if len(found.bad_ids):
         yield _fault("bad_vectors", found.bad_ids, "chunks have no sound vector in the catalog")
+    if found.lexical:
+        yield from _lexical_faults(found.lexical)
     if found.down:
         yield Fault("vector_index_down", 1, found.down, "Start it, then check again.")
     if found.health:
@@ -272,6 +280,16 @@ def _faults_of(health: IndexHealth) -> Iterator[Fault]:
             yield _fault(code, ids, words)
     if health.is_damaged and len(health.lost):
         yield _fault("lost", health.lost, "sampled chunks do not find themselves by search")
+
+
+def _lexical_faults(health: LexicalHealth) -> Iterator[Fault]:
+    if health.damaged:
+        words = "; ".join(health.damaged[:SHOWN])
+        yield Fault("text_damaged", len(health.damaged), f"Full text cannot be read: {words}.")
+    if len(health.missing):
+        yield _fault("text_missing", health.missing, "chunks are missing in the full text")
+    if len(health.extra):
+        yield _fault("text_extra", health.extra, "chunks of the full text are no more")
 
 
 def _fault(code: str, ids: NDArray[np.int64], words: str) -> Fault:

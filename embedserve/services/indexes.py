@@ -113,7 +113,11 @@ class IndexService:
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
-            warnings=(*self._origins.warnings(index), *self._notices(name)),
+            warnings=(
+                *self._origins.warnings(index),
+                *self._notices(name),
+                *lexical_warnings(self._catalog, index),
+            ),
             change=change,
             ready=self._catalog.model_changes.count_ready(index.id) if change else 0,
         )
@@ -243,6 +247,12 @@ class IndexService:
                 f"Index `{existing.name}` holds chunks cut with another `chunking`; change it "
                 f"after `embedserve index delete {existing.name}`, or choose a new name."
             )
+
+
+def lexical_warnings(catalog: Catalog, index: Index) -> list[str]:
+    """Return what a user of full-text search has to know: that chunks are not in it yet."""
+    waiting = catalog.lexical.pending(index.id)
+    return [f"{waiting} chunks wait for full-text search, which misses them."] if waiting else []
 
 
 def check_same_artefact(index: Index, encoder: Encoder) -> None:

@@ -10,6 +10,8 @@ from embedserve.store.catalog import Catalog
 from embedserve.types import Index
 
 TELL_EVERY_S = 1.0
+LEAST_GONE = 0.05
+"""Share of the chunks of a full-text segment that are gone when a vacuum writes it anew."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,18 @@ class RebuildService:
         return self._follow(index)
 
     def vacuum(self) -> Iterator[VacuumProgress]:
-        """Delete the vectors that no chunk has and give free pages back, in small steps."""
+        """Delete the vectors that no chunk has and the full text of chunks that are gone, in steps.
+
+        Free pages are given back.
+        """
         catalog = self._catalog.upkeep
         before = catalog.size_bytes()
         deleted = 0
         for count in catalog.delete_unused_vectors():
             deleted += count
+            yield VacuumProgress(deleted, before, catalog.size_bytes())
+        for index in self._catalog.indexes.all():
+            self._catalog.lexical.tidy(index.id, least_gone=LEAST_GONE)
             yield VacuumProgress(deleted, before, catalog.size_bytes())
         while catalog.release_pages():
             yield VacuumProgress(deleted, before, catalog.size_bytes())

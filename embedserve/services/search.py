@@ -1,207 +1,220 @@
-"""A question to passages: cosine through the vector index, joined back to the catalog.
+"""A question to passages: by vectors and by words, fused, joined back to the catalog.
 
-A text that several documents hold is one hit, which names the first of them and the others. The
-catalog decides what is alive. Changes that the vector index has not applied yet are searched
-exactly beside it, and while the index is down everything is: slower, and said in the answer.
+A text that several documents hold is one hit, which names the first of them and the others. Where a
+reranker is asked for, it orders the best candidates anew, as far as its time reaches.
 """
 
 import asyncio
-import logging
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 from embedserve.engine.encoder import Encoder
-from embedserve.engine.tokenizer import TokenizedText
-from embedserve.errors import InvalidRequestError, VectorStoreError
+from embedserve.errors import DeadlineError, InvalidRequestError, OverloadedError
+from embedserve.ranking.duplicates import Distinct
 from embedserve.services.deadline import deadline
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import IndexDefinition, SearchDefaults
+from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
-from embedserve.services.reading import prompt_of
+from embedserve.services.reranking import RerankingService, RerankRequest
+from embedserve.services.search_answer import AnswerMaker
+from embedserve.services.search_candidates import CandidateFinder, Candidates, Watch
+from embedserve.services.search_request import (
+    MAX_BUDGET_TOKENS,
+    MAX_K,
+    MAX_QUERIES,
+    Hit,
+    ManyResult,
+    SearchRequest,
+    SearchResult,
+)
 from embedserve.store.catalog import Catalog
-from embedserve.store.exact import ExactSearch
+from embedserve.store.filter_sql import condition_of
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import Index, ScoredId, StoredChunk, Vectors
+from embedserve.types import EVERY_DOCUMENT, ChunkCondition, Index, metadata_keys, unknown_keys
 
-logger = logging.getLogger(__name__)
-
-MAX_K = 1000
-MAX_ALSO_IN = 10
-"""Other places of a text that a hit names; a licence may stand in thousands of files."""
-MANY_WAITING = 1000
-"""Chunks that wait for the vector index and are compared one by one beside it, however few others
-there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
-EXACTLY = "every vector was compared exactly instead."
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A text and its cosine similarity to the query, -1..1."""
-
-    chunk: StoredChunk
-    """The first live chunk that has it."""
-    score: float
-    also_in: tuple[StoredChunk, ...] = ()
-    """The next ones, `MAX_ALSO_IN` at most, in the order in which they were ingested."""
-    places: int = 1
-    """How many chunks have it."""
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """Hits, best first, and how they were found."""
-
-    hits: list[Hit]
-    index_id: int
-    model: str
-    is_exact: bool
-    """Whether every vector was compared, instead of asking the approximate index."""
-    warnings: list[str] = field(default_factory=list)
-    timings_ms: dict[str, float] = field(default_factory=dict)
+RERANKED = 50
+"""Candidates that a reranker gets."""
+RERANK_TIMEOUT_S = 2.0
 
 
 class SearchService:
-    """Answer queries over one index."""
+    """Answer queries over indexes."""
 
     def __init__(
         self,
         catalog: Catalog,
         indexes: IndexService,
-        vector_index: VectorIndex,
-        index_worker: IndexWorker,
+        legs: tuple[VectorIndex, IndexWorker],
         encoders: Encoders,
+        reranking: RerankingService,
         *,
         timeout_s: float = 0,
     ) -> None:
         """Give queries `timeout_s` at most; 0: as long as they take."""
         self._catalog = catalog
         self._indexes = indexes
-        self._vector_index = vector_index
-        self._index_worker = index_worker
         self._encoders = encoders
+        self._reranking = reranking
         self._timeout_s = timeout_s
-        self._exact = ExactSearch(catalog.chunks)
+        self._finder = CandidateFinder(catalog, DenseLeg(catalog, *legs))
+        self._maker = AnswerMaker(catalog)
 
-    async def query(
-        self, index_name: str, text: str, k: int | None = None, *, timeout_s: float | None = None
-    ) -> SearchResult:
-        """Return the `k` texts nearest to `text` (the index's default where k is None).
+    async def search(self, index_name: str, request: SearchRequest) -> SearchResult:
+        """Return passages that answer, best first.
 
         Raises IndexNotFoundError, InvalidRequestError, ConflictError, ModelNotFoundError,
-        OverloadedError, and DeadlineError after `timeout_s`, or the server's own limit.
+        OverloadedError, and DeadlineError when its time is over.
         """
-        async with deadline(timeout_s, self._timeout_s) as deadline_s:
-            return await asyncio.to_thread(self._query, index_name, text, k, deadline_s)
+        async with deadline(request.timeout_s, self._timeout_s) as deadline_s:
+            asked, found = await asyncio.to_thread(self._find, index_name, request, deadline_s)
+            if asked.rerank is not None:
+                await self._rerank(found, asked)
+            return await asyncio.to_thread(self._answer, found, asked)
 
-    def _query(
-        self, index_name: str, text: str, k: int | None, deadline_s: float | None
-    ) -> SearchResult:
-        index = self._indexes.find(index_name)
-        if k is None:
-            k = IndexDefinition.model_validate_json(index.definition).search.k
-        _check(text, k)
-        started = time.perf_counter()
-        encoder = self._encoders.get(index.model)
-        warnings = self._indexes.check_vectors(index, encoder)
-        [tokenized] = encoder.tokenize([prompt_of(encoder.spec, "query") + text])
-        vector = _embedded(encoder, tokenized, deadline_s)
-        embedded = time.perf_counter()
-        if tokenized.is_truncated:
-            warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
-        hits, is_exact = self._nearest(index, vector, k, warnings)
-        if self._indexes.find(index_name).artefact != index.artefact:
-            return self._query(index_name, text, k, deadline_s)  # it took another model meanwhile
+    async def search_many(self, names: Sequence[str], request: SearchRequest) -> ManyResult:
+        """Ask several indexes; the best hits of all by score. Raises as `search` does."""
+        asked = [self.search(name, request) for name in names]
+        results = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        hits = [(name, hit) for name, result in results.items() for hit in result.hits]
+        hits.sort(key=lambda named: -named[1].score)
+        return ManyResult(results, _as_many(_apart(hits), request))
+
+    def _find(
+        self, index_name: str, request: SearchRequest, deadline_s: float | None
+    ) -> tuple[SearchRequest, Candidates]:
+        while True:
+            index = self._indexes.find(index_name)
+            asked = with_defaults(
+                request, IndexDefinition.model_validate_json(index.definition).search
+            )
+            check(asked)
+            encoder = self._encoders.get(index.model)
+            warnings = [*self._indexes.check_vectors(index, encoder), *self._unknown(index, asked)]
+            found = self._finder.find(index, encoder, asked, self._among(asked), deadline_s)
+            found.warnings[:0] = warnings
+            if self._indexes.find(index_name).artefact == index.artefact:
+                return asked, found
+            # It took another model meanwhile.
+
+    def _among(self, request: SearchRequest) -> ChunkCondition | None:
+        if request.filter == EVERY_DOCUMENT:
+            return None
+        condition = condition_of(request.filter, "d")
+        return ChunkCondition(condition.sql, condition.values)
+
+    def _unknown(self, index: Index, request: SearchRequest) -> list[str]:
+        if not metadata_keys(request.filter):
+            return []
+        known = self._catalog.uploads.metadata_keys(index.id)
+        return [
+            f"No document of the index has metadata `{key}`."
+            for key in unknown_keys(request.filter, known)
+        ]
+
+    async def _rerank(self, found: Candidates, request: SearchRequest) -> None:
+        """Order the best candidates anew; what comes too late is left as it was, and said."""
+        watch = Watch(found.timings_ms)
+        first = found.ranked[:RERANKED]
+        if not first:
+            return
+        ask = RerankRequest(
+            request.queries[0],
+            [one.text.chunks[0].text for one in first],
+            model=request.rerank or "",
+            timeout_s=request.rerank_timeout_s or RERANK_TIMEOUT_S,
+        )
+        try:
+            ranking = await self._reranking.rank(ask)
+        except (DeadlineError, OverloadedError):
+            found.warnings.append(
+                f"The reranker was not done within {ask.timeout_s:g} s; the order is that without "
+                "it. Give it more time by `rerank_timeout_ms`."
+            )
+        else:
+            scores = ranking.scores()
+            ordered = [replace(first[place], reranked=scores[place]) for place in ranking.order]
+            found.ranked[:RERANKED] = ordered
+        watch.lap("rerank")
+
+    def _answer(self, found: Candidates, request: SearchRequest) -> SearchResult:
+        watch = Watch(found.timings_ms)
+        encoder: Encoder = self._encoders.get(found.index.model)
+        chosen = self._maker.choose(found, request)
+        hits = self._maker.hits(chosen, encoder, request)
+        suggestions = {} if hits else self._suggested(found.index, request)
+        watch.lap("answer")
         return SearchResult(
             hits=hits,
-            index_id=index.id,
-            model=index.model,
-            is_exact=is_exact,
-            warnings=warnings,
-            timings_ms={
-                "embed": _ms(started, embedded),
-                "search": _ms(embedded, time.perf_counter()),
-            },
+            index_id=found.index.id,
+            model=found.index.model,
+            mode=request.mode or "hybrid",
+            is_exact=found.is_exact,
+            best_rejected=chosen.best_rejected,
+            suggestions=suggestions,
+            warnings=found.warnings,
+            timings_ms=found.timings_ms,
+            dropped=chosen.dropped if request.explains else [],
         )
 
-    def _nearest(
-        self, index: Index, vector: Vectors, k: int, warnings: list[str]
-    ) -> tuple[list[Hit], bool]:
-        """Return live hits by the vector index, or exactly where it cannot be relied on."""
-        if not self._index_worker.is_ready(index.key):
-            if self._catalog.chunks.count(index.id):
-                warnings.append(f"The vector index is being loaded or repaired; {EXACTLY}")
-            return self._exactly(index, vector, k), True
-        waiting = self._catalog.changes.pending_ids(index.id)
-        if self._is_mostly_waiting(index, len(waiting)):
-            warnings.append(f"Most of the index is still on its way to the vector index; {EXACTLY}")
-            return self._exactly(index, vector, k), True
-        try:
-            # Chunks that were just deleted may still stand in the index: ask for that many more.
-            count = k + min(len(waiting), MAX_K)
-            found = self._vector_index.search(index.key, vector, count=count)
-        except VectorStoreError as error:
-            logger.warning("vector index: %s", error)
-            self._index_worker.suspect(index.key)
-            warnings.append(f"The vector index is not available; {EXACTLY}")
-            return self._exactly(index, vector, k), True
-        if len(waiting):
-            found = _merge(
-                found, self._exact.search(index, vector, count=k, among=waiting.tolist())
-            )
-        hits = self._live(index, found)[:k]
-        if len(hits) == k or len(hits) == self._catalog.chunks.count_texts(index.id):
-            return hits, False
-        # Fewer than there are: deleted chunks crowded the answer, or the index has lost some.
-        if not len(waiting):
-            self._index_worker.suspect(index.key)
-        return self._exactly(index, vector, k), True
-
-    def _is_mostly_waiting(self, index: Index, waiting: int) -> bool:
-        return waiting > MANY_WAITING and waiting > self._catalog.chunks.count_texts(index.id) // 2
-
-    def _exactly(self, index: Index, vector: Vectors, k: int) -> list[Hit]:
-        return self._live(index, self._exact.search(index, vector, count=k))
-
-    def _live(self, index: Index, scored: list[ScoredId]) -> list[Hit]:
-        """Join with the catalog: what is not there is not alive, and a text is one hit."""
-        ids = [item.id for item in scored]
-        texts = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN)
-        hits: dict[int, Hit] = {}
-        for item in scored:
-            if item.id in texts:
-                first, *others = texts[item.id].chunks
-                hit = Hit(first, item.score, tuple(others), texts[item.id].places)
-                hits.setdefault(first.id, hit)
-        return list(hits.values())
+    def _suggested(self, index: Index, request: SearchRequest) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for query in request.queries:
+            found |= self._catalog.lexical.suggest(index, query)
+        return found
 
 
-def _embedded(encoder: Encoder, text: TokenizedText, deadline_s: float | None) -> Vectors:
-    """Return the vector, (dimensions,) float32; drop the text and raise TimeoutError when late."""
-    left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-    pending = encoder.submit([text], lane="small", timeout_s=left_s)
-    try:
-        vector: Vectors = pending.result(left_s)[0]
-    finally:
-        pending.cancel()  # no effect on one that is done
-    return vector
+def _apart(hits: list[tuple[str, Hit]]) -> list[tuple[str, Hit]]:
+    """Leave out hits that say almost what a better one of another index says, and count them."""
+    distinct: Distinct[int] = Distinct()
+    for place, (_, hit) in enumerate(hits):
+        distinct.add(place, hit.text)
+    kept = []
+    for place, copies in distinct.copies.items():
+        name, hit = hits[place]
+        alike = sum(1 + hits[copy][1].near_duplicates for copy in copies)
+        kept.append((name, replace(hit, near_duplicates=hit.near_duplicates + alike)))
+    return kept
 
 
-def _check(text: str, k: int) -> None:
-    if not text.strip():
+def _as_many(hits: list[tuple[str, Hit]], request: SearchRequest) -> list[tuple[str, Hit]]:
+    """Return as many as one index would have given."""
+    if request.max_tokens is None:
+        return hits[: request.k or SearchDefaults().k]
+    left, kept = request.max_tokens, []
+    for named in hits:
+        if named[1].tokens <= left:
+            left -= named[1].tokens
+            kept.append(named)
+    return kept
+
+
+def with_defaults(request: SearchRequest, defaults: SearchDefaults) -> SearchRequest:
+    """Fill in what a request leaves to the definition of the index."""
+    k = request.k if request.k is not None or request.max_tokens is not None else defaults.k
+    passages = request.passage_tokens
+    return replace(
+        request,
+        k=k,
+        passage_tokens=defaults.passage_tokens if passages is None else passages,
+        mode=request.mode or defaults.mode,
+        fusion=request.fusion or defaults.fusion,
+        min_score=defaults.min_score if request.min_score is None else request.min_score,
+    )
+
+
+def check(request: SearchRequest) -> None:
+    """Raise InvalidRequestError for what cannot be asked."""
+    if not request.queries or not all(query.strip() for query in request.queries):
         raise InvalidRequestError("The query is empty: send the question as `query`.")
-    if not 1 <= k <= MAX_K:
-        raise InvalidRequestError(f"`k` must be between 1 and {MAX_K}; got {k}.")
-
-
-def _merge(*legs: list[ScoredId]) -> list[ScoredId]:
-    best: dict[int, float] = {}
-    for leg in legs:
-        for item in leg:
-            best[item.id] = max(item.score, best.get(item.id, -2.0))
-    merged = [ScoredId(id, score) for id, score in best.items()]
-    return sorted(merged, key=lambda item: (-item.score, item.id))
-
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)
+    if len(request.queries) > MAX_QUERIES:
+        raise InvalidRequestError(f"`queries` holds {MAX_QUERIES} at most; send the best of them.")
+    if request.k is not None and request.max_tokens is not None:
+        raise InvalidRequestError("Give `k` or `max_tokens`: a number of passages or a budget.")
+    for name, value, limit in (
+        ("k", request.k, MAX_K),
+        ("max_tokens", request.max_tokens, MAX_BUDGET_TOKENS),
+    ):
+        if value is not None and not 1 <= value <= limit:
+            raise InvalidRequestError(f"`{name}` must be between 1 and {limit}; got {value}.")

@@ -17,6 +17,7 @@ from embedserve.store.generations import Generations
 from embedserve.store.indexes import Indexes
 from embedserve.store.integrity import Integrity
 from embedserve.store.jobs import Jobs
+from embedserve.store.lexical import Lexical
 from embedserve.store.model_changes import ModelChanges
 from embedserve.store.origins import Origins
 from embedserve.store.transfer import Transfer
@@ -36,7 +37,8 @@ class Catalog(Closing):
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self.indexes = Indexes(self._database)
-        self.documents = Documents(self._database)
+        self.lexical = Lexical(self._database)
+        self.documents = Documents(self._database, self.lexical)
         self.document_text = DocumentText(self._database)
         self.drafts = Drafts(self._database)
         self.chunks = Chunks(self._database)
@@ -44,9 +46,9 @@ class Catalog(Closing):
         self.changes = Changes(self._database)
         self.generations = Generations(self._database)
         self.integrity = Integrity(self._database)
-        self.transfer = Transfer(self._database)
+        self.transfer = Transfer(self._database, self.lexical)
         self.upkeep = Upkeep(self._database)
-        self.model_changes = ModelChanges(self._database)
+        self.model_changes = ModelChanges(self._database, self.lexical)
         self.jobs = Jobs(self._database)
         self.origins = Origins(self._database)
 

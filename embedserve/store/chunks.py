@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from embedserve.store.database import Database
 from embedserve.store.representatives import COUNT_TEXTS, IS_FIRST
 from embedserve.store.rows import chunk_vectors, id_list, read_lines
 from embedserve.store.vector_rows import known_hashes
-from embedserve.types import ChunkVectors, Index, StoredChunk, StoredText
+from embedserve.types import ChunkCondition, ChunkVectors, Index, StoredChunk, StoredText
 
 MAX_ID = 2**63 - 1
 
@@ -23,22 +24,31 @@ WHERE c.index_id = ?
 
 STORED_COLUMNS = (
     "c.id, c.text, c.span_start, c.span_end, c.page, c.heading, c.line_start, c.line_end,"
-    " d.id, d.path, d.title, d.metadata, d.sha256"
+    " c.ordinal, d.id, d.path, d.title, d.metadata, d.sha256"
 )
 
-# The first `most` chunks of each text that one of some ids has, and how many there are.
+# The first `most` chunks of each text that one of some ids has, and how many there are. CROSS JOIN
+# says in which order: left to itself, the planner reads all chunks of the index for it.
 TEXTS = f"""
 WITH wanted AS (
-  SELECT DISTINCT text_hash FROM chunks
-  WHERE index_id = :index AND id IN (SELECT value FROM json_each(:ids))),
+  SELECT DISTINCT o.text_hash FROM json_each(?) one CROSS JOIN chunks o ON o.id = one.value
+  WHERE o.index_id = ?),
 placed AS (
   SELECT c.id, count(*) OVER (PARTITION BY c.text_hash) AS places,
     row_number() OVER (PARTITION BY c.text_hash ORDER BY c.id) AS place
-  FROM wanted w JOIN chunks c INDEXED BY chunks_by_text
-    ON c.index_id = :index AND c.text_hash = w.text_hash)
-SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p JOIN chunks c ON c.id = p.id
-JOIN documents d ON d.id = c.document_id
-WHERE p.place <= :most ORDER BY c.id
+  FROM wanted w CROSS JOIN chunks c INDEXED BY chunks_by_text
+    ON c.index_id = ? AND c.text_hash = w.text_hash
+  CROSS JOIN documents d ON d.id = c.document_id WHERE {{condition}})
+SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p
+CROSS JOIN chunks c ON c.id = p.id CROSS JOIN documents d ON d.id = c.document_id
+WHERE p.place <= ? ORDER BY c.id
+"""
+
+BETWEEN = f"""
+SELECT {STORED_COLUMNS} FROM json_each(?) place
+CROSS JOIN chunks c ON c.document_id = json_extract(place.value, '$[0]')
+  AND c.ordinal BETWEEN json_extract(place.value, '$[1]') AND json_extract(place.value, '$[2]')
+CROSS JOIN documents d ON d.id = c.document_id
 """
 
 
@@ -58,18 +68,28 @@ class Chunks:
             )
             return {row[0]: _stored_chunk(row) for row in rows}
 
-    def texts(self, index_id: int, ids: Iterable[int], *, most: int) -> dict[int, StoredText]:
+    def texts(
+        self,
+        index_id: int,
+        ids: Iterable[int],
+        *,
+        most: int,
+        among: ChunkCondition | None = None,
+    ) -> dict[int, StoredText]:
         """Map id to its text with the first `most` chunks that have it, for ids that are live.
 
-        Ids of one text have one object.
+        Chunks that do not meet `among` are left out, and a text without any other. Ids of one text
+        have one object.
         """
-        wanted = {"index": index_id, "ids": id_list(ids), "most": most}
+        listed = id_list(ids)
+        condition = among or ChunkCondition("1")
+        values = (listed, index_id, index_id, *condition.values, most)
         with self._database.read() as connection:
-            rows = connection.execute(TEXTS, wanted).fetchall()
+            rows = connection.execute(TEXTS.format(condition=condition.sql), values).fetchall()
             hashes = connection.execute(
                 "SELECT id, text_hash FROM chunks"
-                " WHERE index_id = :index AND id IN (SELECT value FROM json_each(:ids))",
-                wanted,
+                " WHERE index_id = ? AND id IN (SELECT value FROM json_each(?))",
+                (index_id, listed),
             ).fetchall()
         chunks: dict[str, list[StoredChunk]] = {}
         places: dict[str, int] = {}
@@ -77,7 +97,23 @@ class Chunks:
             chunks.setdefault(text_hash, []).append(_stored_chunk(columns))
             places[text_hash] = count
         texts = {key: StoredText(tuple(found), places[key]) for key, found in chunks.items()}
-        return {id_: texts[text_hash] for id_, text_hash in hashes}
+        return {id_: texts[text_hash] for id_, text_hash in hashes if text_hash in texts}
+
+    def meeting(self, index_id: int, among: ChunkCondition) -> list[int]:
+        """Return a chunk for each text that some chunk has which meets a condition, ascending."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT min(c.id) FROM documents d JOIN chunks c ON c.document_id = d.id"
+                f" WHERE d.index_id = ? AND ({among.sql}) GROUP BY c.text_hash ORDER BY 1",
+                (index_id, *among.values),
+            )
+            return [row[0] for row in rows]
+
+    def between(self, places: Iterable[tuple[int, int, int]]) -> dict[int, StoredChunk]:
+        """Map id to chunk for what lies in (document, first ordinal, last), both included."""
+        with self._database.read() as connection:
+            rows = connection.execute(BETWEEN, (json.dumps([*places]),))
+            return {row[0]: _stored_chunk(row) for row in rows}
 
     def count(self, index_id: int, *, up_to: int | None = None) -> int:
         """Count the live chunks of an index, up to an id when one is given."""
@@ -141,6 +177,12 @@ class Chunks:
 
 
 def _stored_chunk(row: Sequence[Any]) -> StoredChunk:
-    id_, text, start, end, page, heading, line_start, line_end, *document = row
-    place = (start, end, page, tuple(json.loads(heading)), read_lines(line_start, line_end))
-    return StoredChunk(id_, text, *place, *document)
+    id_, text, start, end, page, heading, line_start, line_end, ordinal, *document = row
+    place = (start, end, page, _heading(heading), read_lines(line_start, line_end))
+    return StoredChunk(id_, text, *place, ordinal, *document)
+
+
+@lru_cache(maxsize=1024)
+def _heading(text: str) -> tuple[str, ...]:
+    """Read a path of headings, which chunks that stand together share."""
+    return tuple(json.loads(text))

@@ -8,9 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from embedserve.errors import IndexNotFoundError
+from embedserve.store import lexical_rows
 from embedserve.store.representatives import log_new, log_removal
 from embedserve.store.rows import Row, line_row, to_blob
 from embedserve.store.vector_rows import save_vectors
+from embedserve.store.words import TextTerms
 from embedserve.types import Chunk, Index, NewDocument, Vectors
 
 WITHOUT_VECTOR = """
@@ -80,6 +82,7 @@ def remove_chunks(connection: sqlite3.Connection, index_id: int, path: str) -> N
     ).fetchone()
     if row is None:
         return
+    lexical_rows.remove_document(connection, index_id, row[0])
     log_removal(connection, row[0])
     connection.execute("DELETE FROM chunks WHERE document_id = ?", row)
 
@@ -102,15 +105,34 @@ def insert_vectors(
 
 
 def insert_chunks(
-    connection: sqlite3.Connection, index_id: int, document_id: int, document: NewDocument
+    connection: sqlite3.Connection,
+    index_id: int,
+    document_id: int,
+    document: NewDocument,
+    terms: TextTerms | None,
 ) -> None:
-    """Write the chunks of a document and log them."""
+    """Write the chunks of a document, log them and index their `terms` (`terms_of`)."""
     connection.executemany(
         f"INSERT INTO chunks (index_id, document_id, {CHUNK_COLUMNS})"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((index_id, document_id, *row) for row in chunk_rows(document)),
     )
     log_new(connection, document_id)
+    lexical_rows.add_document(connection, index_id, document_id, terms)
+
+
+def terms_of(index: Index, document: NewDocument) -> TextTerms | None:
+    """Return what full-text search is to know of a document's chunks.
+
+    To be asked before a transaction, which it would keep others waiting in; None for a document
+    with so many chunks that they follow in steps, such as one that was staged.
+    """
+    if document.draft or len(document.chunks) > lexical_rows.MOST_AT_ONCE:
+        return None
+    return lexical_rows.read_texts(
+        lexical_rows.language_of(index.definition),
+        ((document.title, chunk.heading, chunk.text) for chunk in document.chunks),
+    )
 
 
 class HashedChunks(Protocol):

@@ -19,9 +19,11 @@ from embedserve.store.document_rows import (
     remove_document,
     require_index,
     require_vectors,
+    terms_of,
 )
 from embedserve.store.drafts import insert_staged
 from embedserve.store.job_rows import add_work, write_file_result
+from embedserve.store.lexical import Lexical
 from embedserve.store.rows import PROBLEM_COLUMNS, Row, problem_row, read_problem
 from embedserve.types import (
     FROM_FOLDER,
@@ -63,8 +65,9 @@ WHERE index_id = ? AND path = ? RETURNING id
 class Documents:
     """Replace, delete and look up the files of an index."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lexical: Lexical) -> None:
         self._database = database
+        self._lexical = lexical
 
     def known_files(self, index_id: int, under: str) -> dict[str, KnownFile]:
         """Map path to what is known, for `under` itself and every file below that folder.
@@ -124,6 +127,7 @@ class Documents:
         origin = document.provenance
         chunks = len(document.chunks) + (document.draft.chunks if document.draft else 0)
         result = FileResult(document.path, outcome, chunks=chunks, warnings=document.warnings)
+        terms = terms_of(index, document)
         with self._database.write() as connection:
             require_index(connection, index)
             if not end_upload(connection, index.id, document.path, origin.stored):
@@ -135,9 +139,10 @@ class Documents:
             insert_vectors(connection, index, document.new_hashes, document.vectors)
             if document.draft:
                 insert_staged(connection, index.id, row[0], document.draft)
-            insert_chunks(connection, index.id, row[0], document)
+            insert_chunks(connection, index.id, row[0], document, terms)
             require_vectors(connection, index, row[0], document.path)
             write_file_result(connection, job_id, result, work=work)
+        self._lexical.came(index.id, are_waiting=terms is None)
 
     def move(self, index: Index, former: KnownFile, file: FoundFile, *, job_id: str) -> None:
         """Give a document whose file was renamed its new path, and note both in the job."""

@@ -5,6 +5,7 @@ import sqlite3
 from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
 from embedserve.store.job_rows import cancel_jobs
+from embedserve.store.lexical_rows import language_of
 from embedserve.store.representatives import COUNT_TEXTS
 from embedserve.store.rows import Row
 from embedserve.types import Index, IndexCounts
@@ -96,9 +97,9 @@ def insert_index(connection: sqlite3.Connection, values: Row) -> Index:
     `values`: name, definition, model, artefact, dimensions, created_at.
     """
     [index_id] = connection.execute(
-        "INSERT INTO indexes (name, definition, model, artefact, dimensions, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-        values,
+        "INSERT INTO indexes (name, definition, model, artefact, dimensions, created_at, language)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        (*values, language_of(str(values[1]))),
     ).fetchone()
     connection.execute(
         "INSERT INTO generations (index_id, status) VALUES (?, 'serving')", (index_id,)

@@ -11,6 +11,9 @@ from embedserve.store.database import Database
 from embedserve.store.integrity import EMBEDDED_COLUMNS, EmbeddedChunk, embedded_chunk
 from embedserve.store.job_rows import write_file_result
 from embedserve.store.jobs import insert_job
+from embedserve.store.lexical import Lexical
+from embedserve.store.lexical_care import reconcile
+from embedserve.store.lexical_rows import set_language
 from embedserve.store.representatives import log_all
 from embedserve.store.rows import BYTES_PER_FLOAT, id_list, to_blob
 from embedserve.store.vector_rows import known_vectors, save_vectors
@@ -57,8 +60,9 @@ class ModelChange:
 class ModelChanges:
     """Ask for changes, advance and carry them out."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lexical: Lexical) -> None:
         self._database = database
+        self._lexical = lexical
 
     def ask(self, index: Index, change: ModelChange) -> bool:
         """Note what the index is to become, and queue the job that does it if none waits.
@@ -160,7 +164,8 @@ class ModelChanges:
             if connection.execute(WITHOUT_HASH, (index.id,)).fetchone():
                 return False
             _become(connection, index, change)
-            return True
+        self._lexical.came(index.id, are_waiting=True)
+        return True
 
     def become_at_once(self, index: Index, change: ModelChange) -> bool:
         """Let an index without chunks be what it is to become.
@@ -193,7 +198,9 @@ class ModelChanges:
             if is_done:
                 connection.execute(FORGET, (index.id,))
                 connection.execute("DELETE FROM model_changes WHERE index_id = ?", (index.id,))
-            return bool(is_done)
+                set_language(connection, index.id, definition)
+        self._lexical.came(index.id, are_waiting=True)
+        return bool(is_done)
 
 
 def _become(connection: sqlite3.Connection, index: Index, change: ModelChange) -> None:
@@ -216,6 +223,9 @@ def _become(connection: sqlite3.Connection, index: Index, change: ModelChange) -
     )
     connection.execute("DELETE FROM changes WHERE index_id = ?", (index.id,))
     log_all(connection, index.id)
+    # Chunks of one text may be of two by now, or the other way round: prefixes are cut elsewhere.
+    reconcile(connection, index.id)
+    set_language(connection, index.id, change.definition)
     connection.execute(FORGET, (index.id,))
     connection.execute("DELETE FROM model_changes WHERE index_id = ?", (index.id,))
 

@@ -1,4 +1,4 @@
--- The catalog, schema version 8, as a new file gets it; migrations/ brings older ones to the same.
+-- The catalog, schema version 9, as a new file gets it; migrations/ brings older ones to the same.
 -- Times are RFC 3339, UTC. Vectors are little-endian float32, one after the other.
 
 -- AUTOINCREMENT here and on chunks: an id that once named something never names anything else,
@@ -10,7 +10,8 @@ CREATE TABLE indexes (
     model      TEXT NOT NULL,
     artefact   TEXT NOT NULL,
     dimensions INTEGER NOT NULL,
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL,
+    language   TEXT NOT NULL DEFAULT 'english'  -- that full-text search reads its texts in
 ) STRICT;
 
 -- One row for each file, readable or not. The problem columns are null when the present version
@@ -77,8 +78,48 @@ CREATE TABLE chunks (
 -- Covers every scan that needs ids and vectors only: the texts are never read for it.
 CREATE INDEX chunks_by_index ON chunks (index_id, id, text_hash);
 
--- Finds the chunks of one text: the first of them stands for all in the vector index.
+-- Finds the chunks of one text: the first of them stands for all in the vector index and in the full text.
 CREATE INDEX chunks_by_text ON chunks (index_id, text_hash);
+
+-- Full text: segments of chunks that never change (store/postings.py). `ids` are int64, ascending,
+-- `lengths` uint32, how many terms each chunk has, `words` those that there are,
+-- a line each.
+-- AUTOINCREMENT: a number names one segment for ever, so what was read of it can be kept.
+CREATE TABLE lexical_segments (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    chunks   INTEGER NOT NULL,
+    first_id INTEGER NOT NULL,
+    last_id  INTEGER NOT NULL,
+    ids      BLOB NOT NULL,
+    lengths  BLOB NOT NULL,
+    words    TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX lexical_segments_by_index ON lexical_segments (index_id, id);
+
+-- The terms of a segment from one key on, until the next block.
+CREATE TABLE lexical_blocks (
+    segment_id INTEGER NOT NULL REFERENCES lexical_segments(id) ON DELETE CASCADE,
+    first_key  INTEGER NOT NULL,
+    postings   BLOB NOT NULL,
+    PRIMARY KEY (segment_id, first_key)
+) STRICT;
+
+-- Chunks of a segment that are no more: a bit each, in order of their places.
+CREATE TABLE lexical_removed (
+    segment_id INTEGER PRIMARY KEY REFERENCES lexical_segments(id) ON DELETE CASCADE,
+    chunks     INTEGER NOT NULL,
+    bits       BLOB NOT NULL
+) STRICT;
+
+-- Chunks, from one id to another, that no segment has yet.
+CREATE TABLE lexical_pending (
+    index_id INTEGER NOT NULL REFERENCES indexes(id) ON DELETE CASCADE,
+    first_id INTEGER NOT NULL,
+    last_id  INTEGER NOT NULL,
+    PRIMARY KEY (index_id, first_id)
+) STRICT, WITHOUT ROWID;
 
 -- A text is embedded once for each artefact. Rows outlive the chunks that asked for them: a file
 -- that comes back, or a model that comes back, costs no compute.

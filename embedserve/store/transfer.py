@@ -17,6 +17,8 @@ from typing import cast
 from embedserve.errors import ConflictError
 from embedserve.store.database import Database, now
 from embedserve.store.indexes import INDEX, insert_index
+from embedserve.store.lexical import Lexical
+from embedserve.store.lexical_rows import begin_anew
 from embedserve.store.origins import origin_of, set_origin
 from embedserve.store.representatives import log_all
 from embedserve.store.rows import BYTES_PER_FLOAT
@@ -135,8 +137,9 @@ class Arrival:
 class Transfer:
     """Read and add whole indexes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lexical: Lexical) -> None:
         self._database = database
+        self._lexical = lexical
 
     @contextmanager
     def snapshot(self, name: str) -> Iterator[Snapshot]:
@@ -183,10 +186,12 @@ class Transfer:
                 numbers = _add_documents(connection, index, arrival.rows)
                 _add_chunks(connection, index, arrival.rows, numbers)
                 log_all(connection, index.id)
+                begin_anew(connection, index.id)
                 if connection.execute(MISSING, (index.id, index.artefact)).fetchone():
                     raise _IncompleteError
         except _IncompleteError:
             return None
+        self._lexical.came(index.id, are_waiting=True)
         return index
 
 

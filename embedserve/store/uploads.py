@@ -11,11 +11,11 @@ from typing import Any
 
 from embedserve.errors import IndexNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.document_filter import Value, condition_of
 from embedserve.store.document_rows import remove_document
+from embedserve.store.filter_sql import Value, condition_of, metadata_keys_of
 from embedserve.store.jobs import insert_job
 from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
-from embedserve.types import DocumentFilter, Index, Job, ListedDocument, StoredUpload
+from embedserve.types import Filter, Index, Job, ListedDocument, StoredUpload
 
 UPLOADS_PATH = "upload:"
 """How the path of a job on uploads begins; folders begin with a slash."""
@@ -23,12 +23,12 @@ UPLOADS_PATH = "upload:"
 LISTED = f"""
 WITH listed AS (
   SELECT d.id, d.path, d.source, d.title, d.kind, d.size_bytes, d.sha256, d.metadata,
-    d.indexed_at, u.job_id IS NOT NULL AS is_pending, {PROBLEM_COLUMNS}
+    d.indexed_at, u.job_id IS NOT NULL AS is_pending, {PROBLEM_COLUMNS}, d.mtime_ns, d.index_id
   FROM documents d LEFT JOIN uploads u ON u.index_id = d.index_id AND u.path = d.path
   WHERE d.index_id = ?
   UNION ALL
   SELECT NULL, u.path, 'upload', u.title, '', u.size_bytes, '', u.metadata,
-    u.uploaded_at, 1, NULL, NULL, NULL, NULL, NULL
+    u.uploaded_at, 1, NULL, NULL, NULL, NULL, NULL, 0, u.index_id
   FROM uploads u WHERE u.index_id = ? AND NOT EXISTS (
     SELECT 1 FROM documents d WHERE d.index_id = u.index_id AND d.path = u.path)
 )
@@ -132,7 +132,7 @@ class Uploads:
         return found
 
     def page(
-        self, index_id: int, wanted: DocumentFilter, *, limit: int, offset: int = 0
+        self, index_id: int, wanted: Filter, *, limit: int, offset: int = 0
     ) -> list[ListedDocument]:
         """List documents by path."""
         with self._database.read() as connection:
@@ -144,13 +144,18 @@ class Uploads:
             rows = _rows(connection, index_id, "listed.path = ?", (path,), (1, 0))
         return rows[0] if rows else None
 
+    def metadata_keys(self, index_id: int) -> frozenset[str]:
+        """Return every metadata key that a document of an index has."""
+        with self._database.read() as connection:
+            return metadata_keys_of(connection, index_id)
+
     def remove(self, index: Index, path: str) -> Removed:
         """Delete one document; nothing when there is none."""
         with self._database.write() as connection:
             found = _rows(connection, index.id, "listed.path = ?", (path,), (1, 0))
             return _remove(connection, index.id, found)
 
-    def remove_matching(self, index: Index, wanted: DocumentFilter) -> Removed:
+    def remove_matching(self, index: Index, wanted: Filter) -> Removed:
         """Delete every document that meets the filter, or none."""
         with self._database.write() as connection:
             return _remove(connection, index.id, _listed(connection, index.id, wanted, (-1, 0)))
@@ -177,9 +182,9 @@ def _stored(connection: sqlite3.Connection, index_id: int, path: str) -> list[st
 
 
 def _listed(
-    connection: sqlite3.Connection, index_id: int, wanted: DocumentFilter, page: tuple[int, int]
+    connection: sqlite3.Connection, index_id: int, wanted: Filter, page: tuple[int, int]
 ) -> list[ListedDocument]:
-    condition = condition_of(wanted)
+    condition = condition_of(wanted, "listed")
     return _rows(connection, index_id, condition.sql, condition.values, page)
 
 
@@ -211,7 +216,7 @@ def _listed_document(row: tuple[Any, ...]) -> ListedDocument:
         sha256,
         metadata,
         indexed_at,
-        chunks=row[15],
+        chunks=row[17],
         is_pending=bool(row[9]),
         problem=read_problem(path, row[10:15]),
     )

@@ -127,19 +127,6 @@ class StoredUpload:
 
 
 @dataclass(frozen=True)
-class DocumentFilter:
-    """Which documents of an index: what meets every condition that is given."""
-
-    paths: tuple[str, ...] = ()
-    """Globs; one of them matches. `*` matches `/` too."""
-    ids: tuple[int, ...] = ()
-    metadata: tuple[tuple[str, str | float | bool], ...] = ()
-    """Keys with the value that each has."""
-    source: SourceKind | None = None
-    status: DocumentStatus | None = None
-
-
-@dataclass(frozen=True)
 class ListedDocument:
     """A document as it is listed; an upload that was not ingested yet has no `id`."""
 
@@ -178,6 +165,8 @@ class StoredChunk:
     heading: tuple[str, ...]
     lines: LineSpan | None
     """None: it was cut before they were kept."""
+    ordinal: int
+    """Which of its document's chunks it is, counted from 0."""
     document_id: int
     path: str
     title: str
@@ -195,6 +184,11 @@ class StoredText:
     """The first of them."""
     places: int
     """How many there are."""
+
+    @property
+    def id(self) -> int:
+        """Return the id of the first."""
+        return self.chunks[0].id
 
 
 @dataclass(frozen=True)
@@ -273,7 +267,17 @@ class Job:
 
 @dataclass(frozen=True)
 class ScoredId:
-    """A chunk id with its cosine similarity to the query, -1..1."""
+    """A chunk id with its score: cosine similarity to the query, -1..1, or BM25, above 0."""
 
     id: int
     score: float
+
+
+@dataclass(frozen=True)
+class ChunkCondition:
+    """Which chunks of an index may be found: a condition of SQL, from whoever checked its parts."""
+
+    sql: str
+    """Over the columns of `c` (chunks) and `d` (their documents)."""
+    values: tuple[str | int | float | None, ...] = ()
+    """For its question marks."""

@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from embedserve.ranking.metrics import ndcg
 from embedserve.types import Vectors
 
 CUT = 10
@@ -36,7 +38,7 @@ class Retrieval:
         scores = []
         for query, vector in zip(self.queries, vectors[len(ids) :], strict=True):
             best = np.argsort(-(rows @ vector), kind="stable")[:CUT]
-            scores.append(ndcg([ids[number] for number in best], self.judgements[query]))
+            scores.append(ndcg([ids[number] for number in best], self.judgements[query], cut=CUT))
         return float(np.mean(scores))
 
 
@@ -44,20 +46,20 @@ def read_scifact(folder: Path) -> Retrieval:
     """Read the corpus with its test queries."""
     documents = {
         row["_id"]: f"{row['title']} {row['text']}".strip()
-        for row in _rows(folder / "corpus.jsonl")
+        for row in rows_of(folder / "corpus.jsonl")
     }
-    judgements: dict[str, dict[str, int]] = {}
-    with (folder / "qrels" / "test.tsv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    asked = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
+    judgements = read_judgements(folder / "qrels" / "test.tsv")
+    asked = {row["_id"]: row["text"] for row in rows_of(folder / "queries.jsonl")}
     return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
 
 
-def ndcg(ranking: Sequence[str], gains: Mapping[str, int]) -> float:
-    """Return the normalized discounted cumulative gain of a ranking, 0..1."""
-    ideal = sorted(gains.values(), reverse=True)[:CUT]
-    return _discounted([gains.get(one, 0) for one in ranking[:CUT]]) / _discounted(ideal)
+def read_judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Read the gain of documents by query, in BEIR's form."""
+    judgements: dict[str, dict[str, int]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    return judgements
 
 
 def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) -> Vectors:
@@ -81,10 +83,7 @@ def digest_texts(texts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _discounted(gains: Sequence[int]) -> float:
-    return sum(gain / float(np.log2(rank + 2)) for rank, gain in enumerate(gains))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Read JSON Lines."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

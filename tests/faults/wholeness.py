@@ -17,7 +17,7 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.rows import Row
-from embedserve.types import DocumentFilter, Index, StoredChunk
+from embedserve.types import EVERY_DOCUMENT, Index, StoredChunk
 from tests.live import LiveServer
 
 SAME_VECTOR_SCORE = 0.9999
@@ -84,7 +84,7 @@ def contents(home: Path, index_name: str) -> dict[str, Held]:
     chunks: dict[str, list[Row]] = {}
     with Catalog(home / "catalog.sqlite3") as catalog:
         index = catalog.indexes.get(index_name)
-        listed = catalog.uploads.page(index.id, DocumentFilter(), limit=-1)
+        listed = catalog.uploads.page(index.id, EVERY_DOCUMENT, limit=-1)
     with closing(sqlite3.connect(home / "catalog.sqlite3")) as connection:
         for path, *chunk in connection.execute(CHUNKS, (index.id,)):
             chunks.setdefault(path, []).append(tuple(chunk))
@@ -180,13 +180,14 @@ def chunks_not_found(server: LiveServer, index_name: str) -> list[str]:
         chunks = catalog.chunks.by_id(index.id, catalog.chunks.ids(index.id).tolist())
 
     def problem(chunk: StoredChunk) -> str:
-        hits = server.query(index_name, prefix(chunk.title, chunk.heading) + chunk.text, k=HITS)
-        same = [hit for hit in hits if hit["text"] == chunk.text]
-        if same and same[0]["score"] >= SAME_VECTOR_SCORE:
-            return ""
-        return (
-            f"chunk {chunk.id} of {chunk.path}: {[(hit['id'], hit['score']) for hit in hits[:3]]}"
+        hits = server.query(
+            index_name, prefix(chunk.title, chunk.heading) + chunk.text, k=HITS, mode="dense"
         )
+        same = [hit for hit in hits if hit["text"] == chunk.text]
+        if same and same[0]["scores"]["cosine"] >= SAME_VECTOR_SCORE:
+            return ""
+        instead = [(hit["id"], hit["scores"]["cosine"]) for hit in hits[:3]]
+        return f"chunk {chunk.id} of {chunk.path}: {instead}"
 
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
         return [found for found in pool.map(problem, chunks.values()) if found]

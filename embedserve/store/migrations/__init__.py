@@ -13,7 +13,7 @@ from pathlib import Path
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 def version_of(connection: sqlite3.Connection) -> int:

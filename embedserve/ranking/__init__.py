@@ -1,0 +1,1 @@
+"""Ranked lists: fused, calibrated, made into passages, judged. Pure functions, no state."""

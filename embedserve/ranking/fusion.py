@@ -1,0 +1,139 @@
+"""Several ranked lists into one. What each of them said is kept, for whoever asks why.
+
+A list is what one leg found for one query: hits with scores of which more is better, on a scale of
+its own. Equal scores are ordered by id, so that the same lists always give the same order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedserve.types import ScoredId
+
+RANK_CONSTANT = 20
+"""Of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009 have 60); see docs/decisions.md."""
+
+DENSE_WEIGHT = 0.5
+"""Of score fusion, where it is the same for every question; the lexical leg has the rest."""
+
+# Of `dense_weight`, fitted on four sets with 100 hits a leg: docs/decisions.md.
+GAP_TO = 10
+_EVEN, _BY_DENSE_GAP, _BY_LEXICAL_GAP = -0.1, 4.5, -1.2
+
+Scaling = Literal["min-max", "z-score"]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One ranked list."""
+
+    name: str
+    hits: Sequence[ScoredId]
+    """In any order, no id twice."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one leg has a hit."""
+
+    rank: int
+    """1 is the best."""
+    score: float
+    """The leg's own."""
+
+
+@dataclass(frozen=True)
+class FusedHit:
+    """A hit of one leg at least."""
+
+    id: int
+    score: float
+    """Fused; more is better. Of rank fusion below 1, of score fusion 0..1 for min-max."""
+    legs: Mapping[str, Standing]
+    """By name of the leg, those alone that found it."""
+
+
+def fuse_ranks(legs: Sequence[Leg], *, constant: int = RANK_CONSTANT) -> list[FusedHit]:
+    """Order by the weighted sum of 1 / (constant + rank), best first."""
+    sums: dict[int, float] = {}
+    for leg in legs:
+        for rank, hit in enumerate(_ranked(leg), start=1):
+            sums[hit.id] = sums.get(hit.id, 0.0) + leg.weight / (constant + rank)
+    return _fused(sums, legs)
+
+
+def fuse_scores(legs: Sequence[Leg], *, scaling: Scaling = "min-max") -> list[FusedHit]:
+    """Order by the weighted mean of the scores, scaled for each leg over its hits; best first.
+
+    What a leg did not find has the score of its worst hit.
+    """
+    total = sum(leg.weight for leg in legs if leg.hits) or 1.0
+    ids = {hit.id: None for leg in legs for hit in leg.hits}
+    sums = dict.fromkeys(ids, 0.0)
+    for leg in legs:
+        if not leg.hits:
+            continue
+        scaled = _SCALINGS[scaling](np.array([hit.score for hit in leg.hits], dtype=np.float64))
+        found = {hit.id: float(score) for hit, score in zip(leg.hits, scaled, strict=True)}
+        worst = float(scaled.min())
+        for id in sums:
+            sums[id] += leg.weight / total * found.get(id, worst)
+    return _fused(sums, legs)
+
+
+def fuse_by_sureness(dense: Leg, lexical: Leg) -> list[FusedHit]:
+    """Fuse the scores, each leg weighted by how sure it is of this question; best first."""
+    weight = dense_weight(dense, lexical)
+    return fuse_scores([replace(dense, weight=weight), replace(lexical, weight=1 - weight)])
+
+
+def dense_weight(dense: Leg, lexical: Leg) -> float:
+    """Return the weight of the dense leg for one question, 0..1; the lexical leg has the rest.
+
+    A leg is sure whose best hit stands out: by the share of its score that its tenth lacks. Where
+    fewer than ten chunks have a term, the tenth has a BM25 of 0; of cosines the last one counts.
+    """
+    scores = [hit.score for hit in _ranked(dense)[:GAP_TO]]
+    terms = [hit.score for hit in _ranked(lexical)[:GAP_TO]]
+    terms += [0.0] * (GAP_TO - len(terms))
+    return 1 / (1 + exp(-(_EVEN + _BY_DENSE_GAP * _gap(scores) + _BY_LEXICAL_GAP * _gap(terms))))
+
+
+def _gap(scores: Sequence[float]) -> float:
+    """Return the share of the first score that the last one lacks, 0..1."""
+    if not scores or scores[0] <= 0:
+        return 0.0
+    return min((scores[0] - scores[-1]) / scores[0], 1.0)
+
+
+def _fused(sums: Mapping[int, float], legs: Sequence[Leg]) -> list[FusedHit]:
+    standings: dict[int, dict[str, Standing]] = {id: {} for id in sums}
+    for leg in legs:
+        for rank, hit in enumerate(_ranked(leg), start=1):
+            standings[hit.id][leg.name] = Standing(rank, hit.score)
+    order = sorted(sums, key=lambda id: (-sums[id], id))
+    return [FusedHit(id, sums[id], standings[id]) for id in order]
+
+
+def _ranked(leg: Leg) -> list[ScoredId]:
+    return sorted(leg.hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def _min_max(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale to 0..1; where all are equal, all are 1."""
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
+
+
+def _z_score(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale to mean 0 and deviation 1; where all are equal, all are 0."""
+    deviation = scores.std()
+    return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+
+
+_SCALINGS = {"min-max": _min_max, "z-score": _z_score}

@@ -1,0 +1,147 @@
+"""The nearest vectors, by the approximate index or exactly where that cannot be relied on.
+
+The catalog decides what is alive. Changes that the vector index has not applied yet are searched
+exactly beside it, and while the index is down everything is: slower, and said in the answer.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embedserve.errors import VectorStoreError
+from embedserve.services.index_worker import IndexWorker
+from embedserve.store.catalog import Catalog
+from embedserve.store.exact import ExactSearch
+from embedserve.store.vector_index import VectorIndex
+from embedserve.types import ChunkCondition, Index, ScoredId, StoredText, Vectors
+
+logger = logging.getLogger(__name__)
+
+MANY_WAITING = 1000
+"""Chunks that wait for the vector index and are compared one by one beside it, however few others
+there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
+MORE_WAITING = 1000
+"""That may be deleted and still stand in the index, for which as many more are asked of it."""
+FILTERED_TIMES = 4
+"""So many candidates for each that is wanted are asked for where a filter leaves some out: enough
+for one that leaves a third. What that does not fill is found exactly among what meets it."""
+MAX_ALSO_IN = 10
+"""Other places of a text that a hit names; a licence may stand in thousands of files."""
+EXACTLY = "every vector was compared exactly instead."
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a leg found, best first, with the texts behind the ids."""
+
+    hits: list[ScoredId]
+    """By the id of the first chunk of each text that may be shown."""
+    texts: Mapping[int, StoredText]
+    is_exact: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class DenseLeg:
+    """Find texts by cosine."""
+
+    def __init__(
+        self, catalog: Catalog, vector_index: VectorIndex, index_worker: IndexWorker
+    ) -> None:
+        self._catalog = catalog
+        self._vector_index = vector_index
+        self._worker = index_worker
+        self._exact = ExactSearch(catalog.chunks)
+
+    def search(
+        self,
+        index: Index,
+        vector: Vectors,
+        *,
+        count: int,
+        among: ChunkCondition | None = None,
+        is_exact: bool = False,
+    ) -> Found:
+        """Return up to `count` texts nearest to `vector`, (dimensions,) float32 of unit length."""
+        if is_exact:
+            return self._exactly(index, vector, count, among)
+        if not self._worker.is_ready(index.key):
+            if not self._catalog.chunks.count(index.id):
+                return Found([], {}, is_exact=True)
+            why = f"The vector index is being loaded or repaired; {EXACTLY}"
+            return self._exactly(index, vector, count, among, why)
+        waiting = self._catalog.changes.pending_ids(index.id).tolist()
+        if len(waiting) > MANY_WAITING and len(waiting) > self._texts(index) // 2:
+            why = f"Most of the index is still on its way to the vector index; {EXACTLY}"
+            return self._exactly(index, vector, count, among, why)
+        try:
+            found = self._approximately(index, vector, count, among, waiting)
+        except VectorStoreError as error:
+            logger.warning("vector index: %s", error)
+            self._worker.suspect(index.key)
+            why = f"The vector index is not available; {EXACTLY}"
+            return self._exactly(index, vector, count, among, why)
+        if len(found.hits) == count or (among is None and len(found.hits) == self._texts(index)):
+            return found
+        # Fewer than there are: a filter or deleted chunks left some out, or the index lost some.
+        if not waiting and among is None:
+            self._worker.suspect(index.key)
+        return self._exactly(index, vector, count, among)
+
+    def _approximately(
+        self,
+        index: Index,
+        vector: Vectors,
+        count: int,
+        among: ChunkCondition | None,
+        waiting: list[int],
+    ) -> Found:
+        # Chunks that were just deleted may still stand in the index: ask for that many more.
+        asked = count * (FILTERED_TIMES if among else 1) + min(len(waiting), MORE_WAITING)
+        found = self._vector_index.search(index.key, vector, count=asked)
+        if waiting:
+            beside = self._exact.search(index, vector, count=asked, among=waiting)
+            found = _merged(found, beside)
+        return self._live(index, found, count, among)
+
+    def _exactly(
+        self,
+        index: Index,
+        vector: Vectors,
+        count: int,
+        among: ChunkCondition | None,
+        why: str | None = None,
+    ) -> Found:
+        ids = self._catalog.chunks.meeting(index.id, among) if among else None
+        found = self._exact.search(index, vector, count=count, among=ids)
+        live = self._live(index, found, count, among)
+        return Found(live.hits, live.texts, is_exact=True, warnings=[why] if why else [])
+
+    def _live(
+        self, index: Index, scored: list[ScoredId], count: int, among: ChunkCondition | None
+    ) -> Found:
+        """Join with the catalog: what is not there is not alive, and a text is one hit."""
+        ids = [item.id for item in scored]
+        texts = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN, among=among)
+        return Found(by_text(scored, texts)[:count], {text.id: text for text in texts.values()})
+
+    def _texts(self, index: Index) -> int:
+        return self._catalog.chunks.count_texts(index.id)
+
+
+def by_text(scored: list[ScoredId], texts: Mapping[int, StoredText]) -> list[ScoredId]:
+    """Name each hit by the first chunk of its text, once; what has no text is left out."""
+    best: dict[int, ScoredId] = {}
+    for item in scored:
+        if item.id in texts:
+            id = texts[item.id].id
+            best.setdefault(id, ScoredId(id, item.score))
+    return list(best.values())
+
+
+def _merged(*legs: list[ScoredId]) -> list[ScoredId]:
+    best: dict[int, float] = {}
+    for leg in legs:
+        for item in leg:
+            best[item.id] = max(item.score, best.get(item.id, -2.0))
+    merged = [ScoredId(id, score) for id, score in best.items()]
+    return sorted(merged, key=lambda item: (-item.score, item.id))

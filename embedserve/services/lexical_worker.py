@@ -1,0 +1,64 @@
+"""Indexes in the background what full-text search lacks, in steps that keep nobody waiting.
+
+That is after an import, a change of the language, a document of more than 10,000 chunks, and the
+first start of a release that has full text.
+"""
+
+import logging
+import time
+from threading import Thread
+
+from embedserve.store.catalog import Catalog
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 0.5
+"""A worker that is to stop waits no longer than that."""
+RETRY_S = 10.0
+TELL_EVERY_S = 10.0
+
+
+class LexicalWorker:
+    """One thread, from `start` to `stop`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._is_stopping = False
+        self._told_at = 0.0
+        self._thread = Thread(target=self._run, name="lexical-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin with what waits already."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10) -> None:
+        """Finish the step in hand and end; what is left waits in the catalog."""
+        self._is_stopping = True
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        waiting = self._catalog.lexical.has_pending
+        while not self._is_stopping:
+            if not waiting.wait(WAIT_S):
+                continue
+            waiting.clear()
+            try:
+                for index in self._catalog.indexes.all():
+                    self._index(index.id, index.name)
+            except Exception:  # without this thread nothing would ever be indexed again
+                logger.exception("full text: chunks that wait could not be indexed")
+                self._pause()
+                waiting.set()
+
+    def _index(self, index_id: int, name: str) -> None:
+        while not self._is_stopping and self._catalog.lexical.index_pending(index_id):
+            if time.monotonic() - self._told_at > TELL_EVERY_S:
+                self._told_at = time.monotonic()
+                left = self._catalog.lexical.pending(index_id)
+                logger.info("index %s: %d chunks wait for full-text search", name, left)
+
+    def _pause(self) -> None:
+        until = time.monotonic() + RETRY_S
+        while not self._is_stopping and time.monotonic() < until:
+            time.sleep(WAIT_S)

@@ -1,0 +1,191 @@
+"""From ranked candidates to hits: alike ones collapsed, weak ones left out, neighbours joined."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from embedserve.engine.encoder import Encoder
+from embedserve.ranking.calibration import calibration_of, overlap
+from embedserve.ranking.duplicates import Distinct, diversify
+from embedserve.ranking.passages import (
+    PlacedChunk,
+    RankedChunk,
+    fill_budget,
+    merge_passages,
+)
+from embedserve.services.admission import forecast
+from embedserve.services.search_candidates import Candidate, Candidates
+from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
+from embedserve.store.catalog import Catalog
+from embedserve.store.lexical import MOST_TERMS
+from embedserve.types import Index, StoredChunk
+
+MOST_DIVERSE = 100
+"""Candidates that are compared with each other where variety is asked for."""
+
+
+@dataclass
+class Chosen:
+    """Candidates that may be answered with, best first, and what became of the others."""
+
+    kept: list[Candidate] = field(default_factory=list)
+    scores: dict[int, Scores] = field(default_factory=dict)
+    alike: dict[int, list[int]] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    best_rejected: float | None = None
+
+
+class AnswerMaker:
+    """Choose among candidates and make hits of them."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def choose(self, found: Candidates, request: SearchRequest) -> Chosen:
+        """Leave out what is too weak or says what a better one says."""
+        ranked = self._varied(found, request)
+        chosen = Chosen()
+        relevance = self._relevance(found.index, request)
+        distinct: Distinct[int] = Distinct()
+        for candidate in ranked:
+            if len(chosen.kept) == request.wanted:
+                break
+            scores = relevance(candidate)
+            if request.min_score is not None and scores.shown < request.min_score:
+                chosen.best_rejected = max(scores.shown, chosen.best_rejected or 0.0)
+                chosen.dropped.append(Dropped(candidate.id, "below min_score"))
+            elif not distinct.add(candidate.id, candidate.text.chunks[0].text):
+                chosen.dropped.append(Dropped(candidate.id, "near duplicate"))
+            else:
+                chosen.kept.append(candidate)
+                chosen.scores[candidate.id] = scores
+        chosen.alike = distinct.copies
+        return chosen
+
+    def hits(self, chosen: Chosen, encoder: Encoder, request: SearchRequest) -> list[Hit]:
+        """Return passages, or raw chunks that fill a budget of tokens."""
+        if request.max_tokens is not None:
+            return self._within_budget(chosen, encoder, request.max_tokens)
+        count, tokens = request.k or 1, request.passage_tokens or 0
+        kept = {candidate.id: candidate for candidate in chosen.kept}
+        around = self._around(chosen.kept[: SPARE * count], tokens)
+        ranked = [RankedChunk(_placed(one.text.chunks[0]), one.found.score) for one in chosen.kept]
+        places = {(one.document_id, one.ordinal): _placed(one) for one in around.values()}
+        made = []
+        for passage in merge_passages(ranked, places, count=count, max_tokens=tokens):
+            best = kept[passage.found[0].chunk.id]
+            stored = {best.id: best.text.chunks[0], **around}
+            chunks = tuple(stored[chunk.id] for chunk in passage.chunks)
+            made.append(_hit(best, chunks, chosen, passage.tokens))
+        return made
+
+    def _varied(self, found: Candidates, request: SearchRequest) -> Sequence[Candidate]:
+        if not request.diversity:
+            return found.ranked
+        first = found.ranked[:MOST_DIVERSE]
+        stored = self._catalog.chunks.vectors_of(found.index, [one.id for one in first])
+        by_id = {one.id: one for one in first}
+        there = [by_id[id_] for id_ in stored.ids.tolist()]
+        scores = np.array([one.found.score for one in there])
+        spread = scores.max(initial=0.0) - scores.min(initial=0.0) or 1.0
+        order = diversify(
+            stored.vectors,
+            ((scores - scores.min(initial=0.0)) / spread).tolist(),
+            count=len(there),
+            trade_off=1 - request.diversity,
+        )
+        return [*(there[place] for place in order), *found.ranked[MOST_DIVERSE:]]
+
+    def _relevance(self, index: Index, request: SearchRequest) -> Callable[[Candidate], Scores]:
+        """Return what scores candidates: 0..1 by what was fitted for the model."""
+        calibration = calibration_of(index.model)
+        words = self._catalog.lexical.words(index)
+        asked = [
+            [*dict.fromkeys(words.content_words(query))][:MOST_TERMS] for query in request.queries
+        ]
+
+        def score(candidate: Candidate) -> Scores:
+            chunk = candidate.text.chunks[0]
+            said = " ".join((chunk.title, *chunk.heading, chunk.text))
+            # Nothing was fitted for the model: its cosine as it is.
+            relevance = max(0.0, candidate.cosine)
+            if calibration:
+                shared = max(overlap(query, said) for query in asked)
+                relevance = calibration.relevance(candidate.cosine, shared)
+            found = candidate.found.score
+            return Scores(relevance, candidate.cosine, candidate.bm25, found, candidate.reranked)
+
+        return score
+
+    def _around(self, kept: Sequence[Candidate], tokens: int) -> dict[int, StoredChunk]:
+        """Return chunks that may be joined with these, by id."""
+        if not tokens:
+            return {}
+        places = []
+        for one in kept:
+            chunk = one.text.chunks[0]
+            reach = max(1, tokens // max(1, _tokens(chunk)))
+            places.append((chunk.document_id, chunk.ordinal - reach, chunk.ordinal + reach))
+        return self._catalog.chunks.between(places)
+
+    def _within_budget(self, chosen: Chosen, encoder: Encoder, max_tokens: int) -> list[Hit]:
+        kept = {candidate.id: candidate for candidate in chosen.kept}
+        chunks = [candidate.text.chunks[0] for candidate in chosen.kept]
+        counted = [len(tokens) for tokens in encoder.offsets([chunk.text for chunk in chunks])]
+        ranked = [
+            RankedChunk(_placed(chunk, tokens), kept[chunk.id].found.score)
+            for chunk, tokens in zip(chunks, counted, strict=True)
+        ]
+        filled = fill_budget(ranked, max_tokens=max_tokens)
+        tokens = {one.chunk.id: one.chunk.tokens for one in filled}
+        left_out = [id_ for id_ in kept if id_ not in tokens]
+        chosen.dropped += [Dropped(id_, "no room in max_tokens") for id_ in left_out]
+        return [
+            _hit(kept[id_], kept[id_].text.chunks[:1], chosen, count)
+            for id_, count in tokens.items()
+        ]
+
+
+def _hit(best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, tokens: int) -> Hit:
+    chunk, *others = best.text.chunks
+    return Hit(
+        chunk=chunk,
+        text=joined_text(chunks),
+        start=chunks[0].start,
+        end=chunks[-1].end,
+        chunks=chunks,
+        scores=chosen.scores[best.id],
+        tokens=tokens,
+        also_in=tuple(others),
+        places=best.text.places,
+        near_duplicates=len(chosen.alike.get(best.id, ())),
+        legs=best.found.legs,
+    )
+
+
+def joined_text(chunks: Sequence[StoredChunk]) -> str:
+    """Return the text of chunks that follow each other.
+
+    Chunks hold no blanks around them: what stood there is told by their lines, as far as it can be.
+    """
+    parts = [chunks[0].text]
+    for former, chunk in pairwise(chunks):
+        lines = chunk.lines.start - former.lines.end if chunk.lines and former.lines else 2
+        parts.append(
+            "\n" * min(lines, chunk.start - former.end) or " " * (chunk.start > former.end)
+        )
+        parts.append(chunk.text)
+    return "".join(parts)
+
+
+def _placed(chunk: StoredChunk, tokens: int | None = None) -> PlacedChunk:
+    counted = _tokens(chunk) if tokens is None else tokens
+    place = (chunk.ordinal, chunk.start, chunk.end)
+    return PlacedChunk(chunk.id, chunk.document_id, *place, tokens=counted)
+
+
+def _tokens(chunk: StoredChunk) -> int:
+    """Return about how many tokens a chunk has: a passage is as long as that, more or less."""
+    return forecast([chunk.text], len(chunk.text) + 2)

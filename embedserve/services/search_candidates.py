@@ -1,0 +1,211 @@
+"""From a question to ranked candidates: each leg is asked, and what they say is fused."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from embedserve.engine.encoder import Encoder
+from embedserve.engine.tokenizer import TokenizedText
+from embedserve.ranking.fusion import (
+    DENSE_WEIGHT,
+    FusedHit,
+    Leg,
+    dense_weight,
+    fuse_ranks,
+    fuse_scores,
+)
+from embedserve.services.dense_leg import MAX_ALSO_IN, DenseLeg, by_text
+from embedserve.services.reading import prompt_of
+from embedserve.services.search_request import SearchRequest
+from embedserve.store.catalog import Catalog
+from embedserve.types import ChunkCondition, Index, ScoredId, StoredText, Vectors
+
+LEG_CANDIDATES = 100
+"""Of each leg: more changed no ranking (docs/decisions.md), fewer than 50 did."""
+MOST_CANDIDATES = 2000
+"""Of each leg, for large budgets of tokens."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text that a leg found."""
+
+    text: StoredText
+    cosine: float
+    """To the query that it is nearest to, whichever leg found it."""
+    found: FusedHit
+    reranked: float | None = None
+    """0..1 by a reranker; None: it was not asked."""
+
+    @property
+    def id(self) -> int:
+        """Return the id of the first chunk that has the text."""
+        return self.text.id
+
+    @property
+    def bm25(self) -> float | None:
+        """Return the best score of a lexical leg; None: none found it."""
+        legs = self.found.legs.items()
+        return max((one.score for name, one in legs if name.startswith("lexical")), default=None)
+
+
+@dataclass
+class Candidates:
+    """What was found for one call in one index, best first."""
+
+    index: Index
+    ranked: list[Candidate] = field(default_factory=list)
+    is_exact: bool = False
+    warnings: list[str] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class CandidateFinder:
+    """Ask the legs of one index."""
+
+    def __init__(self, catalog: Catalog, dense: DenseLeg) -> None:
+        self._catalog = catalog
+        self._dense = dense
+
+    def find(
+        self,
+        index: Index,
+        encoder: Encoder,
+        request: SearchRequest,
+        among: ChunkCondition | None,
+        deadline_s: float | None,
+    ) -> Candidates:
+        """Return candidates, those that deserve it first.
+
+        Raises OverloadedError, TimeoutError.
+        """
+        found = Candidates(index)
+        watch = Watch(found.timings_ms)
+        vectors = self._embedded(encoder, request.queries, deadline_s, found.warnings)
+        watch.lap("embed")
+        looked = _Looked(
+            index, max(LEG_CANDIDATES, min(2 * request.wanted, MOST_CANDIDATES)), among
+        )
+        dense, lexical = [], []
+        if request.mode != "lexical":
+            dense = [self._dense_leg(looked, vector, request.is_exact) for vector in vectors]
+            watch.lap("dense")
+        if request.mode != "dense":
+            lexical = self._lexical_legs(looked, request.queries)
+            watch.lap("lexical")
+        fused = _fused(request, dense, lexical)
+        cosines = self._cosines(index, [hit.id for hit in fused], vectors)
+        found.ranked = [
+            Candidate(looked.texts[hit.id], cosines.get(hit.id, 0.0), hit) for hit in fused
+        ]
+        found.is_exact = looked.is_exact
+        found.warnings += dict.fromkeys(looked.warnings)
+        watch.lap("fuse")
+        return found
+
+    def _dense_leg(self, looked: "_Looked", vector: Vectors, is_exact: bool) -> Leg:
+        found = self._dense.search(
+            looked.index, vector, count=looked.count, among=looked.among, is_exact=is_exact
+        )
+        looked.texts |= found.texts
+        looked.is_exact |= found.is_exact
+        looked.warnings += found.warnings
+        return Leg("dense", found.hits)
+
+    def _lexical_legs(self, looked: "_Looked", queries: Sequence[str]) -> list[Leg]:
+        # Asked first: what is indexed meanwhile is found or told of, never neither.
+        if left := self._catalog.lexical.pending(looked.index.id):
+            looked.warnings.append(
+                f"{left} chunks are not in the full text yet; only vectors find them."
+            )
+        return [Leg("lexical", self._lexical(looked, query)) for query in queries]
+
+    def _lexical(self, looked: "_Looked", query: str) -> list[ScoredId]:
+        index, among, texts = looked.index, looked.among, looked.texts
+        asked = self._catalog.lexical.query_terms(index, query)
+        if asked.is_cut:
+            told = f"Only the first {len(asked.terms)} words of the query were looked up."
+            looked.warnings.append(told)
+        found = self._catalog.lexical.search(index, asked.terms, count=looked.count, among=among)
+        ids = [hit.id for hit in found if hit.id not in texts]
+        new = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN, among=among)
+        # A text may stand under another id already, where a filter leaves its first chunk out.
+        known = {**texts, **new}
+        texts |= {text.id: text for text in new.values()}
+        return by_text(found, known)
+
+    def _embedded(
+        self,
+        encoder: Encoder,
+        queries: Sequence[str],
+        deadline_s: float | None,
+        warnings: list[str],
+    ) -> Vectors:
+        """Return the vectors of the queries, (queries, dimensions) float32."""
+        prompt = prompt_of(encoder.spec, "query")
+        tokenized = encoder.tokenize([prompt + query for query in queries])
+        if any(text.is_truncated for text in tokenized):
+            warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
+        return embedded(encoder, tokenized, deadline_s)
+
+    def _cosines(self, index: Index, ids: Sequence[int], queries: Vectors) -> dict[int, float]:
+        """Return the cosine of each text to the query that it is nearest to, whatever found it."""
+        stored = self._catalog.chunks.vectors_of(index, ids)
+        best = (stored.vectors @ queries.T).max(axis=1, initial=-1.0)
+        return dict(zip(stored.ids.tolist(), np.clip(best, -1, 1).tolist(), strict=True))
+
+
+def embedded(encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None) -> Vectors:
+    """Return vectors, (texts, dimensions) float32; raise TimeoutError when late, and drop them."""
+    left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+    pending = encoder.submit(texts, lane="small", timeout_s=left_s)
+    try:
+        return pending.result(left_s)
+    finally:
+        pending.cancel()  # no effect on one that is done
+
+
+def _fused(request: SearchRequest, dense: list[Leg], lexical: list[Leg]) -> list[FusedHit]:
+    """Make one order of the legs; there is one of each kind for each query, or none of a kind."""
+    if request.fusion == "sureness" and dense and lexical:
+        weights = [dense_weight(one, other) for one, other in zip(dense, lexical, strict=True)]
+    else:
+        weights = [DENSE_WEIGHT] * len(request.queries)
+    dense = [replace(leg, weight=weight) for leg, weight in zip(dense, weights, strict=False)]
+    lexical = [
+        replace(leg, weight=1 - weight) for leg, weight in zip(lexical, weights, strict=False)
+    ]
+    legs = [
+        replace(leg, name=leg.name if number == 0 else f"{leg.name} {number + 1}")
+        for of_kind in (dense, lexical)
+        for number, leg in enumerate(of_kind)
+    ]
+    return fuse_ranks(legs) if request.fusion == "ranks" else fuse_scores(legs)
+
+
+@dataclass
+class _Looked:
+    """What one call looks for in an index, and what it has met so far."""
+
+    index: Index
+    count: int
+    among: ChunkCondition | None
+    texts: dict[int, StoredText] = field(default_factory=dict)
+    is_exact: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class Watch:
+    """Note what each stage took, in milliseconds."""
+
+    def __init__(self, timings_ms: dict[str, float]) -> None:
+        self._timings_ms = timings_ms
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Note the time since the last lap, or since this was made."""
+        now = time.perf_counter()
+        self._timings_ms[stage] = round((now - self._last) * 1000, 3)
+        self._last = now

@@ -1,0 +1,1 @@
+"""Fits the relevance of a model on judged sets."""
