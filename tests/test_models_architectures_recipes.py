@@ -10,11 +10,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedserve.engine.backend import BACKENDS, Backend, BackendOptions, describe
-from embedserve.engine.cpu import cpu_features
+from embedserve.engine.cpu import cpu_features, has_vnni
 from embedserve.models.builders import BUILDERS
 from embedserve.models.calibration import Ranges, observing_graph, read_ranges
 from embedserve.models.graph import save
-from embedserve.models.recipes import FULL_RANGE, RECIPES, Way
+from embedserve.models.recipes import FULL_RANGE, RECIPES, SAFE_RANGE, Way
 from embedserve.types import TokenIds, Vectors
 from tests.tiny_models import CASES, Exported, pairs, texts
 from tests.tiny_networks import HIDDEN
@@ -83,7 +83,8 @@ def observe(model: Exported, folder: Path) -> Ranges:
 
 
 def build(model: Exported, way: Way, ranges: Ranges, path: Path) -> Path:
-    graph = BUILDERS[way.builder](onnx.load(model.folder / "reference.onnx"), ranges, FULL_RANGE)
+    limit = FULL_RANGE if has_vnni() else SAFE_RANGE  # as a pull does
+    graph = BUILDERS[way.builder](onnx.load(model.folder / "reference.onnx"), ranges, limit)
     save(graph, path)
     return path
 
