@@ -109,6 +109,8 @@ class WorkerProcess:
         self, *, timeout_s: float, max_bytes: int, is_abandoned: IsAbandoned = never
     ) -> dict[str, Any]:
         """Wait for the next answer to a request of which the last said that there is one."""
+        if is_abandoned():  # a worker that always has more to say is never waited for
+            raise AbandonedError
         deadline = time.monotonic() + timeout_s
         return self._read_reply(deadline, max_bytes=max_bytes, is_abandoned=is_abandoned)
 

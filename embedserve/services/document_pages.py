@@ -10,7 +10,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
-from threading import Lock
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
 from embedserve.store.catalog import Catalog
@@ -61,8 +60,8 @@ class DocumentPages:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._lock = Lock()
-        self._key = b""
+        # Here and not with the first link: who asks a question must not have to write.
+        self._key = _secret(catalog)
 
     def link(self, document_id: int, index_id: int, path: str) -> str:
         """Return the path of a document's page on this server."""
@@ -107,15 +106,13 @@ class DocumentPages:
 
     def _code(self, index_id: int, path: str) -> str:
         named = f"{index_id}\0{path}".encode()
-        return hmac.digest(self._secret(), named, sha256)[:_CODE_BYTES].hex()
+        return hmac.digest(self._key, named, sha256)[:_CODE_BYTES].hex()
 
-    def _secret(self) -> bytes:
-        """Return what codes are made with: in the catalog, so that links outlive the process."""
-        with self._lock:
-            if not self._key:
-                known = self._catalog.get_meta(_SECRET)
-                if known is None:
-                    known = secrets.token_hex(32)
-                    self._catalog.set_meta(_SECRET, known)
-                self._key = bytes.fromhex(known)
-            return self._key
+
+def _secret(catalog: Catalog) -> bytes:
+    """Return what codes are made with: in the catalog, so that links outlive the process."""
+    known = catalog.get_meta(_SECRET)
+    if known is None:
+        known = secrets.token_hex(32)
+        catalog.set_meta(_SECRET, known)
+    return bytes.fromhex(known)

@@ -61,6 +61,7 @@ def ours() -> ASGIApp:
         indexes=absent,
         ingestion=absent,
         documents=absent,
+        pages=absent,
         search=absent,
         checks=absent,
         rebuilds=absent,
