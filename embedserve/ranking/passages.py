@@ -5,8 +5,9 @@ Measured on spans (docs/decisions.md): neighbours help whoever takes a fixed num
 harm whoever has a budget, since they take the room of other chunks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 PASSAGE_TOKENS = 300
 
@@ -24,12 +25,27 @@ class PlacedChunk:
     tokens: int
 
 
+class Counted(Protocol):
+    """What takes room in a budget."""
+
+    @property
+    def tokens(self) -> int: ...  # noqa: D102  the attribute of that name
+
+
+T = TypeVar("T", bound=Counted)
+
+
 @dataclass(frozen=True)
 class RankedChunk:
     """A chunk that was found."""
 
     chunk: PlacedChunk
     score: float
+
+    @property
+    def tokens(self) -> int:
+        """Return the chunk's."""
+        return self.chunk.tokens
 
 
 @dataclass(frozen=True)
@@ -81,12 +97,12 @@ def merge_passages(
     return [Passage(tuple(chunks), tuple(hits)) for chunks, hits in zip(grown, found, strict=True)]
 
 
-def fill_budget(ranked: Sequence[RankedChunk], *, max_tokens: int) -> list[RankedChunk]:
-    """Return the best chunks whose tokens fit together, best first; what does not fit is passed."""
+def fill_budget(ranked: Iterable[T], *, max_tokens: int) -> list[T]:
+    """Return the best ones whose tokens fit together, best first; what does not fit is passed."""
     left, kept = max_tokens, []
     for one in ranked:
-        if one.chunk.tokens <= left:
-            left -= one.chunk.tokens
+        if one.tokens <= left:
+            left -= one.tokens
             kept.append(one)
     return kept
 

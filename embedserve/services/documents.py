@@ -15,6 +15,7 @@ from embedserve.errors import (
     TooLargeError,
 )
 from embedserve.services.document_names import check_metadata, check_name
+from embedserve.services.filters import unknown_fields
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
@@ -27,8 +28,6 @@ from embedserve.types import (
     ListedDocument,
     SourceKind,
     StoredUpload,
-    metadata_keys,
-    unknown_keys,
 )
 
 RETURNS: dict[SourceKind, str] = {
@@ -193,19 +192,14 @@ class DocumentService:
                 'The filter is empty. Name what to delete, or everything by {"paths": ["*"]}.'
             )
         index = self._indexes.find(index_name)
-        unknown = self.unknown_fields(index_name, wanted)
+        unknown = unknown_fields(self._catalog, index.id, wanted)
         removed = self._catalog.uploads.remove_matching(index, wanted)
         deleted = self._after(index.id, removed.documents, removed.stored)
         return replace(deleted, warnings=(*unknown, *deleted.warnings))
 
     def unknown_fields(self, index_name: str, wanted: Filter) -> tuple[str, ...]:
         """Name, in a sentence each, the metadata that a filter asks about and no document has."""
-        if not metadata_keys(wanted):
-            return ()
-        known = self._catalog.uploads.metadata_keys(self._indexes.find(index_name).id)
-        return tuple(
-            f"No document of the index has metadata `{key}`." for key in unknown_keys(wanted, known)
-        )
+        return unknown_fields(self._catalog, self._indexes.find(index_name).id, wanted)
 
     def _after(
         self, index_id: int, documents: Sequence[ListedDocument], stored: Sequence[str]

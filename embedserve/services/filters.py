@@ -26,6 +26,7 @@ from embedserve.services.filter_values import (
     check_status,
     check_text,
 )
+from embedserve.store.catalog import Catalog
 from embedserve.types import (
     EVERY_DOCUMENT,
     AllOf,
@@ -37,7 +38,9 @@ from embedserve.types import (
     Not,
     Operator,
     Scalar,
+    metadata_keys,
     tests_of,
+    unknown_keys,
 )
 
 MAX_TESTS = 100
@@ -95,6 +98,14 @@ def parse_filter_text(text: str) -> Filter:
             'is not valid JSON; send an object such as {"kinds": ["pdf"]}'
         ) from error
     return parse_filter(value)
+
+
+def unknown_fields(catalog: Catalog, index_id: int, wanted: Filter) -> tuple[str, ...]:
+    """Name, in a sentence each, the metadata that a filter asks about and no document has."""
+    if not metadata_keys(wanted):
+        return ()
+    unknown = unknown_keys(wanted, catalog.uploads.metadata_keys(index_id))
+    return tuple(f"No document of the index has metadata `{key}`." for key in unknown)
 
 
 def _object(value: object, place: Place) -> Filter:

@@ -252,7 +252,9 @@ class IndexService:
 def lexical_warnings(catalog: Catalog, index: Index) -> list[str]:
     """Return what a user of full-text search has to know: that chunks are not in it yet."""
     waiting = catalog.lexical.pending(index.id)
-    return [f"{waiting} chunks wait for full-text search, which misses them."] if waiting else []
+    if not waiting:
+        return []
+    return [f"{waiting} chunks are not in the full text yet; only vectors find them."]
 
 
 def check_same_artefact(index: Index, encoder: Encoder) -> None:

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import DeadlineError, InvalidRequestError, OverloadedError
-from embedserve.ranking.duplicates import Distinct
+from embedserve.ranking.duplicates import collapse
+from embedserve.ranking.passages import fill_budget
 from embedserve.services.deadline import deadline
 from embedserve.services.definitions import IndexDefinition, SearchDefaults
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
+from embedserve.services.filters import unknown_fields
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.reranking import RerankingService, RerankRequest
@@ -24,15 +26,15 @@ from embedserve.services.search_request import (
     MAX_BUDGET_TOKENS,
     MAX_K,
     MAX_QUERIES,
-    Hit,
     ManyResult,
+    NamedHit,
     SearchRequest,
     SearchResult,
 )
 from embedserve.store.catalog import Catalog
 from embedserve.store.filter_sql import condition_of
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import EVERY_DOCUMENT, ChunkCondition, Index, metadata_keys, unknown_keys
+from embedserve.types import EVERY_DOCUMENT, ChunkCondition, Index
 
 RERANKED = 50
 """Candidates that a reranker gets."""
@@ -77,8 +79,8 @@ class SearchService:
         """Ask several indexes; the best hits of all by score. Raises as `search` does."""
         asked = [self.search(name, request) for name in names]
         results = dict(zip(names, await asyncio.gather(*asked), strict=True))
-        hits = [(name, hit) for name, result in results.items() for hit in result.hits]
-        hits.sort(key=lambda named: -named[1].score)
+        hits = [NamedHit(name, hit) for name, result in results.items() for hit in result.hits]
+        hits.sort(key=lambda named: -named.hit.score)
         return ManyResult(results, _as_many(_apart(hits), request))
 
     def _find(
@@ -91,7 +93,8 @@ class SearchService:
             )
             check(asked)
             encoder = self._encoders.get(index.model)
-            warnings = [*self._indexes.check_vectors(index, encoder), *self._unknown(index, asked)]
+            warnings = self._indexes.check_vectors(index, encoder)
+            warnings += unknown_fields(self._catalog, index.id, asked.filter)
             found = self._finder.find(index, encoder, asked, self._among(asked), deadline_s)
             found.warnings[:0] = warnings
             if self._indexes.find(index_name).artefact == index.artefact:
@@ -103,15 +106,6 @@ class SearchService:
             return None
         condition = condition_of(request.filter, "d")
         return ChunkCondition(condition.sql, condition.values)
-
-    def _unknown(self, index: Index, request: SearchRequest) -> list[str]:
-        if not metadata_keys(request.filter):
-            return []
-        known = self._catalog.uploads.metadata_keys(index.id)
-        return [
-            f"No document of the index has metadata `{key}`."
-            for key in unknown_keys(request.filter, known)
-        ]
 
     async def _rerank(self, found: Candidates, request: SearchRequest) -> None:
         """Order the best candidates anew; what comes too late is left as it was, and said."""
@@ -165,29 +159,21 @@ class SearchService:
         return found
 
 
-def _apart(hits: list[tuple[str, Hit]]) -> list[tuple[str, Hit]]:
+def _apart(hits: list[NamedHit]) -> list[NamedHit]:
     """Leave out hits that say almost what a better one of another index says, and count them."""
-    distinct: Distinct[int] = Distinct()
-    for place, (_, hit) in enumerate(hits):
-        distinct.add(place, hit.text)
     kept = []
-    for place, copies in distinct.copies.items():
+    for place, copies in collapse((place, hit.text) for place, (_, hit) in enumerate(hits)).items():
         name, hit = hits[place]
         alike = sum(1 + hits[copy][1].near_duplicates for copy in copies)
-        kept.append((name, replace(hit, near_duplicates=hit.near_duplicates + alike)))
+        kept.append(NamedHit(name, replace(hit, near_duplicates=hit.near_duplicates + alike)))
     return kept
 
 
-def _as_many(hits: list[tuple[str, Hit]], request: SearchRequest) -> list[tuple[str, Hit]]:
+def _as_many(hits: list[NamedHit], request: SearchRequest) -> list[NamedHit]:
     """Return as many as one index would have given."""
     if request.max_tokens is None:
         return hits[: request.k or SearchDefaults().k]
-    left, kept = request.max_tokens, []
-    for named in hits:
-        if named[1].tokens <= left:
-            left -= named[1].tokens
-            kept.append(named)
-    return kept
+    return fill_budget(hits, max_tokens=request.max_tokens)
 
 
 def with_defaults(request: SearchRequest, defaults: SearchDefaults) -> SearchRequest:

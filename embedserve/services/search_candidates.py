@@ -17,6 +17,7 @@ from embedserve.ranking.fusion import (
     fuse_scores,
 )
 from embedserve.services.dense_leg import MAX_ALSO_IN, DenseLeg, by_text
+from embedserve.services.indexes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog
@@ -116,10 +117,7 @@ class CandidateFinder:
 
     def _lexical_legs(self, looked: "_Looked", queries: Sequence[str]) -> list[Leg]:
         # Asked first: what is indexed meanwhile is found or told of, never neither.
-        if left := self._catalog.lexical.pending(looked.index.id):
-            looked.warnings.append(
-                f"{left} chunks are not in the full text yet; only vectors find them."
-            )
+        looked.warnings += lexical_warnings(self._catalog, looked.index)
         return [Leg("lexical", self._lexical(looked, query)) for query in queries]
 
     def _lexical(self, looked: "_Looked", query: str) -> list[ScoredId]:

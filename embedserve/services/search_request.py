@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from embedserve.ranking.fusion import Standing
 from embedserve.types import EVERY_DOCUMENT, Filter, StoredChunk
@@ -131,9 +131,21 @@ class SearchResult:
     """When it was asked to explain."""
 
 
+class NamedHit(NamedTuple):
+    """A hit, and the index that it is of."""
+
+    name: str
+    hit: Hit
+
+    @property
+    def tokens(self) -> int:
+        """Return the hit's."""
+        return self.hit.tokens
+
+
 @dataclass(frozen=True)
 class ManyResult:
     """What several indexes gave, by name, and the best hits of all."""
 
     results: Mapping[str, SearchResult]
-    hits: list[tuple[str, Hit]]
+    hits: list[NamedHit]
