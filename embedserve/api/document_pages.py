@@ -17,6 +17,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from embedserve.api.replies import services
 from embedserve.errors import InvalidRequestError
+from embedserve.services.blanks import blanks_between
 from embedserve.services.document_pages import DocumentPage, Passage
 from embedserve.types import TextPiece
 
@@ -109,12 +110,7 @@ def _text(page: DocumentPage) -> str:
 
 def _between(former: TextPiece | None, piece: TextPiece) -> str:
     """Return the blanks between two chunks, which keep none, and the page that begins."""
-    blanks = ""
-    if former:
-        lines = 2 if piece.start - former.end > 1 else 1
-        if former.lines and piece.lines:
-            lines = min(piece.lines.start - former.lines.end, 2)
-        blanks = "\n" * lines or " "
+    blanks = blanks_between(former, piece) if former else ""
     if piece.page is None or (former and former.page == piece.page):
         return blanks
     return f'{blanks}<span class="page">page {piece.page}</span>'

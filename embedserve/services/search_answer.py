@@ -16,6 +16,7 @@ from embedserve.ranking.passages import (
     merge_passages,
 )
 from embedserve.services.admission import forecast
+from embedserve.services.blanks import blanks_between
 from embedserve.services.search_candidates import Candidate, Candidates
 from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
 from embedserve.store.catalog import Catalog
@@ -166,17 +167,10 @@ def _hit(best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, token
 
 
 def joined_text(chunks: Sequence[StoredChunk]) -> str:
-    """Return the text of chunks that follow each other.
-
-    Chunks hold no blanks around them: what stood there is told by their lines, as far as it can be.
-    """
+    """Return the text of chunks that follow each other."""
     parts = [chunks[0].text]
     for former, chunk in pairwise(chunks):
-        lines = chunk.lines.start - former.lines.end if chunk.lines and former.lines else 2
-        parts.append(
-            "\n" * min(lines, chunk.start - former.end) or " " * (chunk.start > former.end)
-        )
-        parts.append(chunk.text)
+        parts += [blanks_between(former, chunk), chunk.text]
     return "".join(parts)
 
 
