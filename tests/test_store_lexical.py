@@ -18,7 +18,7 @@ from embedserve.store.lexical_rows import remove_chunks, segments_of
 from embedserve.store.segment_cache import SegmentCache
 from embedserve.store.segment_merge import due, merge_segments, prepare, replace_by
 from embedserve.store.words import words_of
-from embedserve.types import ChunkCondition, Index
+from embedserve.types import Index, SqlCondition
 from tests.store_samples import catalog_with_index, document
 
 Opened = tuple[Catalog, Index, str]
@@ -171,13 +171,13 @@ def test_among_restricts_to_ids_or_to_a_condition_on_any_chunk_of_the_text(
     assert len(everything) == 31
     some = np.array(sorted(everything)[4:7])
     assert {hit.id for hit in lexical.search(index, terms, count=9, among=some)} == set(some)
-    last = ChunkCondition("d.path = ? AND c.ordinal >= ?", ("/d/29", 0))
+    last = SqlCondition("d.path = ? AND c.ordinal >= ?", ("/d/29", 0))
     hits = lexical.search(index, terms, count=2, among=last)
     texts = catalog.chunks.by_id(index.id, [hit.id for hit in hits])
     assert {chunk.text for chunk in texts.values()} == {"apple number 29", "apple for all"}
     scores = {hit.id: hit.score for hit in lexical.search(index, terms, count=100)}
     assert [hit.score for hit in hits] == [scores[hit.id] for hit in hits]
-    assert lexical.search(index, terms, count=5, among=ChunkCondition("0")) == []
+    assert lexical.search(index, terms, count=5, among=SqlCondition("0")) == []
 
 
 def test_what_is_indexed_anew_waits_and_is_complete_after_some_steps(

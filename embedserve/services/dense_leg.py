@@ -13,7 +13,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import ChunkCondition, Index, ScoredId, StoredText, Vectors
+from embedserve.types import Index, ScoredId, SqlCondition, StoredText, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class DenseLeg:
         vector: Vectors,
         *,
         count: int,
-        among: ChunkCondition | None = None,
+        among: SqlCondition | None = None,
         is_exact: bool = False,
     ) -> Found:
         """Return up to `count` texts nearest to `vector`, (dimensions,) float32 of unit length."""
@@ -92,7 +92,7 @@ class DenseLeg:
         index: Index,
         vector: Vectors,
         count: int,
-        among: ChunkCondition | None,
+        among: SqlCondition | None,
         waiting: list[int],
     ) -> Found:
         # Chunks that were just deleted may still stand in the index: ask for that many more.
@@ -108,7 +108,7 @@ class DenseLeg:
         index: Index,
         vector: Vectors,
         count: int,
-        among: ChunkCondition | None,
+        among: SqlCondition | None,
         why: str | None = None,
     ) -> Found:
         ids = self._catalog.chunks.meeting(index.id, among) if among else None
@@ -117,7 +117,7 @@ class DenseLeg:
         return Found(live.hits, live.texts, is_exact=True, warnings=[why] if why else [])
 
     def _live(
-        self, index: Index, scored: list[ScoredId], count: int, among: ChunkCondition | None
+        self, index: Index, scored: list[ScoredId], count: int, among: SqlCondition | None
     ) -> Found:
         """Join with the catalog: what is not there is not alive, and a text is one hit."""
         ids = [item.id for item in scored]

@@ -34,7 +34,7 @@ from embedserve.services.search_request import (
 from embedserve.store.catalog import Catalog
 from embedserve.store.filter_sql import condition_of
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import EVERY_DOCUMENT, ChunkCondition, Index
+from embedserve.types import EVERY_DOCUMENT, Index, SqlCondition
 
 RERANKED = 50
 """Candidates that a reranker gets."""
@@ -101,11 +101,8 @@ class SearchService:
                 return asked, found
             # It took another model meanwhile.
 
-    def _among(self, request: SearchRequest) -> ChunkCondition | None:
-        if request.filter == EVERY_DOCUMENT:
-            return None
-        condition = condition_of(request.filter, "d")
-        return ChunkCondition(condition.sql, condition.values)
+    def _among(self, request: SearchRequest) -> SqlCondition | None:
+        return None if request.filter == EVERY_DOCUMENT else condition_of(request.filter, "d")
 
     async def _rerank(self, found: Candidates, request: SearchRequest) -> None:
         """Order the best candidates anew; what comes too late is left as it was, and said."""

@@ -21,7 +21,7 @@ from embedserve.services.indexes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog
-from embedserve.types import ChunkCondition, Index, ScoredId, StoredText, Vectors
+from embedserve.types import Index, ScoredId, SqlCondition, StoredText, Vectors
 
 LEG_CANDIDATES = 100
 """Of each leg: more changed no ranking (docs/decisions.md), fewer than 50 did."""
@@ -75,7 +75,7 @@ class CandidateFinder:
         index: Index,
         encoder: Encoder,
         request: SearchRequest,
-        among: ChunkCondition | None,
+        among: SqlCondition | None,
         deadline_s: float | None,
     ) -> Candidates:
         """Return candidates, those that deserve it first.
@@ -189,7 +189,7 @@ class _Looked:
 
     index: Index
     count: int
-    among: ChunkCondition | None
+    among: SqlCondition | None
     texts: dict[int, StoredText] = field(default_factory=dict)
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)

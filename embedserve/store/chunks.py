@@ -12,7 +12,7 @@ from embedserve.store.database import Database
 from embedserve.store.representatives import COUNT_TEXTS, IS_FIRST
 from embedserve.store.rows import chunk_vectors, id_list, read_lines
 from embedserve.store.vector_rows import known_hashes
-from embedserve.types import ChunkCondition, ChunkVectors, Index, StoredChunk, StoredText
+from embedserve.types import ChunkVectors, Index, SqlCondition, StoredChunk, StoredText
 
 MAX_ID = 2**63 - 1
 
@@ -74,7 +74,7 @@ class Chunks:
         ids: Iterable[int],
         *,
         most: int,
-        among: ChunkCondition | None = None,
+        among: SqlCondition | None = None,
     ) -> dict[int, StoredText]:
         """Map id to its text with the first `most` chunks that have it, for ids that are live.
 
@@ -82,7 +82,7 @@ class Chunks:
         have one object.
         """
         listed = id_list(ids)
-        condition = among or ChunkCondition("1")
+        condition = among or SqlCondition("1")
         values = (listed, index_id, index_id, *condition.values, most)
         with self._database.read() as connection:
             rows = connection.execute(TEXTS.format(condition=condition.sql), values).fetchall()
@@ -99,7 +99,7 @@ class Chunks:
         texts = {key: StoredText(tuple(found), places[key]) for key, found in chunks.items()}
         return {id_: texts[text_hash] for id_, text_hash in hashes if text_hash in texts}
 
-    def meeting(self, index_id: int, among: ChunkCondition) -> list[int]:
+    def meeting(self, index_id: int, among: SqlCondition) -> list[int]:
         """Return a chunk for each text that some chunk has which meets a condition, ascending."""
         with self._database.read() as connection:
             rows = connection.execute(

@@ -8,7 +8,6 @@ sides of a comparison were read by the same parser.
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from embedserve.types import (
     AllOf,
@@ -20,6 +19,7 @@ from embedserve.types import (
     Not,
     Operator,
     Scalar,
+    SqlCondition,
 )
 
 Value = str | int | float
@@ -62,15 +62,7 @@ _COLUMNS: dict[Column, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Condition:
-    """An expression that is 0 or 1, with the values to bind."""
-
-    sql: str
-    values: tuple[Value, ...]
-
-
-def condition_of(wanted: Filter, table: str) -> Condition:
+def condition_of(wanted: Filter, table: str) -> SqlCondition:
     """Translate a filter; `table` names what has the columns of `documents` that it asks about.
 
     It has at least `id` (null where a document has none yet), `index_id`, `path`, `kind`, `source`,
@@ -83,7 +75,7 @@ def condition_of(wanted: Filter, table: str) -> Condition:
             return _joined(parts, table, word=" OR ", of_none="0")
         case Not(part):
             inner = condition_of(part, table)
-            return Condition(f"NOT {inner.sql}", inner.values)
+            return SqlCondition(f"NOT {inner.sql}", inner.values)
         case FieldTest(MetadataField(key), operator, values):
             return _of_metadata(key, operator, _json(values), table)
         case FieldTest(column, operator, values):
@@ -103,17 +95,17 @@ def metadata_keys_of(connection: sqlite3.Connection, index_id: int) -> frozenset
     return frozenset(row[0] for row in rows)
 
 
-def _joined(parts: Sequence[Filter], table: str, *, word: str, of_none: str) -> Condition:
+def _joined(parts: Sequence[Filter], table: str, *, word: str, of_none: str) -> SqlCondition:
     found = [condition_of(part, table) for part in parts]
     sql = word.join(one.sql for one in found)
     values = tuple(value for one in found for value in one.values)
-    return Condition(f"({sql or of_none})", values)
+    return SqlCondition(f"({sql or of_none})", values)
 
 
-def _of_metadata(key: str, operator: Operator, values: str, table: str) -> Condition:
+def _of_metadata(key: str, operator: Operator, values: str, table: str) -> SqlCondition:
     each = f"json_each({table}.metadata) field"
     if operator == "exists":
-        return Condition(f"EXISTS (SELECT 1 FROM {each} WHERE field.key = ?)", (key,))
+        return SqlCondition(f"EXISTS (SELECT 1 FROM {each} WHERE field.key = ?)", (key,))
     if operator == "in":
         meets = _FIELD_EQUAL
     elif operator == "contains":
@@ -122,13 +114,13 @@ def _of_metadata(key: str, operator: Operator, values: str, table: str) -> Condi
         sign = _COMPARE[operator]
         meets = f"({_ALIKE.format(left='field')} AND field.atom {sign} wanted.atom)"
     sql = f"EXISTS (SELECT 1 FROM {each}, json_each(?) wanted WHERE field.key = ? AND {meets})"
-    return Condition(sql, (values, key))
+    return SqlCondition(sql, (values, key))
 
 
-def _of_column(column: Column, operator: Operator, values: str, table: str) -> Condition:
+def _of_column(column: Column, operator: Operator, values: str, table: str) -> SqlCondition:
     field = _COLUMNS[column].format(table=table)
     if operator == "in":
-        return Condition(f"{field} IN (SELECT value FROM json_each(?))", (values,))
+        return SqlCondition(f"{field} IN (SELECT value FROM json_each(?))", (values,))
     if operator == "glob":
         meets = f"{field} GLOB wanted.value"
     elif operator == "contains":
@@ -137,7 +129,7 @@ def _of_column(column: Column, operator: Operator, values: str, table: str) -> C
         meets = f"{field} {_COMPARE[operator]} wanted.value"
     if column == "modified_at":
         meets += f" AND {field} > 0"  # 0: what was sent or fetched has no such time
-    return Condition(f"EXISTS (SELECT 1 FROM json_each(?) wanted WHERE {meets})", (values,))
+    return SqlCondition(f"EXISTS (SELECT 1 FROM json_each(?) wanted WHERE {meets})", (values,))
 
 
 def _json(values: Sequence[Scalar]) -> str:

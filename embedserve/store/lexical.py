@@ -23,7 +23,7 @@ from embedserve.store.segment_merge import due, merge_segments
 from embedserve.store.segment_reader import SegmentReader
 from embedserve.store.spelling import nearest, spelt, vocabulary
 from embedserve.store.words import Words, key_of, words_of
-from embedserve.types import ChunkCondition, Index, ScoredId
+from embedserve.types import Index, ScoredId, SqlCondition
 
 MOST_TERMS = 256
 """Of a query: more than a model reads of one."""
@@ -85,7 +85,7 @@ class Lexical:
         terms: Sequence[str],
         *,
         count: int,
-        among: NDArray[np.int64] | ChunkCondition | None = None,
+        among: NDArray[np.int64] | SqlCondition | None = None,
     ) -> list[ScoredId]:
         """Return the best chunks by BM25, best first; one that stands for its text in each case.
 
@@ -99,7 +99,7 @@ class Lexical:
                 return []
             reader = SegmentReader(connection, self._cache)
             ranking = rank([_part(reader, one, keys) for one in segments], len(keys))
-            if isinstance(among, ChunkCondition):
+            if isinstance(among, SqlCondition):
                 best = self._meeting(connection, ranking, among, count)
             else:
                 best = (ranking if among is None else _restricted(ranking, among)).best(count)
@@ -191,7 +191,7 @@ class Lexical:
         self,
         connection: sqlite3.Connection,
         ranking: Ranking,
-        among: ChunkCondition,
+        among: SqlCondition,
         count: int,
     ) -> Ranking:
         """Return the best that meet a condition: it is asked of the best first, then of more."""

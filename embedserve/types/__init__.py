@@ -4,7 +4,6 @@ Import them from here, whichever of the modules they are in.
 """
 
 from embedserve.types.catalog import (
-    ChunkCondition,
     ChunkVectors,
     DocumentStatus,
     Draft,
@@ -20,6 +19,7 @@ from embedserve.types.catalog import (
     Outcome,
     PendingChanges,
     ScoredId,
+    SqlCondition,
     StoredChunk,
     StoredText,
     StoredUpload,
@@ -78,7 +78,6 @@ __all__ = [
     "Arithmetic",
     "BatchTokens",
     "Chunk",
-    "ChunkCondition",
     "ChunkVectors",
     "Column",
     "DocumentHead",
@@ -117,6 +116,7 @@ __all__ = [
     "Scalar",
     "ScoredId",
     "SourceKind",
+    "SqlCondition",
     "StoredChunk",
     "StoredText",
     "StoredUpload",

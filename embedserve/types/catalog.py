@@ -274,10 +274,12 @@ class ScoredId:
 
 
 @dataclass(frozen=True)
-class ChunkCondition:
-    """Which chunks of an index may be found: a condition of SQL, from whoever checked its parts."""
+class SqlCondition:
+    """An expression of SQL that is 0 or 1, from whoever checked its parts.
+
+    Where chunks are meant it is over the columns of `c` (chunks) and `d` (their documents).
+    """
 
     sql: str
-    """Over the columns of `c` (chunks) and `d` (their documents)."""
-    values: tuple[str | int | float | None, ...] = ()
+    values: tuple[str | int | float, ...] = ()
     """For its question marks."""
