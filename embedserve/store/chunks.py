@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
-from embedserve.store.representatives import COUNT_TEXTS, IS_FIRST
+from embedserve.store.representatives import COUNT_TEXTS, FIRST_IDS, IS_FIRST
 from embedserve.store.rows import chunk_vectors, id_list, read_lines
 from embedserve.store.vector_rows import known_hashes
 from embedserve.types import ChunkVectors, Index, SqlCondition, StoredChunk, StoredText
@@ -133,9 +133,7 @@ class Chunks:
     def representatives(self, index_id: int) -> NDArray[np.int64]:
         """Return the ids of the chunks that stand for their text, ascending: (texts,) int64."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT min(id) FROM chunks WHERE index_id = ? GROUP BY text_hash", (index_id,)
-            )
+            rows = connection.execute(FIRST_IDS, (index_id,))
             return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64))
 
     def ids(self, index_id: int) -> NDArray[np.int64]:

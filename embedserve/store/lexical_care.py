@@ -22,7 +22,7 @@ from embedserve.store.lexical_rows import (
     segments_of,
 )
 from embedserve.store.postings import MOST_TIMES, Postings, from_block
-from embedserve.store.representatives import IS_FIRST
+from embedserve.store.representatives import FIRST_IDS, IS_FIRST
 from embedserve.store.rows import Row
 from embedserve.store.segment_reader import load_chunks
 from embedserve.store.words import TextTerms
@@ -38,8 +38,8 @@ FIRST_BETWEEN = (
 )
 
 # The chunks that a segment should have.
-EXPECTED = """
-SELECT id FROM (SELECT min(id) AS id FROM chunks WHERE index_id = ? GROUP BY text_hash)
+EXPECTED = f"""
+SELECT id FROM ({FIRST_IDS})
 WHERE NOT EXISTS (SELECT 1 FROM lexical_pending
   WHERE index_id = ? AND id BETWEEN first_id AND last_id) ORDER BY id
 """

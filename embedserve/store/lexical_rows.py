@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.postings import MOST_CHUNKS, Postings, invert, to_blocks
-from embedserve.store.representatives import IS_FIRST
+from embedserve.store.representatives import FIRST_OF_DOCUMENT, HEIRS_OF_DOCUMENT
 from embedserve.store.rows import Row, id_list
 from embedserve.store.words import DEFAULT_LANGUAGE, TextTerms, words_of
 
@@ -24,18 +24,6 @@ second for which nobody else writes. Those of a larger one follow in steps."""
 
 TEXTS = """
 SELECT c.id, d.title, c.heading, c.text FROM chunks c JOIN documents d ON d.id = c.document_id
-"""
-
-FIRST_OF_DOCUMENT = (
-    f"SELECT c.id FROM chunks c WHERE c.document_id = ? AND {IS_FIRST} ORDER BY c.id"
-)
-
-# Of the texts that a document stands for, the chunk of another that is to do so without it.
-SUCCESSORS = f"""
-SELECT (SELECT min(o.id) FROM chunks o WHERE o.index_id = c.index_id
-          AND o.text_hash = c.text_hash AND o.document_id != c.document_id) AS next
-FROM chunks c WHERE c.document_id = ? AND {IS_FIRST} GROUP BY c.text_hash
-HAVING next IS NOT NULL
 """
 
 IS_PENDING = """
@@ -93,14 +81,15 @@ def add_document(
 
     `terms` is of all its chunks in order, read beforehand; None for a document with too many.
     """
+    if terms is None or terms.language != _language(connection, index_id):  # changed a moment ago
+        # Not listed: it may have millions, and whoever indexes them asks which stand for a text.
+        span = "SELECT min(id), max(id) FROM chunks WHERE document_id = ?"
+        first_id, last_id = connection.execute(span, (document_id,)).fetchone()
+        if first_id is not None:
+            add_pending(connection, index_id, first_id, last_id)
+        return
     ids = np.array(_column(connection, FIRST_OF_DOCUMENT, (document_id,)), np.int64)
     if not len(ids):
-        return
-    [language] = connection.execute(
-        "SELECT language FROM indexes WHERE id = ?", (index_id,)
-    ).fetchone()
-    if terms is None or terms.language != language:  # changed a moment ago
-        add_pending(connection, index_id, int(ids[0]), int(ids[-1]))
         return
     every = "SELECT id FROM chunks WHERE document_id = ? ORDER BY id"
     if len(ids) < len(terms.lengths):
@@ -115,7 +104,7 @@ def remove_document(connection: sqlite3.Connection, index_id: int, document_id: 
     Where another document has the same text, its chunk stands for it from now on.
     """
     ids = _column(connection, FIRST_OF_DOCUMENT, (document_id,))
-    next_ids = _column(connection, SUCCESSORS, (document_id,))
+    next_ids = _column(connection, HEIRS_OF_DOCUMENT, (document_id,))
     remove_chunks(connection, index_id, ids)
     add_by_id(connection, index_id, next_ids)
 
@@ -135,11 +124,8 @@ def add_rows(connection: sqlite3.Connection, index_id: int, rows: Sequence[Any])
     """Index rows of TEXTS, in order of their ids."""
     if not rows:
         return
-    [language] = connection.execute(
-        "SELECT language FROM indexes WHERE id = ?", (index_id,)
-    ).fetchone()
     texts = ((title, json.loads(heading), text) for _, title, heading, text in rows)
-    terms = read_texts(language, texts)
+    terms = read_texts(_language(connection, index_id), texts)
     add_chunks(connection, index_id, np.array([row[0] for row in rows], np.int64), terms)
 
 
@@ -251,6 +237,11 @@ def set_removed(connection: sqlite3.Connection, segment_id: int, gone: NDArray[n
 def to_mask(bits: bytes, count: int) -> NDArray[np.bool_]:
     """Unpack a bit for each of `count` chunks."""
     return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(np.bool_)
+
+
+def _language(connection: sqlite3.Connection, index_id: int) -> str:
+    row = connection.execute("SELECT language FROM indexes WHERE id = ?", (index_id,)).fetchone()
+    return str(row[0])
 
 
 def _whole(title: str, heading: Sequence[str], text: str) -> str:
