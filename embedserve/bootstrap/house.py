@@ -13,7 +13,12 @@ from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap.access import read_keys, upstream_of
 from embedserve.bootstrap.address import is_loopback
-from embedserve.bootstrap.documents import document_limits, fetcher_of, watch_times
+from embedserve.bootstrap.documents import (
+    document_limits,
+    fetcher_of,
+    open_extractors,
+    watch_times,
+)
 from embedserve.bootstrap.engine import (
     Engine,
     load_default_model,
@@ -24,9 +29,6 @@ from embedserve.bootstrap.engine import (
 from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
-from embedserve.ingest.limits import ExtractLimits
-from embedserve.ingest.scratch import Scratch
-from embedserve.ingest.tessdata import language_folder
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.document_pages import DocumentPages
@@ -203,13 +205,8 @@ def _services(
     sources: _Sources,
 ) -> Services:
     asked, worker = index.asked, index.worker
-    tools = IndexTools(
-        *(worker, sources.roots, sources.uploads, sources.notices),
-        default_model=settings.default_model,
-    )
-    indexes = IndexService(catalog, asked, engine.encoders, tools)
-    indexes.apply(sources.definitions)
-    extractors = _extractors(settings, stack)
+    indexes = _indexes(settings, engine, catalog, index, sources)
+    extractors = open_extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
     ingestion = IngestionService(
@@ -241,6 +238,18 @@ def _services(
     )
 
 
+def _indexes(
+    settings: Settings, engine: Engine, catalog: Catalog, index: _IndexSide, sources: _Sources
+) -> IndexService:
+    tools = IndexTools(
+        *(index.worker, sources.roots, sources.uploads, sources.notices),
+        default_model=settings.default_model,
+    )
+    indexes = IndexService(catalog, index.asked, engine.encoders, tools)
+    indexes.apply(sources.definitions)
+    return indexes
+
+
 def _ingest_tools(
     settings: Settings, extractors: ExtractorPool, worker: IndexWorker, sources: _Sources
 ) -> IngestTools:
@@ -256,33 +265,6 @@ def _ingest_tools(
         # Many more than extractors: most wait for the engine, which is fastest with many texts.
         files_at_once=settings.extract_workers + WAITING_FILES,
     )
-
-
-def _extractors(settings: Settings, stack: ExitStack) -> ExtractorPool:
-    scratch = Scratch(settings.home)
-    scratch.sweep()
-    extractors = ExtractorPool(
-        settings.extract_workers,
-        ExtractLimits(
-            timeout_s=settings.extract_timeout_s,
-            memory_bytes=settings.extract_memory_bytes,
-            max_file_bytes=settings.max_file_bytes,
-            max_text_chars=settings.max_text_chars,
-            max_stream_bytes=settings.max_stream_bytes,
-            stream_above_bytes=settings.stream_above_bytes,
-            max_nesting=settings.max_nesting,
-            archive_members=settings.archive_members,
-            archive_bytes=settings.archive_bytes,
-            archive_ratio=settings.archive_ratio,
-            archive_depth=settings.archive_depth,
-            ocr_languages=settings.ocr_languages,
-            tessdata=language_folder(settings.ocr_languages, settings.tessdata),
-        ),
-        scratch,
-        spool=settings.home,
-    )
-    stack.callback(extractors.close)
-    return extractors
 
 
 def _limits(settings: Settings) -> AppLimits:

@@ -70,9 +70,10 @@ class SearchService:
         OverloadedError, and DeadlineError when its time is over.
         """
         async with deadline(request.timeout_s, self._timeout_s) as deadline_s:
+            if request.rerank is None:  # the usual way: one hop to a thread and back
+                return await asyncio.to_thread(self._search, index_name, request, deadline_s)
             asked, found = await asyncio.to_thread(self._find, index_name, request, deadline_s)
-            if asked.rerank is not None:
-                await self._rerank(found, asked)
+            await self._rerank(found, asked)
             return await asyncio.to_thread(self._answer, found, asked)
 
     async def search_many(self, names: Sequence[str], request: SearchRequest) -> ManyResult:
@@ -82,6 +83,12 @@ class SearchService:
         hits = [NamedHit(name, hit) for name, result in results.items() for hit in result.hits]
         hits.sort(key=lambda named: -named.hit.score)
         return ManyResult(results, _as_many(_apart(hits), request))
+
+    def _search(
+        self, index_name: str, request: SearchRequest, deadline_s: float | None
+    ) -> SearchResult:
+        asked, found = self._find(index_name, request, deadline_s)
+        return self._answer(found, asked)
 
     def _find(
         self, index_name: str, request: SearchRequest, deadline_s: float | None
