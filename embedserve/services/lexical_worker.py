@@ -6,14 +6,12 @@ first start of a release that has full text.
 
 import logging
 import time
-from threading import Thread
+from threading import Event, Thread
 
 from embedserve.store.catalog import Catalog
 
 logger = logging.getLogger(__name__)
 
-WAIT_S = 0.5
-"""A worker that is to stop waits no longer than that."""
 RETRY_S = 10.0
 TELL_EVERY_S = 10.0
 
@@ -23,7 +21,7 @@ class LexicalWorker:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._is_stopping = False
+        self._stopping = Event()
         self._told_at = 0.0
         self._thread = Thread(target=self._run, name="lexical-worker", daemon=True)
 
@@ -33,32 +31,28 @@ class LexicalWorker:
 
     def stop(self, timeout_s: float = 10) -> None:
         """Finish the step in hand and end; what is left waits in the catalog."""
-        self._is_stopping = True
+        self._stopping.set()
+        self._catalog.lexical.has_pending.set()  # it may be waiting for that
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         waiting = self._catalog.lexical.has_pending
-        while not self._is_stopping:
-            if not waiting.wait(WAIT_S):
-                continue
-            waiting.clear()
+        while waiting.wait():
+            waiting.clear()  # before the question, so that no stop after it is missed
+            if self._stopping.is_set():
+                return
             try:
                 for index in self._catalog.indexes.all():
                     self._index(index.id, index.name)
             except Exception:  # without this thread nothing would ever be indexed again
                 logger.exception("full text: chunks that wait could not be indexed")
-                self._pause()
+                self._stopping.wait(RETRY_S)
                 waiting.set()
 
     def _index(self, index_id: int, name: str) -> None:
-        while not self._is_stopping and self._catalog.lexical.index_pending(index_id):
+        while not self._stopping.is_set() and self._catalog.lexical.index_pending(index_id):
             if time.monotonic() - self._told_at > TELL_EVERY_S:
                 self._told_at = time.monotonic()
                 left = self._catalog.lexical.pending(index_id)
                 logger.info("index %s: %d chunks wait for full-text search", name, left)
-
-    def _pause(self) -> None:
-        until = time.monotonic() + RETRY_S
-        while not self._is_stopping and time.monotonic() < until:
-            time.sleep(WAIT_S)
