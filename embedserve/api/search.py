@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -14,7 +14,14 @@ from embedserve.api.schema_parts import TIMEOUT
 from embedserve.errors import InvalidRequestError
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.filters import FILTER_SCHEMA, parse_filter
-from embedserve.services.search_request import Hit, SearchRequest, SearchResult
+from embedserve.services.search_request import (
+    MAX_PASSAGE_TOKENS,
+    Fusion,
+    Hit,
+    Mode,
+    SearchRequest,
+    SearchResult,
+)
 from embedserve.types import EVERY_DOCUMENT, StoredChunk
 
 router = APIRouter(tags=["indexes"])
@@ -37,15 +44,11 @@ class QueryBody(BaseModel):
     passage_tokens: int | None = Field(
         default=None,
         ge=0,
-        le=4096,
+        le=MAX_PASSAGE_TOKENS,
         description="How far a hit is joined with its neighbours, about; 0: not at all.",
     )
-    mode: Literal["hybrid", "dense", "lexical"] | None = Field(
-        default=None, description="By vectors and words, or by one of them."
-    )
-    fusion: Literal["sureness", "scores", "ranks"] | None = Field(
-        default=None, description="How the two are made one order."
-    )
+    mode: Mode | None = Field(default=None, description="By vectors and words, or by one of them.")
+    fusion: Fusion | None = Field(default=None, description="How the two are made one order.")
     filter: Annotated[
         dict[str, Any] | None,
         Field(description="Documents to look in: docs/api.md, Filters."),

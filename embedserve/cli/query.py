@@ -1,7 +1,7 @@
 """The command that asks an index, and how hits are printed."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -10,9 +10,10 @@ from embedserve.cli.client import Home, Json, connect
 from embedserve.cli.console import AsJson, errors, output, print_json
 from embedserve.cli.retrieval import IndexName
 from embedserve.errors import InvalidRequestError
+from embedserve.services.search_request import Mode
 
-Mode = Annotated[
-    Literal["hybrid", "dense", "lexical"] | None,
+Way = Annotated[
+    Mode | None,
     typer.Option("--mode", help="By vectors and words, or by one of them.", show_default=False),
 ]
 Budget = Annotated[
@@ -45,7 +46,7 @@ def query(  # noqa: PLR0913  # each parameter is an option of the command
     k: Annotated[
         int | None, typer.Option("-k", help="Passages to show.", show_default=False)
     ] = None,
-    mode: Mode = None,
+    mode: Way = None,
     max_tokens: Budget = None,
     wanted: Wanted = None,
     min_score: Least = None,

@@ -5,11 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embedserve.errors import DefinitionError, InvalidNameError
+from embedserve.services.search_request import MAX_K, MAX_PASSAGE_TOKENS, Fusion, Mode
 from embedserve.store.words import DEFAULT_LANGUAGE, LANGUAGES
 
 DEFAULT_CHUNK_TOKENS = 128
@@ -60,15 +61,15 @@ class Source(Table):
 class SearchDefaults(Table):
     """What a query uses where it does not say."""
 
-    k: int = Field(default=5, ge=1, le=1000)
+    k: int = Field(default=5, ge=1, le=MAX_K)
     """Passages to return."""
-    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    mode: Mode = "hybrid"
     """By vectors and by words, or by one of them alone."""
-    fusion: Literal["sureness", "scores", "ranks"] = "sureness"
+    fusion: Fusion = "sureness"
     """How the two are made one order."""
     min_score: float | None = Field(default=None, ge=0, le=1)
     """Hits of a smaller score are left out; none where it is missing."""
-    passage_tokens: int = Field(default=300, ge=0, le=4096)
+    passage_tokens: int = Field(default=300, ge=0, le=MAX_PASSAGE_TOKENS)
     """How far a hit is joined with its neighbours, about; 0: not at all."""
 
 

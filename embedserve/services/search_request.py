@@ -14,6 +14,7 @@ Fusion = Literal["sureness", "scores", "ranks"]
 
 MAX_K = 1000
 MAX_BUDGET_TOKENS = 200_000
+MAX_PASSAGE_TOKENS = 4096
 MAX_QUERIES = 16
 SPARE = 3
 """Candidates looked at for each passage that is asked for: some of them are neighbours."""
