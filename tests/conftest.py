@@ -30,7 +30,7 @@ PULL_S = 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kill-rounds", type=int, default=5, help="Kills in tests/faults.")
+    parser.addoption("--kill-rounds", type=int, default=4, help="Kills in tests/faults.")
     parser.addoption("--kill-seed", type=int, default=2, help="Seed of their moments.")
     parser.addoption("--all-faults", action="store_true", help="The slow ones of tests/faults too.")
 

@@ -28,7 +28,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,  # `verify` and `pull` measure, on whatever cores there are
         check=False,
     )
 

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from embedserve.cli.pull import why_chosen
 from embedserve.models import installed, manifest
 from tests.live import LiveServer
@@ -32,6 +34,7 @@ def test_models_are_listed_shown_and_used(home: Path) -> None:
     assert len(json.loads(embedded.stdout)["embeddings"]) == 2
 
 
+@pytest.mark.timeout(600)
 def test_server_pulls_with_the_options_of_the_command(model_home: Path, tmp_path: Path) -> None:
     shutil.copytree(model_home / "models", tmp_path / "home" / "models")
     home = tmp_path / "home"
@@ -54,6 +57,7 @@ def test_server_pulls_with_the_options_of_the_command(model_home: Path, tmp_path
         assert run("rm", "mine", home=home).returncode == 0
 
 
+@pytest.mark.timeout(600)
 def test_verify_tells_a_card_that_is_not_true(model_home: Path, tmp_path: Path) -> None:
     shutil.copytree(model_home / "models", tmp_path / "home" / "models")
     home = tmp_path / "home"

@@ -161,11 +161,11 @@ def test_the_watch_command_ingests_what_changes_until_it_is_stopped(
             env=environment(),
         )
     try:
-        wait_until(lambda: b"Watching" in output.read_bytes(), within_s=20)
+        wait_until(lambda: b"Watching" in output.read_bytes(), within_s=60)
         (folder / "b.md").write_text("The second text.")
-        wait_until(lambda: b"1 added, 1 unchanged" in output.read_bytes(), within_s=20)
+        wait_until(lambda: b"1 added, 1 unchanged" in output.read_bytes(), within_s=60)
     finally:
         process.send_signal(signal.SIGINT)
-        status = process.wait(20)
+        status = process.wait(60)
     assert status == 130, output.read_text()
     assert live.counts("cli")["documents"] == 2

@@ -98,6 +98,8 @@ class FileIngest:
                     work=document.work,
                 )
                 self._tools.wake_index()
+                # Counted by the catalog now; to discard a long draft takes a while.
+                self._tools.progress.end(found.file.path)
                 if document.version.draft:
                     self._catalog.drafts.discard(document.version.draft)
         finally:
