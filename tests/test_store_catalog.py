@@ -137,6 +137,9 @@ def test_a_problem_keeps_or_removes_the_previous_chunks(house: House, keep_previ
     assert catalog.documents.known_files(index.id, "/d/a") == {"/d/a": broken}
     counts = catalog.indexes.counts(index.id)
     assert (counts.documents, counts.unreadable) == (int(keep_previous), 1)
+    with catalog._database.read() as connection:
+        row = connection.execute("SELECT kind FROM documents WHERE path = '/d/a'").fetchone()
+    assert row[0] == ("text" if keep_previous else "")
     catalog.documents.commit(index, document("/d/a", ["y"]), job_id=job, outcome="updated")
     assert catalog.indexes.counts(index.id).unreadable == 0
 

@@ -191,7 +191,9 @@ class Documents:
                 return
             if not keep_previous:
                 remove_chunks(connection, index.id, file.path)
-            connection.execute(SAVE_PROBLEM, (*values, *problem_row(file.problem))).fetchone()
+            # Title and kind are those of the version whose chunks there are.
+            save = SAVE_PROBLEM if keep_previous else SAVE_DOCUMENT
+            connection.execute(save, (*values, *problem_row(file.problem))).fetchone()
             result = FileResult(file.path, outcome, problem=file.problem)
             work = Work(bytes_read=file.size_bytes)
             write_file_result(connection, job_id, result, work=work)
