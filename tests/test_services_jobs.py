@@ -22,7 +22,7 @@ from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.ingest_plan import renamed
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress
-from embedserve.services.pace import LINGER_S, Pace
+from embedserve.services.pace import Pace
 from embedserve.services.token_budget import TokenBudget
 from embedserve.store.catalog import Catalog
 from embedserve.types import (
@@ -162,7 +162,7 @@ def test_a_renamed_file_is_the_same_document_if_its_title_is(
 
 def test_small_batches_wait_for_more_unless_somebody_waits_for_them() -> None:
     changed = Condition()
-    pace = Pace(changed, enough=10)
+    pace = Pace(changed, enough=10, linger_s=0.5)
 
     def lingered(applied: int, *, is_urgent: bool = False) -> bool:
         pace.begin()
@@ -171,7 +171,7 @@ def test_small_batches_wait_for_more_unless_somebody_waits_for_them() -> None:
             pace.hurry()
         started = time.monotonic()
         pace.linger()
-        return time.monotonic() - started > LINGER_S / 2
+        return time.monotonic() - started > 0.25
 
     assert lingered(3)
     assert not lingered(0), "nothing came, so nothing more is expected"

@@ -6,17 +6,18 @@ milliseconds on both sides, however little it carries.
 
 from threading import Condition
 
-LINGER_S = 1.0
+LINGER_S = 5.0
 """What is committed during a job is in the vector index so much later at most."""
 
 
 class Pace:
     """How soon a worker takes up its next batch; shares the worker's condition."""
 
-    def __init__(self, changed: Condition, *, enough: int) -> None:
+    def __init__(self, changed: Condition, *, enough: int, linger_s: float = LINGER_S) -> None:
         """After a batch of `enough` changes the next one is taken up at once."""
         self._changed = changed
         self._enough = enough
+        self._linger_s = linger_s
         self._applied = 0
         self._is_urgent = False
 
@@ -39,4 +40,4 @@ class Pace:
         """Wait a moment after a small batch, unless somebody waits."""
         if 0 < self._applied < self._enough:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_urgent, LINGER_S)
+                self._changed.wait_for(lambda: self._is_urgent, self._linger_s)
