@@ -45,7 +45,14 @@ ModelName = Annotated[
 Budget = Annotated[
     int, typer.Option("--budget", min=1, help="Tokens that spans are retrieved within.")
 ]
-Part = Annotated[Half, typer.Option("--half", help="Queries of one half alone, told by their ids.")]
+Parts = Annotated[
+    str,
+    typer.Option(
+        "--half",
+        help="Rows for `all` queries, the `first` half, the `second`, or some "
+        "of these, separated by commas; ids tell which half a query is of.",
+    ),
+]
 Most = Annotated[
     int | None,
     typer.Option(
@@ -79,7 +86,7 @@ class Plan:
     ways: list[SearchRequest]
     chunk_tokens: list[int]
     recipes: list[str]
-    half: Half
+    halves: list[Half]
     budget_tokens: int
 
 
@@ -91,7 +98,7 @@ def evaluate(  # noqa: PLR0913  # each parameter is an option of the command
     recipes: Recipes = "",
     model: ModelName = None,
     budget: Budget = BUDGET_TOKENS,
-    half: Part = "all",
+    halves: Parts = "all",
     queries: Most = None,
     split: Split = None,
     report: Report = None,
@@ -103,12 +110,13 @@ def evaluate(  # noqa: PLR0913  # each parameter is an option of the command
     for one in read:
         for note in one.notes:
             errors.print(f"{one.name}: {note}", style="yellow")
+    parts = _known("--half", halves, get_args(Half)) or ["all"]
     plan = Plan(
-        sets=[one.drawn(half=half, most=queries) for one in read],
+        sets=[one.drawn(parts, most=queries) for one in read],
         ways=_ways(modes, fusions),
         chunk_tokens=_numbers(chunk_tokens),
         recipes=_known("--recipe", recipes, RECIPES),
-        half=half,
+        halves=parts,
         budget_tokens=budget,
     )
     run = Run(_measured(plan, model, home, is_quiet=as_json), command=_command())
@@ -145,16 +153,19 @@ def _rows(
         label = f"{judged.name} {way.mode} {way.fusion or ''}".strip()
         with _progress(label, len(judged.queries), is_quiet=is_quiet) as tell:
             measured = measure(judged, search, way, budget_tokens=plan.budget_tokens, tell=tell)
-        facts = {
-            "model": index.model,
-            "recipe": index.recipe,
-            "engine": index.engine,
-            "chunk_tokens": index.chunk_tokens,
-            "half": plan.half,
-            "documents": len(judged.documents),
-            "chunks": index.chunks,
-        }
-        yield Row(judged.name, judged.kind, way.mode or "hybrid", way.fusion, facts, measured)
+        for half in plan.halves:
+            facts = {
+                "model": index.model,
+                "recipe": index.recipe,
+                "engine": index.engine,
+                "chunk_tokens": index.chunk_tokens,
+                "half": half,
+                "documents": len(judged.documents),
+                "chunks": index.chunks,
+            }
+            places = [n for n, query in enumerate(judged.queries) if query.is_of(half)]
+            part = measured.of(places)
+            yield Row(judged.name, judged.kind, way.mode or "hybrid", way.fusion, facts, part)
 
 
 @contextmanager

@@ -59,6 +59,11 @@ class Measured:
         """Return the mean of each metric."""
         return {name: float(np.mean(found)) for name, found in self.values.items()}
 
+    def of(self, places: Sequence[int]) -> "Measured":
+        """Return the same of the queries at these places; latency is that of all."""
+        values = {name: [found[place] for place in places] for name, found in self.values.items()}
+        return replace(self, values=values)
+
 
 def measure(
     judged: JudgedSet,

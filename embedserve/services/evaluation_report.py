@@ -14,7 +14,6 @@ from embedserve.services.evaluation_sets import SetKind
 
 MAIN = {"ranking": "ndcg@10", "spans": "span_recall@"}
 """What rows are compared by: the metric that begins so."""
-FACTS = ("recipe", "chunk_tokens", "half")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Row:
     def label(self) -> str:
         """Return what tells the row from others of its set."""
         way = self.mode + (f" ({self.fusion})" if self.fusion else "")
-        return f"{way}, {self.facts['recipe']}, {self.facts['chunk_tokens']} tokens"
+        half = "" if self.facts["half"] == "all" else f", {self.facts['half']} half"
+        return f"{way}, {self.facts['recipe']}, {self.facts['chunk_tokens']} tokens{half}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as `--json` prints it; means over the queries, milliseconds."""
@@ -83,7 +83,7 @@ def table_of(rows: Sequence[Row]) -> list[Table]:
     for dataset, group in groupby(rows, key=lambda row: row.dataset):
         found = list(group)
         metrics = list(found[0].measured.values)
-        header = ("SET", "MODE", "RECIPE", "CHUNK", "QUERIES", *metrics, "p50 ms", "p99 ms")
+        header = ("SET", "MODE", "RECIPE", "CHUNK", "HALF", "QUERIES", *metrics, "p50 ms", "p99 ms")
         tables.append(Table(dataset, header, [_cells(row, metrics) for row in found]))
     return tables
 
@@ -119,6 +119,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         row.mode + (f"/{row.fusion}" if row.fusion else ""),
         str(row.facts["recipe"]),
         str(row.facts["chunk_tokens"]),
+        str(row.facts["half"]),
         str(len(row.measured.values[metrics[0]])),
         *numbers,
         f"{row.measured.p50_ms:.1f}",
@@ -138,7 +139,9 @@ def _markdown(run: Run, plot: str) -> str:
     for table in table_of(run.rows):
         lines = [table.header, ["---"] * len(table.header), *table.rows]
         parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        parts += _compared([row for row in run.rows if row.dataset == table.title])
+        for half in dict.fromkeys(row.facts["half"] for row in run.rows):
+            same = [row for row in run.rows if row.dataset == table.title]
+            parts += _compared([row for row in same if row.facts["half"] == half])
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ silently; what cannot be read at all is an error with its line. Nothing is embed
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,11 @@ class SetQuery:
         """Return what queries are drawn and halved by: even in no matter what order or ids."""
         return hashlib.sha256(self.id.encode()).hexdigest()
 
+    def is_of(self, half: Half) -> bool:
+        """Tell whether the query belongs to a half: by the last bit of what it is drawn by."""
+        is_odd = bool(int(self.draw[-1], 16) % 2)
+        return half == "all" or is_odd == (half == "second")
+
 
 @dataclass(frozen=True)
 class JudgedSet:
@@ -66,24 +71,21 @@ class JudgedSet:
         rows = [[one.id, one.title, one.text, one.kind] for one in self.documents]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
-    def drawn(self, *, half: Half = "all", most: int | None = None) -> "JudgedSet":
-        """Return the set with the queries of one half, and no more than so many of them.
+    def drawn(self, halves: Collection[Half], *, most: int | None = None) -> "JudgedSet":
+        """Return the set with the queries of some halves, and no more than so many of them.
 
-        Which they are follows from their ids alone. Raises InvalidRequestError when none is left.
+        Which they are follows from their ids alone. Raises InvalidRequestError where a half is
+        empty.
         """
-        odd = {"first": False, "second": True}
-        kept = [
-            query
-            for query in self.queries
-            if half == "all" or bool(int(query.draw[-1], 16) % 2) == odd[half]
-        ]
+        kept = [query for query in self.queries if any(query.is_of(half) for half in halves)]
         if most is not None:
             drawn = {query.id for query in sorted(kept, key=lambda one: one.draw)[:most]}
             kept = [query for query in kept if query.id in drawn]
-        if not kept:
-            raise InvalidRequestError(
-                f"`{self.name}` has no query in its {half} half; take `--half all`."
-            )
+        for half in halves:
+            if not any(query.is_of(half) for query in kept):
+                raise InvalidRequestError(
+                    f"`{self.name}` has no query in its {half} half; take `--half all`."
+                )
         return replace(self, queries=tuple(kept))
 
 
@@ -107,24 +109,11 @@ def read_set(folder: Path, *, split: str | None = None) -> JudgedSet:
 
 
 def _read_beir(folder: Path, split: str | None) -> JudgedSet:
-    documents: dict[str, SetDocument] = {}
     left_out: Counter[str] = Counter()
-    for place, row in _rows(folder / "corpus.jsonl"):
-        document = SetDocument(
-            _text(row, "_id", place), _text(row, "title", place, ""), _text(row, "text", place)
-        )
-        if document.id in documents:
-            raise InvalidRequestError(f"{place}: the id `{document.id[:80]}` is there twice.")
-        if not document.text.strip():  # BEIR has documents of a title alone
-            document = replace(document, title="", text=document.title)
-        if document.text.strip():
-            documents[document.id] = document
-        else:
-            left_out["documents without text"] += 1
+    documents = _corpus(folder / "corpus.jsonl", left_out)
     asked = _asked(folder / "queries.jsonl")
-    judgements = _judgements(_qrels_of(folder, split))
     queries = []
-    for id_, gains in judgements.items():
+    for id_, gains in _judgements(_qrels_of(folder, split)).items():
         known = {one: gain for one, gain in gains.items() if one in documents}
         left_out["judgements of documents that corpus.jsonl lacks"] += len(gains) - len(known)
         if id_ not in asked:
@@ -137,6 +126,23 @@ def _read_beir(folder: Path, split: str | None) -> JudgedSet:
             queries.append(SetQuery(id_, asked[id_], gains=known))
     name = folder.resolve().name
     return JudgedSet(name, "ranking", tuple(documents.values()), tuple(queries), _notes(left_out))
+
+
+def _corpus(path: Path, left_out: Counter[str]) -> dict[str, SetDocument]:
+    documents: dict[str, SetDocument] = {}
+    for place, row in _rows(path):
+        document = SetDocument(
+            _text(row, "_id", place), _text(row, "title", place, ""), _text(row, "text", place)
+        )
+        if document.id in documents:
+            raise InvalidRequestError(f"{place}: the id `{document.id[:80]}` is there twice.")
+        if not document.text.strip():  # BEIR has documents of a title alone
+            document = replace(document, title="", text=document.title)
+        if document.text.strip():
+            documents[document.id] = document
+        else:
+            left_out["documents without text"] += 1
+    return documents
 
 
 def _asked(path: Path) -> dict[str, str]:
