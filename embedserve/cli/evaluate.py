@@ -134,7 +134,7 @@ def evaluate(  # noqa: PLR0913  # each parameter is an option of the command
 
 def _measured(plan: Plan, model: str | None, home: Path | None, *, is_quiet: bool) -> list[Row]:
     wanted = model or read_all({}).settings.default_model
-    rows = []
+    rows: list[Row] = []
     with evaluation_client(home, wanted) as client:
         names = models_of(client, wanted, plan.recipes)
         for judged in plan.sets:

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from embedserve.cli import evaluate
+from embedserve.cli import evaluate, evaluate_own
 
 SETS = "sets"
 
@@ -22,3 +22,5 @@ class _FoldersOrCommand(TyperGroup):
 
 app = typer.Typer(cls=_FoldersOrCommand, no_args_is_help=True)
 app.command(SETS)(evaluate.evaluate)
+app.command("make")(evaluate_own.make)
+app.command("run")(evaluate_own.run)

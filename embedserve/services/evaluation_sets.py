@@ -199,7 +199,7 @@ def _read_spans(folder: Path) -> JudgedSet:
         raise PathNotFoundError(f"`{folder}` has no text: `corpora/*.md` is missing. {LAYOUTS}")
     texts = {path.stem: "".join(_lines(path)) for path in paths}
     left_out: Counter[str] = Counter()
-    queries = []
+    queries: list[SetQuery] = []
     for place, row in _rows(folder / "questions.jsonl"):
         corpus, text = _text(row, "corpus", place), _text(row, "question", place)
         if corpus not in texts:
@@ -224,18 +224,16 @@ def _spans(row: dict[str, Any], place: str, corpus: str, text: str) -> list[Docu
     found: list[DocumentSpan | None] = []
     references = row.get("references")
     for one in references if isinstance(references, list) else [None]:
-        start = one.get("start_index") if isinstance(one, dict) else None
-        end = one.get("end_index") if isinstance(one, dict) else None
+        named = one if isinstance(one, dict) else {}
+        start, end = named.get("start_index"), named.get("end_index")
         if not (isinstance(start, int) and isinstance(end, int)):
             raise InvalidRequestError(
                 f"{place}: `references` must be a list of objects with `start_index`, `end_index` "
                 "and, for a check, `content`."
             )
         is_there = 0 <= start < end <= len(text)
-        if is_there and one.get("content", text[start:end]) == text[start:end]:
-            found.append(DocumentSpan(corpus, start, end))
-        else:
-            found.append(None)
+        is_same = is_there and named.get("content", text[start:end]) == text[start:end]
+        found.append(DocumentSpan(corpus, start, end) if is_same else None)
     return found
 
 
