@@ -45,7 +45,7 @@ Settings = Annotated[
 ]
 
 
-def make(
+def make(  # noqa: PLR0913  # each parameter is an option of the command
     index: Annotated[str, typer.Argument(help="Name of the index.")],
     target: Annotated[
         Path | None, typer.Option("--output", help="File to write. [INDEX.csv]", show_default=False)
@@ -74,7 +74,10 @@ def make(
         if asked is None
         else "Write into `grade`: 2 it answers, 1 in part, 0 not; what is empty is not judged."
     )
-    told = f"wrote {len(rows)} passages to {path}. {todo} Then `embedserve eval run {path} -i {index}`."
+    told = (
+        f"wrote {len(rows)} passages to {path}. {todo} "
+        f"Then `embedserve eval run {path} -i {index}`."
+    )
     print_result({"file": str(path), "passages": len(rows)}, told, as_json=as_json)
 
 
@@ -163,13 +166,16 @@ def _measured(
 def _way(text: str, index: str) -> tuple[str, str, SearchRequest]:
     """Read a setting: what differs from a query that says nothing."""
     way = SearchRequest(())
-    known: dict[str, Sequence[str]] = {"mode": get_args(Mode), "fusion": get_args(Fusion)}
+    modes: dict[str, Mode] = {one: one for one in get_args(Mode)}
+    fusions: dict[str, Fusion] = {one: one for one in get_args(Fusion)}
     for part in text.split(","):
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key == "index" and value:
             index = value
-        elif key in known and value in known[key]:
-            way = replace(way, **{key: value})
+        elif key == "mode" and value in modes:
+            way = replace(way, mode=modes[value])
+        elif key == "fusion" and value in fusions:
+            way = replace(way, fusion=fusions[value])
         elif key == "rerank":
             way = replace(way, rerank=value)
         elif key == "diversity" and _is_share(value):
@@ -196,7 +202,7 @@ def _drawn(client: Client, index: str, count: int) -> list[Proposal]:
     """Draw a passage of each of so many documents; which follows from their paths alone."""
     listed = [one for one in _documents(client, index) if one["chunks"]]
     listed.sort(key=lambda one: _digest(one["path"]))
-    rows = []
+    rows: list[Proposal] = []
     for one in listed:
         if len(rows) == count:
             break
