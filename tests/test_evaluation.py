@@ -133,7 +133,9 @@ def test_the_report_has_tables_differences_and_a_plot(tmp_path: Path) -> None:
     path = tmp_path / "report.md"
     write_report(Run(rows, "embedserve eval drinks"), path)
     text = path.read_text(encoding="utf-8")
-    assert "![" in text and "(report.svg)" in text and "`embedserve eval drinks`" in text
+    assert "![" in text
+    assert "(report.svg)" in text
+    assert "`embedserve eval drinks`" in text
     lines = {line.split(",")[0]: line for line in text.splitlines() if line.startswith("- ")}
     assert lines["- dense"].endswith("30 worse of 30): worse")
     assert lines["- lexical"].endswith("tell from chance")
