@@ -15,6 +15,7 @@ from embedserve.cli import (
     doctor,
     documents,
     env,
+    evaluate_app,
     index_care,
     indexes,
     jobs,
@@ -81,6 +82,11 @@ app.add_typer(
 )
 app.add_typer(
     documents.app, name="documents", help="List, add, show and delete documents of an index."
+)
+app.add_typer(
+    evaluate_app.app,
+    name="eval",
+    help="Measure search: `eval FOLDER` on judged sets, `eval make` and `run` on your documents.",
 )
 app.add_typer(jobs.app, name="jobs", help="List, show and cancel ingestion jobs.")
 

@@ -132,15 +132,23 @@ class Client:
 
 @contextmanager
 def connect(
-    home: Path | None, *, roots: tuple[Path, ...] = (), is_long: bool = False
+    home: Path | None,
+    *,
+    roots: tuple[Path, ...] = (),
+    is_long: bool = False,
+    is_apart: bool = False,
 ) -> Iterator[Client]:
     """Give a client of the home's server, or of a house opened for this command.
 
     `roots` are folders that this command may ingest when it opens the house itself; a running
     server has its own list. A long command runs jobs, and shares no house of another command.
+    A house that is opened `is_apart` has neither the project's definitions nor another's Chroma.
     """
     settings = read_all({"home": home, "log_level": "warning"}).settings
-    settings = settings.model_copy(update={"ingest_roots": (*settings.ingest_roots, *roots)})
+    changes: Json = {"ingest_roots": (*settings.ingest_roots, *roots)}
+    if is_apart:
+        changes |= {"definitions": None, "chroma_url": None}
+    settings = settings.model_copy(update=changes)
     with ExitStack() as stack:
         url = _visit(settings.home, stack, is_long=is_long)
         while url is None:

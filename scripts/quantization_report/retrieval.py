@@ -1,16 +1,14 @@
 """nDCG@10 on SciFact, as BEIR computes it: title and text in one, cosine, 300 test queries."""
 
-import csv
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedserve.ranking.metrics import ndcg
+from embedserve.services.evaluation_sets import read_set
 from embedserve.types import Vectors
 
 CUT = 10
@@ -44,22 +42,10 @@ class Retrieval:
 
 def read_scifact(folder: Path) -> Retrieval:
     """Read the corpus with its test queries."""
-    documents = {
-        row["_id"]: f"{row['title']} {row['text']}".strip()
-        for row in rows_of(folder / "corpus.jsonl")
-    }
-    judgements = read_judgements(folder / "qrels" / "test.tsv")
-    asked = {row["_id"]: row["text"] for row in rows_of(folder / "queries.jsonl")}
-    return Retrieval(documents, {query: asked[query] for query in judgements}, judgements)
-
-
-def read_judgements(path: Path) -> dict[str, dict[str, int]]:
-    """Read the gain of documents by query, in BEIR's form."""
-    judgements: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    return judgements
+    found = read_set(folder)
+    documents = {one.id: f"{one.title} {one.text}".strip() for one in found.documents}
+    queries = {one.id: one.text for one in found.queries}
+    return Retrieval(documents, queries, {one.id: dict(one.gains) for one in found.queries})
 
 
 def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) -> Vectors:
@@ -81,9 +67,3 @@ def cached(folder: Path, identity: Sequence[str], embed: Callable[[], Vectors]) 
 def digest_texts(texts: Sequence[str]) -> str:
     """Name a list of texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
