@@ -7,7 +7,7 @@ well. Chinese, Japanese and Korean, which write no spaces, give pairs of charact
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -103,6 +103,18 @@ class Words:
         for match in _WORD.finditer(text):
             for piece in self._pieces(match[0]):
                 yield Piece(match.start() + piece.start, match.start() + piece.end, piece.term)
+
+    def find(self, text: str, terms: Collection[str]) -> Iterator[Piece]:
+        """Give the places of some terms as `pieces` does, much faster where they are few."""
+        wanted = {key_of(term) for term in terms}
+        for match in _WORD.finditer(text):
+            word = match[0]
+            known = self._keys.get(word)
+            if wanted.isdisjoint(self._learn(word) if known is None else known):
+                continue
+            for piece in self._pieces(word):
+                if piece.term in terms:
+                    yield Piece(match.start() + piece.start, match.start() + piece.end, piece.term)
 
     def split(self, text: str) -> list[str]:
         """Return the words of a text as they stand there."""
