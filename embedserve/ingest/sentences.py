@@ -17,8 +17,9 @@ HEADING = re.compile(r"#{1,6}[ \t][^\n]*")
 MOST_CHARS = 500
 """Of a sentence over several lines; of what is longer each line stands alone."""
 
+# Every branch begins with one of a few characters, which the engine then looks for alone.
 _BOUNDARY = re.compile(
-    rf"{BLANK_LINE.pattern}|{SENTENCE.pattern}|{ITEM.pattern}|(?m:^{HEADING.pattern}\n)"
+    rf"{BLANK_LINE.pattern}|{SENTENCE.pattern}|{ITEM.pattern}|\n(?={HEADING.pattern})"
 )
 # What a point belongs to: an initial, and what is written before a name or a number.
 _SHORTENED = re.compile(
@@ -46,7 +47,11 @@ def sentence_spans(text: str) -> Iterator[Span]:
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
-    """Give a sentence, or the lines of a long one."""
+    """Give a sentence, or the lines of a long one; a heading stands alone."""
+    heading = HEADING.match(text, start, end)
+    if heading:
+        yield Span(start, start + len(heading[0].rstrip()))
+        start = heading.end()
     part = text[start:end]
     if len(part) > MOST_CHARS and "\n" in part.strip():
         for line in part.splitlines(keepends=True):

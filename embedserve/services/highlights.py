@@ -16,7 +16,7 @@ from embedserve.ingest.spans import Span
 from embedserve.services.blanks import blanks_between
 from embedserve.services.search_request import Highlights, Hit, MarkedSentence
 from embedserve.store.lexical import MOST_TERMS
-from embedserve.store.words import Piece, Words
+from embedserve.store.words import Piece, TermFinder, Words
 from embedserve.types import StoredChunk
 
 NEARLY = 0.8
@@ -28,14 +28,13 @@ class Highlighter:
     """Mark what some questions ask for."""
 
     def __init__(self, words: Words, queries: Sequence[str]) -> None:
-        self._words = words
-        self._queries = queries
         terms = (term for query in queries for term in words.query_terms(query)[:MOST_TERMS])
-        self._terms = frozenset(terms)
+        self._finder = TermFinder(words, terms)
+        self._asked = [(query, self._finder.find(query)) for query in queries]
 
     def marked(self, hit: Hit) -> Hit:
         """Return a hit with its highlights."""
-        found = list(self._words.find(hit.text, self._terms))
+        found = self._finder.find(hit.text)
         held = {piece.term for piece in found}
         sentences = best_sentences(hit.text, found)
         placed = _Places(hit.chunks)
@@ -54,8 +53,8 @@ class Highlighter:
     def _named(self, held: set[str]) -> dict[str, None]:
         """Return the words of the questions that a text has, as they are written there."""
         named: dict[str, None] = {}
-        for query in self._queries:
-            for first, last in spans_of(self._words.find(query, held)):
+        for query, asked in self._asked:
+            for first, last in spans_of(piece for piece in asked if piece.term in held):
                 named[query[first:last]] = None
         return named
 
