@@ -12,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from embedserve.cli.query import emphasized
 from embedserve.store.catalog import Catalog
 from embedserve.store.home_lock import HomeLock
 from tests.live import LiveServer, environment
@@ -52,8 +54,20 @@ def test_ingest_and_query_without_a_server(home: Path, documents: Path) -> None:
     assert "1. Guide > Port" in asked.stdout
     assert "--port 11435" in asked.stdout
     assert str(documents / "guide.md") in asked.stdout
+    assert "\x1b[" not in asked.stdout
     again = run("ingest", str(documents), "--index", "notes", "--json", home=home)
     assert json.loads(again.stdout)["counts"] == {"unchanged": 1}
+
+
+def test_words_of_the_question_are_bold_in_a_terminal_alone() -> None:
+    text = emphasized("Change the [port].", [[0, 6], [12, 16]])
+    terminal = Console(force_terminal=True, no_color=True, _environ={"TERM": "xterm"})
+    with terminal.capture() as shown:
+        terminal.print(text)
+    assert shown.get() == "\x1b[1mChange\x1b[0m the [\x1b[1mport\x1b[0m].\n"
+    with (plain := Console(force_terminal=False)).capture() as shown:
+        plain.print(text)
+    assert shown.get() == "Change the [port].\n"
 
 
 def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:

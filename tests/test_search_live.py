@@ -160,6 +160,25 @@ def test_words_that_nothing_has_are_corrected(live: LiveServer) -> None:
     assert live.ask("farm", query="monastery", mode="lexical")["suggestions"] == {}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_hits_tell_where_the_words_stand_and_which_sentence_has_them(
+    live: LiveServer, mode: str
+) -> None:
+    reply = live.ask("farm", query="Who is watering the plots of hops?", k=1, mode=mode)
+    [hit] = reply["hits"]
+    marked = hit["highlights"]
+    words = {hit["text"][start:end] for start, end in marked["spans"]}
+    assert {"watered", "plot", "hops"} <= words <= {"watered", "plot", "Plot", "hops"}
+    assert marked["terms"] == ["watering", "plots", "hops"]
+    assert marked["sentences"]
+    for one in marked["sentences"]:
+        told = hit["text"][one["text_start"] : one["text_end"]]
+        assert MANUAL[one["start"] : one["end"]] == told
+        assert words & set(told.replace(".", " ").split())
+    plain = live.ask("farm", query="hops", k=1, mode=mode, highlight=False)
+    assert "highlights" not in plain["hits"][0]
+
+
 def test_several_questions_are_fused(live: LiveServer) -> None:
     reply = live.ask(
         "farm", queries=["Why is the well closed?", "What is KX-4141-B?"], k=2, explain=True

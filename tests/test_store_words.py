@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedserve.store.postings import from_block, invert, to_blocks
-from embedserve.store.words import LANGUAGES, MAX_WORD_CHARS, Words, key_of, words_of
+from embedserve.store.words import LANGUAGES, MAX_WORD_CHARS, TermFinder, Words, key_of, words_of
 
 
 def terms(text: str, language: str = "english") -> list[str]:
@@ -47,6 +47,23 @@ def test_what_is_indexed_is_what_is_asked_for(text: str) -> None:
     first = read.keys[: read.lengths[0]].tolist()
     assert first == [key_of(term) for term in terms(text)]
     assert read.keys[read.lengths[0] :].tolist() == [*first, key_of("e")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.b a. b .a _a a_b x.a.b a..b aa a-b a.B A, end.",
+        "a.b é a. b .a _a é.a a.é aé éa 東京a東京都 a東 a\u0301 b\u0301.a a\u203fb",
+    ],
+)
+def test_places_of_some_terms_are_among_those_of_all(text: str) -> None:
+    words = words_of("english")
+    every = sorted(words.pieces(text), key=lambda piece: (piece.start, -piece.end))
+    distinct = {piece.term for piece in every}
+    for asked in ({"a"}, {"b", "a_b"}, {"東京"}, distinct, {"zebra"}):
+        assert TermFinder(words, asked).find(text) == [
+            piece for piece in every if piece.term in asked
+        ]
 
 
 def test_places_of_terms_are_those_of_the_text() -> None:

@@ -24,6 +24,7 @@ from embedserve.api.schema_parts import (
     sent,
     shape,
 )
+from embedserve.api.search_schemas import ANSWER, ANSWER_OF_MANY
 
 _DETAILS = shape(
     {
@@ -261,9 +262,9 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
         "delete": _told(given("It is gone.", _DELETED), "400 404 409"),
     },
     "/indexes/{name}/query": {
-        "post": _told(given("The hits.", OBJECT), "400 404 409 413 500 503"),
+        "post": _told(given("The hits.", ANSWER), "400 404 409 413 500 503"),
     },
-    "/query": {"post": _told(given("The hits of all.", OBJECT), "400 404 409 413 500 503")},
+    "/query": {"post": _told(given("The hits of all.", ANSWER_OF_MANY), "400 404 409 413 500 503")},
     "/indexes/{name}/export": {
         "get": _told(given("The archive.", _BYTES, ZIP), "404 409"),
     },

@@ -66,6 +66,9 @@ class QueryBody(BaseModel):
     rerank_timeout_ms: int | None = Field(default=None, ge=1, le=600_000)
     exact: bool = Field(default=False, description="Compare every vector.")
     explain: bool = Field(default=False, description="Tell ranks and scores by leg.")
+    highlight: bool = Field(
+        default=True, description="Tell where the words of the question stand in each hit."
+    )
 
     def request(self, timeout_s: float | None) -> SearchRequest:
         """Return what the service is asked; raise InvalidRequestError for what is no question."""
@@ -86,6 +89,7 @@ class QueryBody(BaseModel):
             rerank_timeout_s=self.rerank_timeout_ms / 1000 if self.rerank_timeout_ms else None,
             is_exact=self.exact,
             explains=self.explain,
+            highlights=self.highlight,
             timeout_s=timeout_s,
         )
 
@@ -183,6 +187,8 @@ class _Shown:
             "also_in": [self._place(result.index_id, one) for one in hit.also_in],
             "near_duplicates": hit.near_duplicates,
         }
+        if hit.highlights:
+            told["highlights"] = asdict(hit.highlights)
         if self._explains:
             told["legs"] = {name: asdict(standing) for name, standing in hit.legs.items()}
         return told

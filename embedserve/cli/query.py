@@ -1,6 +1,7 @@
 """The command that asks an index, and how hits are printed."""
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -116,8 +117,18 @@ def _print_hit(rank: int, hit: dict[str, Any]) -> None:
     output.print(Text(f"   {where} [{hit['start']}:{hit['end']}]", style="dim"))
     for more in filter(None, (_others(hit), _alike(hit), _standing(hit))):
         output.print(Text(f"   {more}", style="dim"))
-    body = "\n".join(f"   {line}" for line in hit["text"].splitlines())
-    output.print(Text(body), end="\n\n")
+    spans = hit.get("highlights", {}).get("spans", ())
+    for line in emphasized(hit["text"], spans).split(allow_blank=True):
+        output.print(Text("   ").append_text(line))
+    output.print()
+
+
+def emphasized(text: str, spans: Iterable[Sequence[int]]) -> Text:
+    """Return a text with the words at these places in bold, where it is printed to a terminal."""
+    body = Text(text)
+    for start, end in spans:
+        body.stylize("bold", start, end)
+    return body
 
 
 def _standing(hit: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.ingest.blocks import Section
+from embedserve.ingest.sentences import BLANK_LINE, ITEM, SENTENCE
 from embedserve.ingest.spans import Span
 
 # A boundary that would leave the chunk emptier than this share is passed over for a weaker one.
@@ -22,9 +23,6 @@ LONG_TOKEN_CHARS, LONG_TOKEN_STEP = 32, 16
 # Whitespace to Python, and nothing at all to a tokenizer, which joins what stands around it.
 NO_SPACE = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
-_BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE = re.compile(r"[.!?…][\"'”’)\]*_]*\s+(?=[^\sa-z])|[。！？]\s*")  # noqa: RUF001
-_ITEM = re.compile(r"\n(?=[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t])")
 _LINE = re.compile(r"\n+")
 _CELL = re.compile(r"[ \t]\|[ \t]")
 _FIELD = re.compile(r",[ \t]*")
@@ -133,8 +131,8 @@ def _levels(part: _Measured, blocks: _Blocks, kind: str) -> list[Positions]:
         return [_outside(level, rows) for level in (lines, _ends(_FIELD, part.text), words)]
     if kind == "code":
         return _code_levels(part, blocks.definitions, lines, words)
-    blanks = _ends(_BLANK_LINE, part.text)
-    sentences = _merged(_ends(_SENTENCE, part.text), _ends(_ITEM, part.text))
+    blanks = _ends(BLANK_LINE, part.text)
+    sentences = _merged(_ends(SENTENCE, part.text), _ends(ITEM, part.text))
     if not blocks.whole:
         return [blanks, sentences, lines, words]
     whole = blocks.whole
@@ -158,7 +156,7 @@ def _code_levels(
         if (not kept or span.start >= kept[-1].end) and _fits(part, span):
             kept.append(span)
     starts = np.array(sorted({span.start for span in definitions}), dtype=np.int64)
-    blanks = _ends(_BLANK_LINE, part.text)
+    blanks = _ends(BLANK_LINE, part.text)
     top = [place for place in blanks.tolist() if _is_top_level(part.text, place)]
     levels = [np.array(top, dtype=np.int64), starts, blanks, lines, words]
     return [_outside(level, kept) for level in levels]

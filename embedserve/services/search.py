@@ -17,6 +17,7 @@ from embedserve.services.definitions import IndexDefinition, SearchDefaults
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
 from embedserve.services.filters import unknown_fields
+from embedserve.services.highlights import Highlighter
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.reranking import RerankingService, RerankRequest
@@ -141,6 +142,9 @@ class SearchService:
         encoder: Encoder = self._encoders.get(found.index.model)
         chosen = self._maker.choose(found, request)
         hits = self._maker.hits(chosen, encoder, request)
+        if request.highlights and hits:
+            words = self._catalog.lexical.words(found.index)
+            hits = [*map(Highlighter(words, request.queries).marked, hits)]
         suggestions = {} if hits else self._suggested(found.index, request)
         watch.lap("answer")
         return SearchResult(

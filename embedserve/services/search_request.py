@@ -47,6 +47,8 @@ class SearchRequest:
     is_exact: bool = False
     """Compare every vector instead of asking the approximate index."""
     explains: bool = False
+    highlights: bool = False
+    """Tell in each hit where the words of the queries stand, and its best sentences."""
     timeout_s: float | None = None
 
     @property
@@ -76,6 +78,28 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class MarkedSentence:
+    """A sentence in a hit's text, and the same in characters of its document; ends exclusive."""
+
+    text_start: int
+    text_end: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """What of a hit's text answers the queries, by their words."""
+
+    terms: tuple[str, ...]
+    """Words of the queries that it has in some form, as they are written there."""
+    spans: tuple[tuple[int, int], ...]
+    """Where they stand in the text, in order, apart from each other."""
+    sentences: tuple[MarkedSentence, ...]
+    """Those that have most of them, best first."""
+
+
+@dataclass(frozen=True)
 class Hit:
     """A passage: chunks of one document that follow each other, one of them found."""
 
@@ -97,6 +121,8 @@ class Hit:
     """Hits that say almost the same and were left out for it."""
     legs: Mapping[str, Standing] = field(default_factory=dict)
     """Rank and score in each leg that found it."""
+    highlights: Highlights | None = None
+    """When it was asked for."""
 
     @property
     def score(self) -> float:
