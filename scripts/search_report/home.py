@@ -24,6 +24,7 @@ from embedserve.services.definitions import IndexDefinition
 from embedserve.services.embedded_text import EmbeddedTexts, text_hash
 from embedserve.services.token_budget import chunk_budget
 from embedserve.settings import read_settings
+from embedserve.store.catalog import Catalog
 from embedserve.types import Chunk, Index, NewDocument, Provenance, Vectors
 from scripts.bench_report.measure import tell
 from scripts.search_report.texts import Document, documents, metadata_of
@@ -81,8 +82,7 @@ def made_home(home: Path, models: Path, data: Path, *, texts: int, embedded: int
 class Filler:
     """Fill an index."""
 
-    def __init__(self, catalog: Any, encoder: Encoder, index: Index) -> None:
-        """Take `catalog` from below the public door on purpose: vectors come from outside."""
+    def __init__(self, catalog: Catalog, encoder: Encoder, index: Index) -> None:
         self._catalog = catalog
         self._encoder = encoder
         self._index = index
@@ -99,12 +99,13 @@ class Filler:
         around = self._around(list(self._first(data, min(texts, 70_000))), embedded)
         self._known = set()
         job_id = self._catalog.jobs.create(INDEX, str(data)).id
-        number = 0
-        for number, cut in enumerate(self._first(data, texts), start=1):
+        committed = 0
+        for cut in self._first(data, texts):
             self._commit(cut, around, job_id)
+            committed += 1
         self._catalog.jobs.finish(job_id, "succeeded")
         return Made(
-            *(self._chunks, len(self._known), number, self._variants, len(self._real)),
+            *(self._chunks, len(self._known), committed, self._variants, len(self._real)),
             time.perf_counter() - started,
         )
 
@@ -131,9 +132,7 @@ class Filler:
 
     def _around(self, cuts: list[Cut], embedded: int) -> Around:
         """Embed a share of the texts, and pairs of neighbours."""
-        texts = {
-            key: text for cut in cuts for key, text in zip(cut.hashes, cut.texts, strict=True)
-        }
+        texts = {key: text for cut in cuts for key, text in zip(cut.hashes, cut.texts, strict=True)}
         share = embedded / max(len(texts), 1)
         chosen = {key: text for key, text in texts.items() if is_embedded(key, share)}
         beside = [
@@ -200,7 +199,7 @@ class Resident:
         if INDEX not in services.indexes.names():
             services.indexes.put(INDEX, IndexDefinition())
         search: Any = services.search
-        self.catalog: Any = search._catalog
+        self.catalog: Catalog = search._catalog
         self.dense: Any = search._finder._dense
         self.index = services.indexes.find(INDEX)
         self.encoder: Encoder = search._encoders.get(self.index.model)

@@ -1,4 +1,4 @@
-"""Searches of a server over HTTP: latency, throughput, stages, memory. And recall, in one process."""
+"""Searches of a server over HTTP: latency, throughput, stages, memory. And recall, in a house."""
 
 import json
 import time
