@@ -22,9 +22,10 @@ MANY_WAITING = 1000
 there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
 MORE_WAITING = 1000
 """That may be deleted and still stand in the index, for which as many more are asked of it."""
-FILTERED_TIMES = 4
+FILTERED_TIMES = (4, 16)
 """So many candidates for each that is wanted are asked for where a filter leaves some out: enough
-for one that leaves a third. What that does not fill is found exactly among what meets it."""
+for one that leaves a third, and for one that leaves a tenth. What that does not fill is found
+exactly among what meets it."""
 FEW_MEETING = 4000
 """Texts that meet a filter, if they are known: no more are compared one by one at once. It takes 19
 microseconds for each, and four times as many candidates of the vector index would not do."""
@@ -95,13 +96,18 @@ class DenseLeg:
         among: SqlCondition | None,
         waiting: list[int],
     ) -> Found:
-        # Chunks that were just deleted may still stand in the index: ask for that many more.
-        asked = count * (FILTERED_TIMES if among else 1) + min(len(waiting), MORE_WAITING)
-        found = self._vector_index.search(index.key, vector, count=asked)
-        if waiting:
-            beside = self._exact.search(index, vector, count=asked, among=waiting)
-            found = _merged(found, beside)
-        return self._live(index, found, count, among)
+        found = Found([])
+        for times in FILTERED_TIMES if among else (1,):
+            # Chunks that were just deleted may still stand in the index: ask for that many more.
+            asked = count * times + min(len(waiting), MORE_WAITING)
+            scored = self._vector_index.search(index.key, vector, count=asked)
+            if waiting:
+                beside = self._exact.search(index, vector, count=asked, among=waiting)
+                scored = _merged(scored, beside)
+            found = self._live(index, scored, count, among)
+            if len(found.hits) == count:
+                break
+        return found
 
     def _exactly(
         self,
@@ -120,10 +126,17 @@ class DenseLeg:
         self, index: Index, scored: list[ScoredId], count: int, among: SqlCondition | None
     ) -> Found:
         """Join with the catalog: what is not there is not alive, and a text is one hit."""
-        ids = [item.id for item in scored]
-        return Found(
-            by_text(scored, self._catalog.chunks.firsts(index.id, ids, among=among))[:count]
-        )
+        # A filter is asked of some at a time: a broad one is met by enough of the first.
+        step = max(1, 2 * count if among else len(scored))
+        hits: list[ScoredId] = []
+        firsts: dict[int, int] = {}
+        for start in range(0, len(scored), step):
+            ids = [item.id for item in scored[start : start + step]]
+            firsts |= self._catalog.chunks.firsts(index.id, ids, among=among)
+            hits = by_text(scored[: start + step], firsts)
+            if len(hits) >= count:
+                break
+        return Found(hits[:count])
 
     def _are_few(self, index: Index, among: SqlCondition) -> bool:
         known = self._catalog.meeting.known(index.id, among)

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -112,18 +113,19 @@ class CandidateFinder:
         warnings: list[str] = []
         timings_ms: dict[str, float] = {}
         watch = Watch(timings_ms)
-        vectors = self._embedded(encoder, request.queries, deadline_s, warnings)
-        watch.lap("embed")
         looked = _Looked(
             index, max(LEG_CANDIDATES, min(2 * request.wanted, MOST_CANDIDATES)), among
         )
         dense, lexical = [], []
+        with self._embedding(encoder, request.queries, deadline_s, warnings) as vectors_of:
+            if request.mode != "dense":  # while the engine is at work
+                lexical = self._lexical_legs(looked, request.queries)
+                watch.lap("lexical")
+            vectors = vectors_of()
+            watch.lap("embed")
         if request.mode != "lexical":
             dense = [self._dense_leg(looked, vector, request.is_exact) for vector in vectors]
             watch.lap("dense")
-        if request.mode != "dense":
-            lexical = self._lexical_legs(looked, request.queries)
-            watch.lap("lexical")
         fused = _fused(request, dense, lexical)
         watch.lap("fuse")
         return Candidates(
@@ -159,19 +161,19 @@ class CandidateFinder:
         ids = [hit.id for hit in found]
         return by_text(found, self._catalog.chunks.firsts(index.id, ids, among=among))
 
-    def _embedded(
+    def _embedding(
         self,
         encoder: Encoder,
         queries: Sequence[str],
         deadline_s: float | None,
         warnings: list[str],
-    ) -> Vectors:
-        """Return the vectors of the queries, (queries, dimensions) float32."""
+    ) -> AbstractContextManager[Callable[[], Vectors]]:
+        """Have the queries embedded; see `embedding`."""
         prompt = prompt_of(encoder.spec, "query")
         tokenized = encoder.tokenize([prompt + query for query in queries])
         if any(text.is_truncated for text in tokenized):
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
-        return embedded(encoder, tokenized, deadline_s)
+        return embedding(encoder, tokenized, deadline_s)
 
     def _read(
         self, looked: "_Looked", vectors: Vectors, hits: Sequence[FusedHit]
@@ -196,12 +198,22 @@ class CandidateFinder:
         return dict(zip(stored.ids.tolist(), np.clip(best, -1, 1).tolist(), strict=True))
 
 
-def embedded(encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None) -> Vectors:
-    """Return vectors, (texts, dimensions) float32; raise TimeoutError when late, and drop them."""
-    left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-    pending = encoder.submit(texts, lane="small", timeout_s=left_s)
+@contextmanager
+def embedding(
+    encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None
+) -> Iterator[Callable[[], Vectors]]:
+    """Give to the engine what is to be embedded, and what waits for it.
+
+    That returns (texts, dimensions) float32, or raises TimeoutError when it is late. Texts that
+    nobody waited for are dropped.
+    """
+
+    def left_s() -> float | None:
+        return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+
+    pending = encoder.submit(texts, lane="small", timeout_s=left_s())
     try:
-        return pending.result(left_s)
+        yield lambda: pending.result(left_s())
     finally:
         pending.cancel()  # no effect on one that is done
 

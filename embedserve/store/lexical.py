@@ -201,13 +201,24 @@ class Lexical:
         known = self._meeting.known(index_id, among)
         if known is None:
             asked = ranking.best(ASKED_FIRST * count)
-            query = MEETING.format(condition=among.sql)
-            rows = connection.execute(query, (id_list(asked.ids.tolist()), *among.values))
-            met = np.fromiter((row[0] for row in rows), np.int64)
+            met = _met(connection, asked.ids, among, count)
             if len(met) >= count or len(asked.ids) == len(ranking.ids):
                 return _restricted(asked, met).best(count)
             known = self._meeting.ids(index_id, among)
         return _restricted(ranking, known).best(count)
+
+
+def _met(
+    connection: sqlite3.Connection, ids: NDArray[np.int64], among: SqlCondition, count: int
+) -> NDArray[np.int64]:
+    """Return which of some chunks meet a condition, in their order; `count` of them are enough."""
+    query, met = MEETING.format(condition=among.sql), []
+    for start in range(0, len(ids), 2 * count):
+        wanted = ids[start : start + 2 * count].tolist()
+        met += [row[0] for row in connection.execute(query, (id_list(wanted), *among.values))]
+        if len(met) >= count:
+            break
+    return np.array(met, np.int64)
 
 
 def _keys(terms: Sequence[str]) -> NDArray[np.int64]:
