@@ -15,6 +15,7 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.database import Database
 from embedserve.store.lexical import Lexical
 from embedserve.store.lexical_rows import remove_chunks, segments_of
+from embedserve.store.meeting import Meeting
 from embedserve.store.segment_cache import SegmentCache
 from embedserve.store.segment_merge import due, merge_segments, prepare, replace_by
 from embedserve.store.words import words_of
@@ -191,7 +192,7 @@ def test_what_is_indexed_anew_waits_and_is_complete_after_some_steps(
     assert lexical.pending(index.id) == 18
     assert found(opened, "apple") == []
     database = Database(tmp_path / "catalog.sqlite3")
-    other = Lexical(database)
+    other = Lexical(database, Meeting(database))
     assert other.index_pending(index.id)
     # What comes and goes meanwhile: of a text that waits, and of one that does not.
     lexical.begin_anew(index.id)

@@ -89,7 +89,8 @@ def diversify(
 
 
 def _shingled(text: str) -> NDArray[np.uint64]:
-    words = [zlib.crc32(word.encode()) for word in _WORD.findall(text.casefold())[:MAX_WORDS]]
+    found = _WORD.findall(text.casefold())[:MAX_WORDS]
+    words = [*map(zlib.crc32, "\n".join(found).encode().split(b"\n"))] if found else []
     if len(words) < RUN:  # no run: the text as it stands
         words = [zlib.crc32(text.strip().encode(errors="surrogatepass")), *words, 0, 0]
     row = np.array(words, dtype=np.uint64)

@@ -115,7 +115,7 @@ class SearchService:
     async def _rerank(self, found: Candidates, request: SearchRequest) -> None:
         """Order the best candidates anew; what comes too late is left as it was, and said."""
         watch = Watch(found.timings_ms)
-        first = found.ranked[:RERANKED]
+        first = found.first(RERANKED)
         if not first:
             return
         ask = RerankRequest(
@@ -134,7 +134,7 @@ class SearchService:
         else:
             scores = ranking.scores()
             ordered = [replace(first[place], reranked=scores[place]) for place in ranking.order]
-            found.ranked[:RERANKED] = ordered
+            found.ranked[: len(first)] = ordered
         watch.lap("rerank")
 
     def _answer(self, found: Candidates, request: SearchRequest) -> SearchResult:

@@ -1,8 +1,8 @@
 """From ranked candidates to hits: alike ones collapsed, weak ones left out, neighbours joined."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -82,10 +82,10 @@ class AnswerMaker:
             made.append(_hit(best, chunks, chosen, passage.tokens))
         return made
 
-    def _varied(self, found: Candidates, request: SearchRequest) -> Sequence[Candidate]:
+    def _varied(self, found: Candidates, request: SearchRequest) -> Iterable[Candidate]:
         if not request.diversity:
-            return found.ranked
-        first = found.ranked[:MOST_DIVERSE]
+            return found.since(0)
+        first = found.first(MOST_DIVERSE)
         stored = self._catalog.chunks.vectors_of(found.index, [one.id for one in first])
         by_id = {one.id: one for one in first}
         there = [by_id[id_] for id_ in stored.ids.tolist()]
@@ -97,7 +97,7 @@ class AnswerMaker:
             count=len(there),
             trade_off=1 - request.diversity,
         )
-        return [*(there[place] for place in order), *found.ranked[MOST_DIVERSE:]]
+        return chain((there[place] for place in order), found.since(len(first)))
 
     def _relevance(self, index: Index, request: SearchRequest) -> Callable[[Candidate], Scores]:
         """Return what scores candidates: 0..1 by what was fitted for the model."""

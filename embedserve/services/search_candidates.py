@@ -1,8 +1,11 @@
 """From a question to ranked candidates: each leg is asked, and what they say is fused."""
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from embedserve.ranking.fusion import (
     fuse_ranks,
     fuse_scores,
 )
-from embedserve.services.dense_leg import MAX_ALSO_IN, DenseLeg, by_text
+from embedserve.services.dense_leg import DenseLeg, by_text
 from embedserve.services.indexes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
@@ -25,6 +28,10 @@ from embedserve.types import Index, ScoredId, SqlCondition, StoredText, Vectors
 
 LEG_CANDIDATES = 100
 """Of each leg: more changed no ranking (docs/decisions.md), fewer than 50 did."""
+LEAST_READ = 16
+"""Candidates whose texts are read together: as many as the usual answer looks at."""
+MAX_ALSO_IN = 10
+"""Other places of a text that a hit names; a licence may stand in thousands of files."""
 MOST_CANDIDATES = 2000
 """Of each leg, for large budgets of tokens."""
 
@@ -54,13 +61,34 @@ class Candidate:
 
 @dataclass
 class Candidates:
-    """What was found for one call in one index, best first."""
+    """What was found for one call in one index, best first; texts are read as they are needed."""
 
     index: Index
+    read: Callable[[Sequence[FusedHit]], list[Candidate]]
+    """Turns hits into candidates, in their order, without those that are no longer alive."""
+    at_once: int
+    """So many are read together."""
     ranked: list[Candidate] = field(default_factory=list)
+    """What was read so far."""
+    left: deque[FusedHit] = field(default_factory=deque)
+    """What was not, best first."""
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def first(self, count: int) -> list[Candidate]:
+        """Return the best `count`, or all there are."""
+        while self.left and len(self.ranked) < count:
+            wanted = max(count - len(self.ranked), self.at_once)
+            hits = [self.left.popleft() for _ in range(min(wanted, len(self.left)))]
+            self.ranked += self.read(hits)
+        return self.ranked[:count]
+
+    def since(self, place: int) -> Iterator[Candidate]:
+        """Give all from a place on, best first."""
+        while len(self.first(place + 1)) > place:
+            yield self.ranked[place]
+            place += 1
 
 
 class CandidateFinder:
@@ -82,35 +110,38 @@ class CandidateFinder:
 
         Raises OverloadedError, TimeoutError.
         """
-        found = Candidates(index)
-        watch = Watch(found.timings_ms)
-        vectors = self._embedded(encoder, request.queries, deadline_s, found.warnings)
-        watch.lap("embed")
+        warnings: list[str] = []
+        timings_ms: dict[str, float] = {}
+        watch = Watch(timings_ms)
         looked = _Looked(
             index, max(LEG_CANDIDATES, min(2 * request.wanted, MOST_CANDIDATES)), among
         )
         dense, lexical = [], []
+        with self._embedding(encoder, request.queries, deadline_s, warnings) as vectors_of:
+            if request.mode != "dense":  # while the engine is at work
+                lexical = self._lexical_legs(looked, request.queries)
+                watch.lap("lexical")
+            vectors = vectors_of()
+            watch.lap("embed")
         if request.mode != "lexical":
             dense = [self._dense_leg(looked, vector, request.is_exact) for vector in vectors]
             watch.lap("dense")
-        if request.mode != "dense":
-            lexical = self._lexical_legs(looked, request.queries)
-            watch.lap("lexical")
         fused = _fused(request, dense, lexical)
-        cosines = self._cosines(index, [hit.id for hit in fused], vectors)
-        found.ranked = [
-            Candidate(looked.texts[hit.id], cosines.get(hit.id, 0.0), hit) for hit in fused
-        ]
-        found.is_exact = looked.is_exact
-        found.warnings += dict.fromkeys(looked.warnings)
         watch.lap("fuse")
-        return found
+        return Candidates(
+            index,
+            partial(self._read, looked, vectors),
+            at_once=max(LEAST_READ, min(request.wanted, len(fused))),
+            left=deque(fused),
+            is_exact=looked.is_exact,
+            warnings=[*warnings, *dict.fromkeys(looked.warnings)],
+            timings_ms=timings_ms,
+        )
 
     def _dense_leg(self, looked: "_Looked", vector: Vectors, is_exact: bool) -> Leg:
         found = self._dense.search(
             looked.index, vector, count=looked.count, among=looked.among, is_exact=is_exact
         )
-        looked.texts |= found.texts
         looked.is_exact |= found.is_exact
         looked.warnings += found.warnings
         return Leg("dense", found.hits)
@@ -121,46 +152,68 @@ class CandidateFinder:
         return [Leg("lexical", self._lexical(looked, query)) for query in queries]
 
     def _lexical(self, looked: "_Looked", query: str) -> list[ScoredId]:
-        index, among, texts = looked.index, looked.among, looked.texts
+        index, among = looked.index, looked.among
         asked = self._catalog.lexical.query_terms(index, query)
         if asked.is_cut:
             told = f"Only the first {len(asked.terms)} words of the query were looked up."
             looked.warnings.append(told)
         found = self._catalog.lexical.search(index, asked.terms, count=looked.count, among=among)
-        ids = [hit.id for hit in found if hit.id not in texts]
-        new = self._catalog.chunks.texts(index.id, ids, most=1 + MAX_ALSO_IN, among=among)
-        # A text may stand under another id already, where a filter leaves its first chunk out.
-        known = {**texts, **new}
-        texts |= {text.id: text for text in new.values()}
-        return by_text(found, known)
+        ids = [hit.id for hit in found]
+        return by_text(found, self._catalog.chunks.firsts(index.id, ids, among=among))
 
-    def _embedded(
+    def _embedding(
         self,
         encoder: Encoder,
         queries: Sequence[str],
         deadline_s: float | None,
         warnings: list[str],
-    ) -> Vectors:
-        """Return the vectors of the queries, (queries, dimensions) float32."""
+    ) -> AbstractContextManager[Callable[[], Vectors]]:
+        """Have the queries embedded; see `embedding`."""
         prompt = prompt_of(encoder.spec, "query")
         tokenized = encoder.tokenize([prompt + query for query in queries])
         if any(text.is_truncated for text in tokenized):
             warnings.append(f"The query was cut to the model's {encoder.spec.max_tokens} tokens.")
-        return embedded(encoder, tokenized, deadline_s)
+        return embedding(encoder, tokenized, deadline_s)
+
+    def _read(
+        self, looked: "_Looked", vectors: Vectors, hits: Sequence[FusedHit]
+    ) -> list[Candidate]:
+        ids = [hit.id for hit in hits]
+        texts = self._catalog.chunks.texts(
+            looked.index.id, ids, most=1 + MAX_ALSO_IN, among=looked.among
+        )
+        cosines = self._cosines(looked.index, ids, vectors)
+        return [
+            Candidate(texts[hit.id], cosines.get(hit.id, 0.0), hit)
+            for hit in hits
+            if hit.id in texts
+        ]
 
     def _cosines(self, index: Index, ids: Sequence[int], queries: Vectors) -> dict[int, float]:
         """Return the cosine of each text to the query that it is nearest to, whatever found it."""
         stored = self._catalog.chunks.vectors_of(index, ids)
-        best = (stored.vectors @ queries.T).max(axis=1, initial=-1.0)
+        # Row by row: a product of matrices rounds by how many rows there are.
+        cosines = np.einsum("id,qd->iq", stored.vectors, queries)
+        best = cosines.max(axis=1, initial=-1.0)
         return dict(zip(stored.ids.tolist(), np.clip(best, -1, 1).tolist(), strict=True))
 
 
-def embedded(encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None) -> Vectors:
-    """Return vectors, (texts, dimensions) float32; raise TimeoutError when late, and drop them."""
-    left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-    pending = encoder.submit(texts, lane="small", timeout_s=left_s)
+@contextmanager
+def embedding(
+    encoder: Encoder, texts: list[TokenizedText], deadline_s: float | None
+) -> Iterator[Callable[[], Vectors]]:
+    """Give to the engine what is to be embedded, and what waits for it.
+
+    That returns (texts, dimensions) float32, or raises TimeoutError when it is late. Texts that
+    nobody waited for are dropped.
+    """
+
+    def left_s() -> float | None:
+        return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+
+    pending = encoder.submit(texts, lane="small", timeout_s=left_s())
     try:
-        return pending.result(left_s)
+        yield lambda: pending.result(left_s())
     finally:
         pending.cancel()  # no effect on one that is done
 
@@ -190,7 +243,6 @@ class _Looked:
     index: Index
     count: int
     among: SqlCondition | None
-    texts: dict[int, StoredText] = field(default_factory=dict)
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)
 

@@ -18,6 +18,7 @@ from embedserve.store.indexes import Indexes
 from embedserve.store.integrity import Integrity
 from embedserve.store.jobs import Jobs
 from embedserve.store.lexical import Lexical
+from embedserve.store.meeting import Meeting
 from embedserve.store.model_changes import ModelChanges
 from embedserve.store.origins import Origins
 from embedserve.store.transfer import Transfer
@@ -37,7 +38,8 @@ class Catalog(Closing):
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self.indexes = Indexes(self._database)
-        self.lexical = Lexical(self._database)
+        self.meeting = Meeting(self._database)
+        self.lexical = Lexical(self._database, self.meeting)
         self.documents = Documents(self._database, self.lexical)
         self.document_text = DocumentText(self._database)
         self.drafts = Drafts(self._database)

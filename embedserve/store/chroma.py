@@ -90,8 +90,15 @@ class ChromaIndex:
         """Return the nearest ids; see `VectorIndex`."""
 
         def query(collection: Collection) -> list[ScoredId]:
-            found = collection.query(
-                query_embeddings=vector[None, :], n_results=count, include=["distances"]
+            # Not `collection.query`: what it checks and converts takes 1.6 ms of every search.
+            place = f"/tenants/{collection.tenant}/databases/{collection.database}"
+            wanted = {
+                "query_embeddings": vector[None, :],
+                "n_results": count,
+                "include": ["distances"],
+            }
+            found = self._connected()._make_request(
+                "post", f"{place}/collections/{collection.id}/query", json=wanted
             )
             distances = found["distances"] or [[]]
             pairs = zip(found["ids"][0], distances[0], strict=True)

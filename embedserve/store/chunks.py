@@ -44,6 +44,15 @@ CROSS JOIN chunks c ON c.id = p.id CROSS JOIN documents d ON d.id = c.document_i
 WHERE p.place <= ? ORDER BY c.id
 """
 
+# For each of some ids the first chunk with the text that meets a condition.
+FIRST_MEETING = """
+SELECT o.id, (SELECT c.id FROM chunks c INDEXED BY chunks_by_text
+  CROSS JOIN documents d ON d.id = c.document_id
+  WHERE c.index_id = o.index_id AND c.text_hash = o.text_hash AND ({condition})
+  ORDER BY c.id LIMIT 1)
+FROM json_each(?) one CROSS JOIN chunks o ON o.id = one.value WHERE o.index_id = ?
+"""
+
 BETWEEN = f"""
 SELECT {STORED_COLUMNS} FROM json_each(?) place
 CROSS JOIN chunks c ON c.document_id = json_extract(place.value, '$[0]')
@@ -99,15 +108,19 @@ class Chunks:
         texts = {key: StoredText(tuple(found), places[key]) for key, found in chunks.items()}
         return {id_: texts[text_hash] for id_, text_hash in hashes if text_hash in texts}
 
-    def meeting(self, index_id: int, among: SqlCondition) -> list[int]:
-        """Return a chunk for each text that some chunk has which meets a condition, ascending."""
+    def firsts(
+        self, index_id: int, ids: Iterable[int], *, among: SqlCondition | None = None
+    ) -> dict[int, int]:
+        """Map id to the first chunk with its text that meets `among`, for ids that are live.
+
+        What `texts` names a text by, without reading it; ids of which no chunk meets it are left
+        out.
+        """
+        condition = among or SqlCondition("1")
+        values = (*condition.values, id_list(ids), index_id)
         with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT min(c.id) FROM documents d JOIN chunks c ON c.document_id = d.id"
-                f" WHERE d.index_id = ? AND ({among.sql}) GROUP BY c.text_hash ORDER BY 1",
-                (index_id, *among.values),
-            )
-            return [row[0] for row in rows]
+            rows = connection.execute(FIRST_MEETING.format(condition=condition.sql), values)
+            return {id_: first for id_, first in rows if first is not None}
 
     def between(self, places: Iterable[tuple[int, int, int]]) -> dict[int, StoredChunk]:
         """Map id to chunk for what lies in (document, first ordinal, last), both included."""

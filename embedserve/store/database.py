@@ -54,6 +54,7 @@ class Database:
         self._pool_lock = Lock()
         self._idle_readers: list[sqlite3.Connection] = []
         self._is_closed = False
+        self._version = 0
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise CatalogError(
                 f"SQLite {sqlite3.sqlite_version} is too old for the catalog `{path}`. "
@@ -63,6 +64,14 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = self._connect()
 
+    @property
+    def version(self) -> int:
+        """Return a number that grows with every transaction, before whoever made it goes on.
+
+        What was read while it was the same is still what the file says: one process has the file.
+        """
+        return self._version
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Hold the only write transaction: commit at the end, roll back on any exception."""
@@ -71,6 +80,7 @@ class Database:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
+                self._version += 1
             except BaseException:
                 # SQLite itself rolls back what cannot go on, on a full disk for one.
                 if self._writer.in_transaction:
@@ -82,6 +92,7 @@ class Database:
         """Hold the writing connection without a transaction, for what needs none."""
         with self._translated(), self._write_lock:
             yield self._writer
+            self._version += 1
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:

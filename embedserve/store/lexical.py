@@ -17,6 +17,7 @@ from embedserve.store.bm25 import Part, Ranking, rank
 from embedserve.store.database import Database
 from embedserve.store.lexical_care import LexicalHealth, index_pending, look, reconcile
 from embedserve.store.lexical_rows import Segment, begin_anew, segments_of
+from embedserve.store.meeting import Meeting
 from embedserve.store.rows import id_list
 from embedserve.store.segment_cache import SegmentCache
 from embedserve.store.segment_merge import due, merge_segments
@@ -31,7 +32,7 @@ MOST_TERMS = 256
 TIDY_EVERY = 8
 """Commits after which it is asked whether segments are due: there are a few more until then."""
 ASKED_FIRST = 4
-"""So many chunks for each that is wanted are asked first whether they meet a condition."""
+"""So many chunks for each that is wanted are asked whether they meet a condition; then all are."""
 
 # A chunk stands for all with its text: one of them has to meet the condition.
 MEETING = """
@@ -54,8 +55,9 @@ class QueryTerms:
 class Lexical:
     """Search, and keep segments in order."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, meeting: Meeting) -> None:
         self._database = database
+        self._meeting = meeting
         self._cache = SegmentCache()
         self._merging = Lock()
         self.has_pending = Event()
@@ -100,7 +102,7 @@ class Lexical:
             reader = SegmentReader(connection, self._cache)
             ranking = rank([_part(reader, one, keys) for one in segments], len(keys))
             if isinstance(among, SqlCondition):
-                best = self._meeting(connection, ranking, among, count)
+                best = self._filtered(connection, index.id, ranking, among, count)
             else:
                 best = (ranking if among is None else _restricted(ranking, among)).best(count)
         return [ScoredId(*row) for row in zip(best.ids.tolist(), best.scores.tolist(), strict=True)]
@@ -187,24 +189,36 @@ class Lexical:
         finally:
             self._merging.release()
 
-    def _meeting(
+    def _filtered(
         self,
         connection: sqlite3.Connection,
+        index_id: int,
         ranking: Ranking,
         among: SqlCondition,
         count: int,
     ) -> Ranking:
-        """Return the best that meet a condition: it is asked of the best first, then of more."""
-        query = MEETING.format(condition=among.sql)
-        asked = ASKED_FIRST * count
-        while True:
-            best = ranking.best(asked)
-            rows = connection.execute(query, (id_list(best.ids.tolist()), *among.values))
-            met = np.fromiter((row[0] for row in rows), np.int64)
-            if len(met) >= count or len(best.ids) == len(ranking.ids):
-                return _restricted(best, met).best(count)
-            # As many as the share that was met promises, and half as many again.
-            asked = max(4 * asked, int(1.5 * count * asked / max(len(met), 1)))
+        """Return the best that meet a condition: it is asked of the best first, then of all."""
+        known = self._meeting.known(index_id, among)
+        if known is None:
+            asked = ranking.best(ASKED_FIRST * count)
+            met = _met(connection, asked.ids, among, count)
+            if len(met) >= count or len(asked.ids) == len(ranking.ids):
+                return _restricted(asked, met).best(count)
+            known = self._meeting.ids(index_id, among)
+        return _restricted(ranking, known).best(count)
+
+
+def _met(
+    connection: sqlite3.Connection, ids: NDArray[np.int64], among: SqlCondition, count: int
+) -> NDArray[np.int64]:
+    """Return which of some chunks meet a condition, in their order; `count` of them are enough."""
+    query, met = MEETING.format(condition=among.sql), []
+    for start in range(0, len(ids), 2 * count):
+        wanted = ids[start : start + 2 * count].tolist()
+        met += [row[0] for row in connection.execute(query, (id_list(wanted), *among.values))]
+        if len(met) >= count:
+            break
+    return np.array(met, np.int64)
 
 
 def _keys(terms: Sequence[str]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from embedserve.store.document_rows import remove_document
 from embedserve.store.filter_sql import Value, condition_of, metadata_keys_of
 from embedserve.store.jobs import insert_job
 from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
+from embedserve.store.snapshot_cache import SnapshotCache
 from embedserve.types import Filter, Index, Job, ListedDocument, StoredUpload
 
 UPLOADS_PATH = "upload:"
@@ -75,11 +76,16 @@ class Removed:
     """Stored files that no row names any more."""
 
 
+MOST_KEPT = 64
+"""Indexes whose metadata keys are remembered, until anything is written."""
+
+
 class Uploads:
     """Take uploads, give them to their job, list and delete documents."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._keys: SnapshotCache[frozenset[str]] = SnapshotCache(database, most=MOST_KEPT)
 
     def accept(self, index: Index, uploads: Sequence[StoredUpload]) -> Accepted:
         """Note uploads whose files are in place, and queue their job, in one transaction."""
@@ -146,8 +152,12 @@ class Uploads:
 
     def metadata_keys(self, index_id: int) -> frozenset[str]:
         """Return every metadata key that a document of an index has."""
-        with self._database.read() as connection:
-            return metadata_keys_of(connection, index_id)
+
+        def load() -> frozenset[str]:
+            with self._database.read() as connection:
+                return metadata_keys_of(connection, index_id)
+
+        return self._keys.get(index_id, load)
 
     def remove(self, index: Index, path: str) -> Removed:
         """Delete one document; nothing when there is none."""
