@@ -108,12 +108,14 @@ the server's seconds.
 | peak memory of all processes without the engine's runs | 485 MiB |
 | of it server, extraction, Chroma at their own peaks | 238, 54, 195 MiB |
 
-The whole of it with the engine and the full text, on a quiet machine of the same kind (`scripts/ingest_bench`, one
-round, load .1 before it): 44,034 chunks embedded of 111,588, 4,290,025 tokens in 699 s, **68 % of the engine alone**
-(6,135 of 8,979 tokens a second) where 85 % were asked for; 72 % of the processor time (engine 947 s, the server's other work 152 s, Chroma
-211 s). Peak memory of all processes 717 MiB, the engine's runs and the measuring process included, where 600 were asked for; the second
-run .5 s. Chroma's share came of calls with some 60 rows each; in larger calls the same rows take less than half
-([decisions.md](decisions.md)), which is done since and not measured on the whole.
+The whole of it with the engine and the full text, on a quiet machine of the same kind
+(`scripts/ingest_bench`, one round, load .1 before it): 44,034 chunks embedded of 111,588,
+4,290,025 tokens in 699 s, **68 % of the engine alone** (6,135 of 8,979 tokens a second) where 85 %
+were asked for; 72 % of the processor time (engine 947 s, the server's other work 152 s, Chroma 211
+s). Peak memory of all processes was 717 MiB, the engine's runs and the measuring process included,
+where 600 were asked for; the second run took .5 s. Chroma's share came of calls with some 60 rows
+each: in larger calls the same rows take less than half ([decisions.md](decisions.md)), which is
+done since and not measured on the whole.
 
 **On a CPU with VNNI it is less**, and was
 not measured again: there the engine is several times as fast and everything else is not. The last
