@@ -1,29 +1,30 @@
 """Judged sets are read whole, or it is said what of them was left out."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from embedserve.errors import InvalidRequestError, PathNotFoundError
 from embedserve.ranking.metrics import DocumentSpan
-from embedserve.services.evaluation_sets import JudgedSet, SetDocument, SetQuery, read_set
+from embedserve.services.evaluation_sets import Half, JudgedSet, SetDocument, SetQuery, read_set
 
-CORPUS = [
+Rows = list[dict[str, object]]
+CORPUS: Rows = [
     {"_id": "tea", "title": "Tea", "text": "Green tea is brewed at 70 degrees."},
     {"_id": "coffee", "title": "", "text": "Coffee is brewed hot."},
     {"_id": "bare", "title": "A title alone", "text": " "},
 ]
-QUERIES = [{"_id": "q1", "text": "How hot?"}, {"_id": "q2", "text": "Who?"}]
+QUERIES: Rows = [{"_id": "q1", "text": "How hot?"}, {"_id": "q2", "text": "Who?"}]
 QRELS = "query-id\tcorpus-id\tscore\nq1\ttea\t2\nq1\tcoffee\t0\nq2\tbare\t1\n"
 
 
 def write_beir(
     folder: Path,
     *,
-    corpus: list[dict[str, object]] | None = None,
-    queries: list[dict[str, object]] | None = None,
+    corpus: Rows | None = None,
+    queries: Rows | None = None,
     qrels: Mapping[str, str] | None = None,
 ) -> Path:
     (folder / "qrels").mkdir(parents=True)
@@ -35,7 +36,7 @@ def write_beir(
     return folder
 
 
-def write_spans(folder: Path, questions: list[dict[str, object]], text: str) -> Path:
+def write_spans(folder: Path, questions: Rows, text: str) -> Path:
     (folder / "corpora").mkdir(parents=True)
     (folder / "corpora" / "book.md").write_text(text, encoding="utf-8", newline="")
     lines = "".join(json.dumps(row) + "\n" for row in questions)
@@ -78,7 +79,7 @@ def test_what_the_set_does_not_have_is_left_out_and_counted(tmp_path: Path) -> N
 def test_a_span_set_is_read_to_the_character(tmp_path: Path) -> None:
     text = "# Tea\r\nGreen tea.\u2028Ümlaut.\n"
     start = text.index("Ümlaut")
-    questions: list[dict[str, object]] = [
+    questions: Rows = [
         {
             "id": "a",
             "corpus": "book",
@@ -104,7 +105,10 @@ def test_a_span_set_is_read_to_the_character(tmp_path: Path) -> None:
 
 
 def broken(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text, encoding="utf-8") and None
+    def spoil(folder: Path) -> None:
+        (folder / name).write_text(text, encoding="utf-8")
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (folder := write_beir(tmp_path / "s")).joinpath("queries.jsonl").unlink()
     with pytest.raises(PathNotFoundError, match=r"queries.jsonl` is missing"):
         read_set(folder)
-    questions: list[dict[str, object]] = [{"corpus": "book", "question": "?", "references": [1]}]
+    questions: Rows = [{"corpus": "book", "question": "?", "references": [1]}]
     with pytest.raises(InvalidRequestError, match=r"line 1: `references`"):
         read_set(write_spans(tmp_path / "spans", questions, "text"))
 
@@ -172,9 +176,9 @@ def test_halves_share_nothing_and_follow_from_ids() -> None:
     assert {one.id for one in turned.drawn(["all"], most=20).queries} == {one.id for one in some}
     assert len(some) == 20
     alone = JudgedSet("s", "ranking", (), queries[:1])
-    [empty] = [half for half in ("first", "second") if not queries[0].is_of(half)]  # type: ignore[arg-type]
+    empty: Half = "second" if queries[0].is_of("first") else "first"
     with pytest.raises(InvalidRequestError, match=f"no query in its {empty} half"):
-        alone.drawn([empty])  # type: ignore[list-item]
+        alone.drawn([empty])
 
 
 def test_the_digest_is_that_of_the_documents(tmp_path: Path) -> None:
