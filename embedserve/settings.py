@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     limit of each."""
     max_upload_files: int = Field(default=1000, ge=1)
     """Documents that one request may send."""
+    max_original_bytes: int = Field(default=100 * MIB, ge=0)
+    """Bytes of an original file that the page of its document offers to whoever may see that page;
+    0: none is offered."""
     max_metadata_bytes: int = Field(default=16_384, ge=2)
     """Bytes of the metadata that a document may carry, as JSON."""
     upload_wait_s: float = Field(default=60, gt=0)

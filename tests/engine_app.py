@@ -39,6 +39,7 @@ def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics
         archives=absent,
         documents=absent,
         pages=absent,
+        originals=absent,
         health=absent,
         metrics=metrics,
         freed=FreedMemory(),

@@ -8,7 +8,7 @@ import pytest
 from tests.live import LiveServer
 
 NAME = "all-minilm"
-OPEN = ("/", "/api/version", "/health", "/ready", "/d/{document}")
+OPEN = ("/", "/api/version", "/health", "/ready", "/d/{document}", "/d/{document}/original")
 METHODS = ("get", "post", "put", "delete")
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +139,60 @@ def test_a_hit_links_to_its_marked_passage(server: LiveServer) -> None:
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
     marked = "".join(re.findall("<mark>(.*?)</mark>", reply.text, re.DOTALL))
     assert "The 🦊 quick brown fox &amp; the &lt;b&gt;lazy&lt;/b&gt; dog." in marked
+
+
+def test_a_page_offers_its_original_as_a_download_that_runs_nowhere(server: LiveServer) -> None:
+    name = 'né "x".md'
+    body = {"documents": [{"name": name, "text": HOSTILE + "\nHedgehogs dig."}]}
+    server.http.post("/indexes/notes/documents?wait=true", json=body).raise_for_status()
+    for question, content in (("quick brown fox", HOSTILE), ("hedgehogs dig", "Hedgehogs dig.")):
+        [hit, *_] = server.query("notes", question, mode="lexical", k=1)
+        page = hit["permalink"].partition("?")[0]
+        with httpx.Client(base_url=server.http.base_url, trust_env=False) as browser:  # without key
+            assert f'href="{page}/original"' in browser.get(page).text
+            reply = browser.get(f"{page}/original")
+        assert reply.status_code == 200, reply.text
+        assert content in reply.text
+        assert reply.headers["content-type"] == "application/octet-stream"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["content-security-policy"] == "sandbox; default-src 'none'"
+        assert reply.headers["content-length"] == str(len(reply.content))
+        saved = reply.headers["content-disposition"]
+        assert saved.startswith('attachment; filename="')
+    assert saved.endswith("n_ _x_.md\"; filename*=UTF-8''n%C3%A9%20%22x%22.md")
+    server.http.delete(f"/indexes/notes/documents/{name}").raise_for_status()
+    assert server.http.get(f"{page}/original").status_code == 404
+
+
+def test_the_original_of_a_member_is_the_archive(server: LiveServer, tmp_path: Path) -> None:
+    packed = tmp_path / "two.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("inner/otters.txt", "Otters sleep on their backs in kelp.")
+    with packed.open("rb") as file:
+        files = {"file": ("two.zip", file)}
+        server.http.post("/indexes/notes/documents?wait=true", files=files).raise_for_status()
+    [hit, *_] = server.query("notes", "otters sleep kelp", k=1)
+    assert (hit["document"]["path"], hit["heading"][0]) == ("two.zip", "inner/otters.txt")
+    reply = server.http.get(hit["permalink"].partition("?")[0] + "/original")
+    assert reply.content == packed.read_bytes()
+
+
+def test_a_changed_file_is_no_original(server: LiveServer) -> None:
+    [hit, *_] = server.query("notes", "quick brown fox", k=1)
+    page = hit["permalink"].partition("?")[0]
+    path = Path(hit["document"]["path"])
+    try:
+        path.write_text(HOSTILE.replace("quick", "quack"))
+        reply = server.http.get(f"{page}/original")
+        assert (reply.status_code, "has changed" in reply.json()["error"]) == (409, True)
+        path.write_text("longer" + HOSTILE)
+        assert "file has changed since it was read" in server.http.get(page).text
+        path.unlink()
+        assert "no longer there" in server.http.get(page).text
+        assert server.http.get(f"{page}/original").status_code == 404
+    finally:
+        path.write_text(HOSTILE)
+    assert server.http.get(f"{page}/original").text == HOSTILE
 
 
 def test_nothing_in_a_document_runs(server: LiveServer) -> None:

@@ -12,13 +12,17 @@ from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from embedserve.api.replies import services
+from embedserve.api.schema_parts import FILE
 from embedserve.errors import InvalidRequestError
 from embedserve.services.blanks import blanks_between
 from embedserve.services.document_pages import DocumentPage, Passage
+from embedserve.services.originals import Offer
 from embedserve.types import TextPiece
 
 router = APIRouter(tags=["documents"])
@@ -54,8 +58,34 @@ def document_page(
     """Show the text of a document to a person, with the passage of a citation marked."""
     passage = _passage(chars) if chars else None
     found = services(request).pages.page(document, start=start, passage=passage, version=version)
+    offer = services(request).originals.offer(found.head)
     headers = {**_HEADERS, "Content-Security-Policy": _policy()}
-    return Response(_html(found, document), media_type="text/html", headers=headers)
+    return Response(_html(found, document, offer), media_type="text/html", headers=headers)
+
+
+@router.get(
+    "/d/{document}/original",
+    response_class=Response,
+    responses={200: {"content": {FILE: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def original(request: Request, document: str) -> Response:
+    """Give the file that a document was read from, to be saved, if it is still what was read."""
+    found = services(request).originals.open(services(request).pages.head(document))
+    headers = {
+        **_HEADERS,
+        "Content-Disposition": _disposition(found.name),
+        "Content-Length": str(found.state.size_bytes),
+        # Should a browser show it all the same: nothing in it runs, and it is of no origin.
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+    return StreamingResponse(found.blocks(), media_type=FILE, headers=headers)
+
+
+def _disposition(name: str) -> str:
+    """Return the header that has a file saved under its name (RFC 6266)."""
+    plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _passage(chars: str) -> Passage:
@@ -68,13 +98,14 @@ def _passage(chars: str) -> Passage:
     return Passage(int(match[1]), int(match[2]))
 
 
-def _html(page: DocumentPage, document: str) -> str:
+def _html(page: DocumentPage, document: str, offer: Offer | None) -> str:
     head = page.head
     earlier = max(0, page.start - (page.end - page.start)) if page.start else None
     later = page.end if page.end < head.chars else None
     return Template(_file("html")).substitute(
         title=escape(head.title or head.path),
         place=escape(f"{head.path} · index {head.index}"),
+        original=_original(offer, document) if offer else "",
         notice=_notice(page),
         earlier=_link(document, earlier, "Earlier"),
         later=_link(document, later, "Later"),
@@ -92,6 +123,17 @@ def _notice(page: DocumentPage) -> str:
     else:
         return ""
     return f'<p class="notice">{told}</p>'
+
+
+def _original(offer: Offer, document: str) -> str:
+    if offer.problem:
+        told = escape(offer.problem)
+    elif offer.address:
+        told = f'Fetched from <a href="{escape(offer.address)}">{escape(offer.address)}</a>'
+    else:
+        size = f"{offer.size_bytes:,} bytes"
+        told = f'<a href="/d/{escape(document)}/original">Original file</a>, {size}'
+    return f'<p class="place">{told}</p>'
 
 
 def _link(document: str, start: int | None, word: str) -> str:

@@ -18,6 +18,7 @@ from embedserve.services.ingestion import IngestionService
 from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
+from embedserve.services.originals import Originals
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
@@ -38,6 +39,7 @@ class Services:
     archives: ArchiveService
     documents: DocumentService
     pages: DocumentPages
+    originals: Originals
     health: HealthService
     metrics: Metrics
     freed: FreedMemory

@@ -4,6 +4,7 @@ Keys are paths and methods; what is not told here stays as the framework describ
 """
 
 from embedserve.api.schema_parts import (
+    FILE,
     FLAG,
     JSON,
     KEEP_ALIVE,
@@ -221,6 +222,7 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
         }
     },
     "/d/{document}": {"get": _told(given("A page with the text.", TEXT, "text/html"), "400 404")},
+    "/d/{document}/original": {"get": _told(given("The file.", _BYTES, FILE), "404 409 413")},
     "/indexes": {
         "get": _told(
             given(

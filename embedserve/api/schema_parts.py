@@ -42,6 +42,7 @@ JSON = "application/json"
 PLAIN = "text/plain"
 LINES = "application/x-ndjson"
 ZIP = "application/zip"
+FILE = "application/octet-stream"
 
 NATIVE_ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": TEXT}}
 OPENAI_ERROR: Schema = {

@@ -13,7 +13,8 @@ SCOPES = (READ, INGEST, ADMIN)
 _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     # Probes, which carry no key, what clients ask before anything else, and links to documents,
     # which carry a code of their own.
-    OPEN: {"GET": ("/", "/api/version", "/health", "/ready", "/d/{document}")},
+    OPEN: {"GET": ("/", "/api/version", "/health", "/ready", "/d/{document}",
+                   "/d/{document}/original")},
     READ: {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",

@@ -41,6 +41,7 @@ from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
 from embedserve.services.lexical_worker import LexicalWorker
+from embedserve.services.originals import Originals
 from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.roots import AllowedRoots
@@ -232,6 +233,9 @@ def _services(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
         pages=DocumentPages(catalog),
+        originals=Originals(
+            *(catalog, sources.roots, sources.uploads), limit_bytes=settings.max_original_bytes
+        ),
         health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
         freed=engine.encoders.freed,

@@ -19,12 +19,21 @@ class AllowedRoots:
         the roots.
         """
         wanted = _resolve(path)
-        if not any(wanted.is_relative_to(root) for root in self._roots):
+        self._check(path, wanted)
+        return wanted
+
+    def root_of(self, path: str) -> Path:
+        """Return the folder by which `path`, symlinks resolved, is allowed; raise as `allow`."""
+        return self._check(path, _resolve(path))
+
+    def _check(self, path: str, wanted: Path) -> Path:
+        found = next((root for root in self._roots if wanted.is_relative_to(root)), None)
+        if found is None:
             raise PathNotAllowedError(
                 f"`{path}` is outside the folders that may be ingested. Allow it where the server "
                 f"is started: `embedserve serve --allow {wanted}`, or EMBEDSERVE_INGEST_ROOTS."
             )
-        return wanted
+        return found
 
     def check(self, path: str) -> Path:
         """Return `path` with symlinks resolved; it exists.

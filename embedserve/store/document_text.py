@@ -5,11 +5,16 @@ from collections.abc import Iterator
 
 from embedserve.store.database import Database
 from embedserve.store.rows import read_lines
-from embedserve.types import DocumentHead, TextPiece
+from embedserve.types import DocumentFile, DocumentHead, TextPiece
 
 _HEAD = """
 SELECT d.id, d.index_id, i.name, d.path, d.title, d.kind, d.sha256, d.source, d.metadata
 FROM documents d JOIN indexes i ON i.id = d.index_id WHERE d.id = ? AND d.problem_code IS NULL
+"""
+_FILE = """
+SELECT d.size_bytes, coalesce(u.stored, '') FROM documents d
+LEFT JOIN uploads u ON u.index_id = d.index_id AND u.path = d.path AND d.source = 'upload'
+WHERE d.id = ?
 """
 _SPAN = "SELECT span_end FROM chunks WHERE document_id = ? AND ordinal = ?"
 _PIECES = """
@@ -32,6 +37,12 @@ class DocumentText:
                 return None
             last = _last_ordinal(connection, document_id)
             return DocumentHead(*(*row, _span_end(connection, document_id, last)))
+
+    def file(self, document_id: int) -> DocumentFile | None:
+        """Return what is known of the file of a document; None for one that is not there."""
+        with self._database.read() as connection:
+            row = connection.execute(_FILE, (document_id,)).fetchone()
+            return DocumentFile(*row) if row else None
 
     def pieces(self, document_id: int, start: int, *, max_chars: int) -> list[TextPiece]:
         """Return the chunks from the one that holds the character `start` on, in order.

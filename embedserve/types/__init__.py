@@ -25,7 +25,7 @@ from embedserve.types.catalog import (
     StoredUpload,
     Work,
 )
-from embedserve.types.document import DocumentHead, TextPiece
+from embedserve.types.document import DocumentFile, DocumentHead, TextPiece
 from embedserve.types.file import (
     FROM_FOLDER,
     Chunk,
@@ -80,6 +80,7 @@ __all__ = [
     "Chunk",
     "ChunkVectors",
     "Column",
+    "DocumentFile",
     "DocumentHead",
     "DocumentStatus",
     "Draft",

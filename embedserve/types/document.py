@@ -25,6 +25,16 @@ class DocumentHead:
 
 
 @dataclass(frozen=True)
+class DocumentFile:
+    """The file that a document was read from."""
+
+    size_bytes: int
+    """When it was read."""
+    stored: str
+    """Of an upload: its name among those of the index. Empty: it is no upload, or not kept."""
+
+
+@dataclass(frozen=True)
 class TextPiece:
     """A chunk as a part of its document's text."""
 
