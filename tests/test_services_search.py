@@ -9,18 +9,23 @@ from typing import cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import DeadlineError, OverloadedError
+from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
+from embedserve.services.search_answer import AnswerMaker
+from embedserve.services.search_candidates import CandidateFinder
 from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import EncoderSpec, Index, Lane, Vectors
+from embedserve.types import EncoderSpec, Index, Lane, ScoredId, SqlCondition, Vectors
 from tests.fakes import MemoryVectorIndex
 from tests.store_samples import catalog_with_index, document, drain, unit_vectors
 
@@ -188,3 +193,85 @@ def test_chunks_that_wait_for_the_full_text_are_told_of_and_found_by_vectors(
         assert (len(found.hits), found.mode) == (2, "hybrid")
         assert found.warnings == ["2 chunks are not in the full text yet; only vectors find them."]
         assert all(hit.scores.bm25 is None for hit in found.hits)
+
+
+def test_texts_are_read_as_far_as_an_answer_needs_them_and_change_nothing(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        words = [" ".join(f"w{n // 2}x{place}" for place in range(30)) for n in range(40)]
+        texts = [f"apples {some} version {n % 2}" for n, some in enumerate(words)]
+        catalog.documents.commit(index, document("/d/a", texts), job_id=job, outcome="added")
+        finder = CandidateFinder(catalog, cast(DenseLeg, object()))
+        encoder = cast(Encoder, QuickEncoder())
+        # Of each there are two that say the same: more are looked at than are answered with.
+        request = SearchRequest(
+            ("apples",), k=12, passage_tokens=0, mode="lexical", fusion="scores", explains=True
+        )
+        answers = []
+        for at_once in (1, 16, 1000):
+            found = finder.find(index, encoder, request, None, None)
+            found.at_once = at_once
+            chosen = AnswerMaker(catalog).choose(found, request)
+            answers.append(
+                (
+                    [(one.id, one.cosine, one.found.score) for one in chosen.kept],
+                    chosen.scores,
+                    chosen.alike,
+                    chosen.dropped,
+                )
+            )
+            assert (len(chosen.kept), bool(chosen.dropped)) == (12, True)
+            looked_at = len(chosen.kept) + len(chosen.dropped)
+            assert looked_at <= len(found.ranked) < looked_at + at_once
+        assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_document_that_goes_between_legs_and_answer_is_not_in_it(tmp_path: Path) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        for path in ("/d/a", "/d/b"):
+            version = document(path, [f"apples of {path}"])
+            catalog.documents.commit(index, version, job_id=job, outcome="added")
+        finder = CandidateFinder(catalog, cast(DenseLeg, object()))
+        request = SearchRequest(("apples",), k=5, passage_tokens=0, mode="lexical", fusion="scores")
+        found = finder.find(index, cast(Encoder, QuickEncoder()), request, None, None)
+        catalog.documents.delete(index, "/d/a", job_id=job)
+        chosen = AnswerMaker(catalog).choose(found, request)
+        assert [one.text.chunks[0].path for one in chosen.kept] == ["/d/b"]
+
+
+class CountingIndex(MemoryVectorIndex):
+    """Notes how many were asked for each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+        self.counts.append(count)
+        return super().search(key, vector, count=count)
+
+
+@pytest.mark.parametrize(("every", "asked"), [(2, [40]), (10, [40, 160]), (200, [40, 160])])
+def test_a_filter_is_met_by_the_nearest_of_those_that_meet_it(
+    tmp_path: Path, every: int, asked: list[int]
+) -> None:
+    with catalog_with_index(tmp_path) as (catalog, index, job):
+        vector_index = CountingIndex()
+        for number in range(400):
+            path = f"/{'in' if number % every == 0 else 'out'}/{number}"
+            version = document(path, [f"text {number}"])
+            catalog.documents.commit(index, version, job_id=job, outcome="added")
+        drain(catalog, vector_index, index)
+        leg = DenseLeg(catalog, vector_index, cast(IndexWorker, ReadyWorker()))
+        among = SqlCondition("d.path GLOB ?", ("/in/*",))
+        inside = catalog.meeting.ids(index.id, among).tolist()
+        vector = unit_vectors(1, seed=9)[0]
+        stored = catalog.chunks.vectors_of(index, inside)
+        order = np.argsort(-(stored.vectors @ vector), kind="stable")[:10]
+        wanted = stored.ids[order].tolist()
+        known = leg.search(index, vector, count=10, among=among)
+        assert [hit.id for hit in known.hits] == wanted
+        assert vector_index.counts == []  # few meet it, and which is known
+        catalog.set_meta("any", "write")
+        found = leg.search(index, vector, count=10, among=among)
+        assert [hit.id for hit in found.hits] == wanted
+        assert vector_index.counts == asked

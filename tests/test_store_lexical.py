@@ -17,7 +17,7 @@ from embedserve.store.lexical import Lexical
 from embedserve.store.lexical_rows import remove_chunks, segments_of
 from embedserve.store.meeting import Meeting
 from embedserve.store.segment_cache import SegmentCache
-from embedserve.store.segment_merge import due, merge_segments, prepare, replace_by
+from embedserve.store.segment_merge import FEW, due, merge_segments, prepare, replace_by
 from embedserve.store.words import words_of
 from embedserve.types import Index, SqlCondition
 from tests.store_samples import catalog_with_index, document
@@ -204,6 +204,35 @@ def test_what_is_indexed_anew_waits_and_is_complete_after_some_steps(
     database.close()
     assert lexical.pending(index.id) == 0
     assert_plain(opened, tmp_path, ["pear", "appl", "cherri"])
+
+
+def test_small_segments_are_gathered_once_nobody_writes(opened: Opened, tmp_path: Path) -> None:
+    _catalog, index, _ = opened
+    for number in range(11):
+        ingest(opened, f"/d/{number}", [f"apple {number} {'x ' * number}" for _ in range(3)])
+    database = Database(tmp_path / "catalog.sqlite3")
+
+    def segments() -> list[int]:
+        with database.read() as connection:
+            return [one.id for one in segments_of(connection, index.id)]
+
+    busy = Lexical(database, Meeting(database), quiet_s=1000)
+    quiet = Lexical(database, Meeting(database), quiet_s=0)
+    before, hits = segments(), busy.search(index, ["appl"], count=20)
+    assert len(before) == 11
+    busy.has_pending.clear()
+    busy.search(index, ["appl"], count=20)
+    busy.gather(index.id)
+    assert (busy.has_pending.is_set(), segments()) == (False, before)
+    quiet.has_pending.clear()
+    quiet.search(index, ["appl"], count=20)
+    assert quiet.has_pending.is_set()
+    quiet.gather(index.id)
+    assert len(segments()) == FEW
+    quiet.has_pending.clear()
+    assert quiet.search(index, ["appl"], count=20) == hits
+    assert not quiet.has_pending.is_set()
+    database.close()
 
 
 def test_a_merge_keeps_what_was_removed_meanwhile_out(opened: Opened, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_mistake_of_ours_is_not_chromas_failure(chroma_url: str) -> None:
     index = ChromaIndex(lambda: chroma_url, timeout_s=5)
     index.upsert(1, np.array([1]), unit_vectors(1))
     with pytest.raises(TypeError):
-        index.search(1, unit_vectors(1)[0], count=0)
+        index.search(1, cast(Vectors, "no vector"), count=1)
     with pytest.raises(AttributeError):
         index.upsert(1, np.array([1]), cast(Vectors, "no vectors"))
     index.drop(1)

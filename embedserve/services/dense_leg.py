@@ -5,7 +5,6 @@ exactly beside it, and while the index is down everything is: slower, and said i
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from embedserve.errors import VectorStoreError
@@ -37,7 +36,7 @@ class Found:
     """What a leg found, best first."""
 
     hits: list[ScoredId]
-    """By the id of the first chunk of each text that may be shown."""
+    """By the chunk that stands for each text, of those that may be shown."""
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)
 
@@ -125,15 +124,16 @@ class DenseLeg:
     def _live(
         self, index: Index, scored: list[ScoredId], count: int, among: SqlCondition | None
     ) -> Found:
-        """Join with the catalog: what is not there is not alive, and a text is one hit."""
-        # A filter is asked of some at a time: a broad one is met by enough of the first.
+        """Ask the catalog: what is not there is not alive.
+
+        A filter is asked of some at a time: a broad one is met by enough of the first.
+        """
         step = max(1, 2 * count if among else len(scored))
         hits: list[ScoredId] = []
-        firsts: dict[int, int] = {}
         for start in range(0, len(scored), step):
-            ids = [item.id for item in scored[start : start + step]]
-            firsts |= self._catalog.chunks.firsts(index.id, ids, among=among)
-            hits = by_text(scored[: start + step], firsts)
+            part = scored[start : start + step]
+            alive = self._catalog.chunks.live(index.id, [item.id for item in part], among=among)
+            hits += [item for item in part if item.id in alive]
             if len(hits) >= count:
                 break
         return Found(hits[:count])
@@ -144,16 +144,6 @@ class DenseLeg:
 
     def _texts(self, index: Index) -> int:
         return self._catalog.chunks.count_texts(index.id)
-
-
-def by_text(scored: list[ScoredId], firsts: Mapping[int, int]) -> list[ScoredId]:
-    """Name each hit by the first chunk of its text, once; what has none is left out."""
-    best: dict[int, ScoredId] = {}
-    for item in scored:
-        if item.id in firsts:
-            id = firsts[item.id]
-            best.setdefault(id, ScoredId(id, item.score))
-    return list(best.values())
 
 
 def _merged(*legs: list[ScoredId]) -> list[ScoredId]:

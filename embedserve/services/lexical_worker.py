@@ -1,7 +1,7 @@
 """Indexes in the background what full-text search lacks, in steps that keep nobody waiting.
 
 That is after an import, a change of the language, a document of more than 10,000 chunks, and the
-first start of a release that has full text.
+first start of a release that has full text. And puts segments together once nobody writes.
 """
 
 import logging
@@ -56,3 +56,5 @@ class LexicalWorker:
                 self._told_at = time.monotonic()
                 left = self._catalog.lexical.pending(index_id)
                 logger.info("index %s: %d chunks wait for full-text search", name, left)
+        if not self._stopping.is_set():
+            self._catalog.lexical.gather(index_id)

@@ -51,8 +51,6 @@ class AnswerMaker:
         relevance = self._relevance(found.index, request)
         distinct: Distinct[int] = Distinct()
         for candidate in ranked:
-            if len(chosen.kept) == request.wanted:
-                break
             scores = relevance(candidate)
             if request.min_score is not None and scores.shown < request.min_score:
                 chosen.best_rejected = max(scores.shown, chosen.best_rejected or 0.0)
@@ -62,6 +60,8 @@ class AnswerMaker:
             else:
                 chosen.kept.append(candidate)
                 chosen.scores[candidate.id] = scores
+                if len(chosen.kept) == request.wanted:  # before more texts are read
+                    break
         chosen.alike = distinct.copies
         return chosen
 

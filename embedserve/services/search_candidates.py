@@ -19,7 +19,7 @@ from embedserve.ranking.fusion import (
     fuse_ranks,
     fuse_scores,
 )
-from embedserve.services.dense_leg import DenseLeg, by_text
+from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.indexes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
@@ -81,7 +81,10 @@ class Candidates:
         while self.left and len(self.ranked) < count:
             wanted = max(count - len(self.ranked), self.at_once)
             hits = [self.left.popleft() for _ in range(min(wanted, len(self.left)))]
-            self.ranked += self.read(hits)
+            known = {one.id for one in self.ranked}
+            # A text is there once, whatever a vector index of others may hold.
+            found = {one.id: one for one in reversed(self.read(hits)) if one.id not in known}
+            self.ranked += reversed(found.values())
         return self.ranked[:count]
 
     def since(self, place: int) -> Iterator[Candidate]:
@@ -157,9 +160,7 @@ class CandidateFinder:
         if asked.is_cut:
             told = f"Only the first {len(asked.terms)} words of the query were looked up."
             looked.warnings.append(told)
-        found = self._catalog.lexical.search(index, asked.terms, count=looked.count, among=among)
-        ids = [hit.id for hit in found]
-        return by_text(found, self._catalog.chunks.firsts(index.id, ids, among=among))
+        return self._catalog.lexical.search(index, asked.terms, count=looked.count, among=among)
 
     def _embedding(
         self,

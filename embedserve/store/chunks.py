@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
+from embedserve.store.meeting import live
 from embedserve.store.representatives import COUNT_TEXTS, FIRST_IDS, IS_FIRST
 from embedserve.store.rows import chunk_vectors, id_list, read_lines
 from embedserve.store.vector_rows import known_hashes
@@ -42,15 +43,6 @@ placed AS (
 SELECT p.places, c.text_hash, {STORED_COLUMNS} FROM placed p
 CROSS JOIN chunks c ON c.id = p.id CROSS JOIN documents d ON d.id = c.document_id
 WHERE p.place <= ? ORDER BY c.id
-"""
-
-# For each of some ids the first chunk with the text that meets a condition.
-FIRST_MEETING = """
-SELECT o.id, (SELECT c.id FROM chunks c INDEXED BY chunks_by_text
-  CROSS JOIN documents d ON d.id = c.document_id
-  WHERE c.index_id = o.index_id AND c.text_hash = o.text_hash AND ({condition})
-  ORDER BY c.id LIMIT 1)
-FROM json_each(?) one CROSS JOIN chunks o ON o.id = one.value WHERE o.index_id = ?
 """
 
 BETWEEN = f"""
@@ -108,19 +100,12 @@ class Chunks:
         texts = {key: StoredText(tuple(found), places[key]) for key, found in chunks.items()}
         return {id_: texts[text_hash] for id_, text_hash in hashes if text_hash in texts}
 
-    def firsts(
+    def live(
         self, index_id: int, ids: Iterable[int], *, among: SqlCondition | None = None
-    ) -> dict[int, int]:
-        """Map id to the first chunk with its text that meets `among`, for ids that are live.
-
-        What `texts` names a text by, without reading it; ids of which no chunk meets it are left
-        out.
-        """
-        condition = among or SqlCondition("1")
-        values = (*condition.values, id_list(ids), index_id)
+    ) -> set[int]:
+        """Return those of some ids that are live, and whose text meets `among` (meeting.py)."""
         with self._database.read() as connection:
-            rows = connection.execute(FIRST_MEETING.format(condition=condition.sql), values)
-            return {id_: first for id_, first in rows if first is not None}
+            return set(live(connection, index_id, ids, among))
 
     def between(self, places: Iterable[tuple[int, int, int]]) -> dict[int, StoredChunk]:
         """Map id to chunk for what lies in (document, first ordinal, last), both included."""

@@ -5,6 +5,7 @@ Knows connections and transactions; what the tables mean is in the modules besid
 
 import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ class Database:
         self._idle_readers: list[sqlite3.Connection] = []
         self._is_closed = False
         self._version = 0
+        self._written_at = time.monotonic()
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise CatalogError(
                 f"SQLite {sqlite3.sqlite_version} is too old for the catalog `{path}`. "
@@ -72,6 +74,11 @@ class Database:
         """
         return self._version
 
+    @property
+    def quiet_s(self) -> float:
+        """Return for how long nothing was written."""
+        return time.monotonic() - self._written_at
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Hold the only write transaction: commit at the end, roll back on any exception."""
@@ -80,7 +87,7 @@ class Database:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
-                self._version += 1
+                self._note_write()
             except BaseException:
                 # SQLite itself rolls back what cannot go on, on a full disk for one.
                 if self._writer.in_transaction:
@@ -92,7 +99,7 @@ class Database:
         """Hold the writing connection without a transaction, for what needs none."""
         with self._translated(), self._write_lock:
             yield self._writer
-            self._version += 1
+            self._note_write()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -112,6 +119,10 @@ class Database:
             for connection in [*self._idle_readers, self._writer]:
                 connection.close()
             self._idle_readers.clear()
+
+    def _note_write(self) -> None:
+        self._written_at = time.monotonic()
+        self._version += 1
 
     def _borrow(self) -> sqlite3.Connection:
         with self._pool_lock:

@@ -17,10 +17,9 @@ from embedserve.store.bm25 import Part, Ranking, rank
 from embedserve.store.database import Database
 from embedserve.store.lexical_care import LexicalHealth, index_pending, look, reconcile
 from embedserve.store.lexical_rows import Segment, begin_anew, segments_of
-from embedserve.store.meeting import Meeting
-from embedserve.store.rows import id_list
+from embedserve.store.meeting import Meeting, live
 from embedserve.store.segment_cache import SegmentCache
-from embedserve.store.segment_merge import due, merge_segments
+from embedserve.store.segment_merge import due, merge_segments, scattered
 from embedserve.store.segment_reader import SegmentReader
 from embedserve.store.spelling import nearest, spelt, vocabulary
 from embedserve.store.words import Words, key_of, words_of
@@ -31,15 +30,11 @@ MOST_TERMS = 256
 
 TIDY_EVERY = 8
 """Commits after which it is asked whether segments are due: there are a few more until then."""
+QUIET_S = 5.0
+"""Without a write, after which a query has segments gathered: while documents come in, it would be
+done again and again."""
 ASKED_FIRST = 4
 """So many chunks for each that is wanted are asked whether they meet a condition; then all are."""
-
-# A chunk stands for all with its text: one of them has to meet the condition.
-MEETING = """
-SELECT r.id FROM json_each(?) wanted JOIN chunks r ON r.id = wanted.value
-WHERE EXISTS (SELECT 1 FROM chunks c JOIN documents d ON d.id = c.document_id
-  WHERE c.index_id = r.index_id AND c.text_hash = r.text_hash AND ({condition}))
-"""
 
 
 @dataclass(frozen=True)
@@ -55,13 +50,15 @@ class QueryTerms:
 class Lexical:
     """Search, and keep segments in order."""
 
-    def __init__(self, database: Database, meeting: Meeting) -> None:
+    def __init__(self, database: Database, meeting: Meeting, *, quiet_s: float = QUIET_S) -> None:
         self._database = database
         self._meeting = meeting
+        self._quiet_s = quiet_s
         self._cache = SegmentCache()
         self._merging = Lock()
         self.has_pending = Event()
-        """Set when chunks may wait to be indexed; whoever indexes them clears it."""
+        """Set when chunks may wait to be indexed, or segments to be gathered; whoever does it
+        clears it."""
         self.has_pending.set()
         self._commits = counter()
 
@@ -99,6 +96,8 @@ class Lexical:
             segments = segments_of(connection, index.id)
             if not len(keys) or not segments:
                 return []
+            if self._database.quiet_s > self._quiet_s and scattered(segments):
+                self.has_pending.set()
             reader = SegmentReader(connection, self._cache)
             ranking = rank([_part(reader, one, keys) for one in segments], len(keys))
             if isinstance(among, SqlCondition):
@@ -189,6 +188,15 @@ class Lexical:
         finally:
             self._merging.release()
 
+    def gather(self, index_id: int) -> None:
+        """Leave few segments to an index that is asked and not written to."""
+        with self._merging:
+            while self._database.quiet_s > self._quiet_s:
+                with self._database.read() as connection:
+                    chosen = scattered(segments_of(connection, index_id))
+                if not chosen or not merge_segments(self._database, index_id, chosen):
+                    return
+
     def _filtered(
         self,
         connection: sqlite3.Connection,
@@ -201,7 +209,7 @@ class Lexical:
         known = self._meeting.known(index_id, among)
         if known is None:
             asked = ranking.best(ASKED_FIRST * count)
-            met = _met(connection, asked.ids, among, count)
+            met = _met(connection, index_id, asked.ids.tolist(), among, count)
             if len(met) >= count or len(asked.ids) == len(ranking.ids):
                 return _restricted(asked, met).best(count)
             known = self._meeting.ids(index_id, among)
@@ -209,13 +217,16 @@ class Lexical:
 
 
 def _met(
-    connection: sqlite3.Connection, ids: NDArray[np.int64], among: SqlCondition, count: int
+    connection: sqlite3.Connection,
+    index_id: int,
+    ids: Sequence[int],
+    among: SqlCondition,
+    count: int,
 ) -> NDArray[np.int64]:
     """Return which of some chunks meet a condition, in their order; `count` of them are enough."""
-    query, met = MEETING.format(condition=among.sql), []
+    met: list[int] = []
     for start in range(0, len(ids), 2 * count):
-        wanted = ids[start : start + 2 * count].tolist()
-        met += [row[0] for row in connection.execute(query, (id_list(wanted), *among.values))]
+        met += live(connection, index_id, ids[start : start + 2 * count], among)
         if len(met) >= count:
             break
     return np.array(met, np.int64)

@@ -1,12 +1,16 @@
-"""Which texts of an index meet a condition. Reading all of them takes a while, so it is remembered.
+"""Which texts of an index meet a condition: of all of them, which is remembered, or of some.
 
 A text meets a condition when some chunk with it does; it is named by the chunk that stands for it.
 """
+
+import sqlite3
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.database import Database
+from embedserve.store.rows import id_list
 from embedserve.store.snapshot_cache import SnapshotCache
 from embedserve.types import SqlCondition
 
@@ -14,12 +18,39 @@ MOST_KEPT = 32
 """Conditions: of a million texts each, 256 MB at the most, and nothing of it outlives a write."""
 
 # CROSS JOIN says in which order: documents are fewer than chunks.
-MEETING = """
+ALL = """
 SELECT (SELECT min(o.id) FROM chunks o INDEXED BY chunks_by_text
   WHERE o.index_id = c.index_id AND o.text_hash = c.text_hash)
 FROM documents d CROSS JOIN chunks c ON c.document_id = d.id
 WHERE d.index_id = ? AND ({condition})
 """
+
+# The first index has all that is asked of these chunks themselves; their rows are not read.
+SOME = """
+SELECT r.id FROM json_each(?) one
+CROSS JOIN chunks r INDEXED BY chunks_by_index ON r.index_id = ? AND r.id = one.value
+"""
+THAT_MEET = """
+WHERE EXISTS (SELECT 1 FROM chunks c INDEXED BY chunks_by_text
+  CROSS JOIN documents d ON d.id = c.document_id
+  WHERE c.index_id = r.index_id AND c.text_hash = r.text_hash AND ({condition}))
+"""
+
+
+def live(
+    connection: sqlite3.Connection,
+    index_id: int,
+    ids: Iterable[int],
+    among: SqlCondition | None = None,
+) -> list[int]:
+    """Return those of some chunks that are live and whose text meets a condition, in order."""
+    listed = id_list(ids)
+    if among is None:
+        rows = connection.execute(SOME, (listed, index_id))
+    else:
+        query = SOME + THAT_MEET.format(condition=among.sql)
+        rows = connection.execute(query, (listed, index_id, *among.values))
+    return [row[0] for row in rows]
 
 
 class Meeting:
@@ -41,7 +72,7 @@ class Meeting:
         """
 
         def load() -> NDArray[np.int64]:
-            query = MEETING.format(condition=among.sql)
+            query = ALL.format(condition=among.sql)
             with self._database.read() as connection:
                 rows = connection.execute(query, (index_id, *among.values))
                 return np.unique(np.fromiter((row[0] for row in rows), np.int64))
