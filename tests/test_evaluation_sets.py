@@ -1,7 +1,7 @@
 """Judged sets are read whole, or it is said what of them was left out."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,8 +59,8 @@ def test_a_beir_folder_is_read(tmp_path: Path) -> None:
 
 
 def test_what_the_set_does_not_have_is_left_out_and_counted(tmp_path: Path) -> None:
-    corpus = [*CORPUS, {"_id": "empty", "title": "", "text": ""}]
-    queries = [*QUERIES, {"_id": "blank", "text": " "}, {"_id": "q3", "text": "Why?"}]
+    corpus: Rows = [*CORPUS, {"_id": "empty", "title": "", "text": ""}]
+    queries: Rows = [*QUERIES, {"_id": "blank", "text": " "}, {"_id": "q3", "text": "Why?"}]
     qrels = QRELS + "q1\tunknown\t1\nnobody\ttea\t1\nblank\ttea\t1\nq3\ttea\t0\n\n"
     found = read_set(
         write_beir(tmp_path / "s", corpus=corpus, queries=queries, qrels={"test": qrels})
