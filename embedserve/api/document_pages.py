@@ -63,11 +63,7 @@ def document_page(
     return Response(_html(found, document, offer), media_type="text/html", headers=headers)
 
 
-@router.get(
-    "/d/{document}/original",
-    response_class=Response,
-    responses={200: {"content": {FILE: {"schema": {"type": "string", "format": "binary"}}}}},
-)
+@router.get("/d/{document}/original", response_class=Response)
 def original(request: Request, document: str) -> Response:
     """Give the file that a document was read from, to be saved, if it is still what was read."""
     found = services(request).originals.open(services(request).pages.head(document))

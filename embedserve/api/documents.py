@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from embedserve.api.body import describe_body, read_model
 from embedserve.api.job_replies import job_reply
 from embedserve.api.replies import json_reply, services
+from embedserve.api.schema_parts import FILE
 from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
 from embedserve.services.document_names import parse_metadata
 from embedserve.services.documents import Upload
@@ -138,9 +139,7 @@ def get_document(request: Request, name: str, path: str) -> Response:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-            },
+            "content": {FILE: {"schema": {"type": "string", "format": "binary"}}},
         }
     },
 )

@@ -71,7 +71,7 @@ def list_documents(  # noqa: PLR0913  # each parameter is an option of the comma
     wanted = _filter(glob, None, metadata, source, status)
     with connect(home) as client:
         # One more than is shown tells whether there are others.
-        found = list(islice(_matching(client, index, wanted, offset), limit + 1))
+        found = list(islice(matching(client, index, wanted, offset), limit + 1))
     shown = found[:limit]
     if as_json:
         next_offset = offset + limit if len(found) > limit else None
@@ -160,7 +160,7 @@ def remove(  # noqa: PLR0913  # each parameter is an option of the command
         if paths:
             reply = _delete_named(client, index, paths)
         else:
-            _ask(list(_matching(client, index, wanted, 0)), is_agreed=yes)
+            _ask(list(matching(client, index, wanted, 0)), is_agreed=yes)
             place = ("indexes", index, "documents", "delete")
             reply = client.post(*place, body={"filter": wanted})
     for warning in reply["warnings"]:
@@ -205,7 +205,7 @@ def _filter(
     return {key: value for key, value in conditions.items() if value}
 
 
-def _matching(client: Client, index: str, wanted: Json, offset: int) -> Iterator[Json]:
+def matching(client: Client, index: str, wanted: Json, offset: int = 0) -> Iterator[Json]:
     """Give the documents that meet a filter, by path."""
     query: dict[str, Any] = {
         {"paths": "path", "ids": "id"}.get(key, key): value for key, value in wanted.items()

@@ -1,7 +1,7 @@
 """`embedserve eval make` and `run`: one's own index, judged by oneself."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args
@@ -10,6 +10,7 @@ import typer
 
 from embedserve.cli.client import Client, Home, Json, connect
 from embedserve.cli.console import AsJson, errors, output, print_json, print_result, print_table
+from embedserve.cli.documents import matching
 from embedserve.cli.evaluated_index import passage_of, search_of
 from embedserve.errors import InvalidRequestError, PathNotFoundError
 from embedserve.ranking.comparison import Comparison, compare
@@ -26,7 +27,6 @@ from embedserve.services.judgements import (
 )
 from embedserve.services.search_request import Fusion, Mode, SearchRequest
 
-PAGE = 1000
 LEAST_WORDS = 12
 """Of a passage that a question is to be written about."""
 FEW = 25
@@ -200,7 +200,7 @@ def _pooled(client: Client, index: str, question: str, depth: int) -> list[Propo
 
 def _drawn(client: Client, index: str, count: int) -> list[Proposal]:
     """Draw a passage of each of so many documents; which follows from their paths alone."""
-    listed = [one for one in _documents(client, index) if one["chunks"]]
+    listed = [one for one in matching(client, index, {}) if one["chunks"]]
     listed.sort(key=lambda one: _digest(one["path"]))
     rows: list[Proposal] = []
     for one in listed:
@@ -223,16 +223,6 @@ def _order(found: FoundPassage) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-
-
-def _documents(client: Client, index: str) -> Iterator[Json]:
-    offset = 0
-    while True:
-        page = client.get("indexes", index, "documents", limit=PAGE, offset=offset)
-        yield from page["documents"]
-        if page["next_offset"] is None:
-            return
-        offset = page["next_offset"]
 
 
 def _lines(path: Path) -> list[str]:

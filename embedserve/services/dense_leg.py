@@ -100,11 +100,12 @@ class DenseLeg:
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             asked = count * times + min(len(waiting), MORE_WAITING)
             scored = self._vector_index.search(index.key, vector, count=asked)
+            is_all = len(scored) < asked
             if waiting:
                 beside = self._exact.search(index, vector, count=asked, among=waiting)
                 scored = _merged(scored, beside)
             found = self._live(index, scored, count, among)
-            if len(found.hits) == count:
+            if is_all or len(found.hits) == count:
                 break
         return found
 

@@ -23,9 +23,11 @@ from embedserve.services.search_request import MAX_K, SearchRequest
 
 RANKED = 100
 """Documents of a ranking: as far as recall is counted."""
-FIRST_K, NEXT_K = 50, 200
+FIRST_K = 50
 """Chunks asked for. The first are what an answer's best come from: up to 50 do not widen the
-search beyond that of a usual query. Then so many, and twice as many until there are enough."""
+search beyond that of a usual query."""
+NEXT_KS = (200, 400, 800, MAX_K)
+"""Asked for after them, until there are enough documents."""
 BUDGET_TOKENS = 1000
 ASKED_AT_ONCE = 4
 """Requests at once while nothing is timed."""
@@ -103,16 +105,13 @@ def rank_documents(search: Search, asked: SearchRequest) -> list[str]:
 
     The first come from a request that looks as far as usual ones; a deeper one adds the others.
     """
-    asked = replace(asked, k=FIRST_K, passage_tokens=0)
-    found = search(asked)
-    ranking = _documents(found)
-    k = NEXT_K
-    while len(found) >= (asked.k or 0) and len(ranking) < RANKED and k <= MAX_K:
-        asked = replace(asked, k=k)
-        found = search(asked)
-        ranking = list(dict.fromkeys([*ranking, *_documents(found)]))
-        k = min(2 * k, MAX_K) if k < MAX_K else MAX_K + 1
-    return ranking[:RANKED]
+    ranking: dict[str, None] = {}
+    for k in (FIRST_K, *NEXT_KS):
+        found = search(replace(asked, k=k, passage_tokens=0))
+        ranking |= dict.fromkeys(_documents(found))
+        if len(found) < k or len(ranking) >= RANKED:
+            break
+    return list(ranking)[:RANKED]
 
 
 def ranking_figures(ranking: Sequence[str], gains: Mapping[str, int]) -> dict[str, float]:

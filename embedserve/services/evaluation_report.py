@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,15 @@ class Row:
         half = "" if self.facts["half"] == "all" else f", {self.facts['half']} half"
         return f"{way}, {self.facts['recipe']}, {self.facts['chunk_tokens']} tokens{half}"
 
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % confidence interval of that metric, which takes thousands of draws."""
+        return interval(self.measured.values[self.main])
+
     def as_json(self) -> dict[str, Any]:
         """Return the row as `--json` prints it; means over the queries, milliseconds."""
         values = self.measured.values[self.main]
-        low, high = interval(values)
+        low, high = self.interval
         return {
             "dataset": self.dataset,
             "mode": self.mode,
@@ -139,8 +145,8 @@ def _markdown(run: Run, plot: str) -> str:
     for table in table_of(run.rows):
         lines = [table.header, ["---"] * len(table.header), *table.rows]
         parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        for half in dict.fromkeys(row.facts["half"] for row in run.rows):
-            same = [row for row in run.rows if row.dataset == table.title]
+        same = [row for row in run.rows if row.dataset == table.title]
+        for half in dict.fromkeys(row.facts["half"] for row in same):
             parts += _compared([row for row in same if row.facts["half"] == half])
     return "\n\n".join(parts) + "\n"
 
@@ -163,7 +169,6 @@ def _groups(rows: Sequence[Row]) -> list[Group]:
         bars, main = [], ""
         for row in found:
             main = row.main
-            low, high = interval(row.measured.values[main])
-            bars.append(Bar(row.label, row.measured.means()[main], low, high))
+            bars.append(Bar(row.label, row.measured.means()[main], *row.interval))
         groups.append(Group(f"{dataset}: {main}", bars))
     return groups

@@ -98,12 +98,11 @@ class FileIngest:
                     work=document.work,
                 )
                 self._tools.wake_index()
-                # Counted by the catalog now; to discard a long draft takes a while.
-                self._tools.progress.end(found.file.path)
-                if document.version.draft:
-                    self._catalog.drafts.discard(document.version.draft)
         finally:
             self._tools.progress.end(found.file.path)
+        # Behind that: the catalog counts the file by now, and a long draft takes a while.
+        if document and document.version.draft:
+            self._catalog.drafts.discard(document.version.draft)
 
     def _read(self, found: Found, known: KnownFile | None) -> _Document | None:
         """Return what is to be committed; None when that is done, or nothing has changed."""

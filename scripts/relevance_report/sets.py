@@ -11,6 +11,7 @@ from embedserve.ranking.metrics import DocumentSpan
 from embedserve.services.embedded_text import embedded_texts
 from embedserve.services.evaluation_sets import JudgedSet as ReadSet
 from embedserve.services.evaluation_sets import SetDocument, read_set
+from embedserve.services.judgements import is_same
 from embedserve.services.token_budget import TokenBudget
 from embedserve.types import Chunk, Vectors
 
@@ -43,12 +44,8 @@ class JudgedSet:
     def answers(self, question: Question, number: int) -> bool:
         """Tell whether a chunk answers: half of the shorter of it and an answer is in both."""
         document, one = self.chunks[number]
-        for span in question.answers:
-            shared = min(span.end, one.end) - max(span.start, one.start)
-            shorter = min(span.end - span.start, one.end - one.start)
-            if span.document == document and shared >= shorter / 2:
-                return True
-        return False
+        place = DocumentSpan(document, one.start, one.end)
+        return any(is_same(place, span) for span in question.answers)
 
 
 def build(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from scripts.quantization_report.retrieval import rows_of
+from embedserve.services.evaluation_sets import read_set
 
 SOURCES = ("scifact", "squad-dev-v1.1", "tree-powershell-docs", "docs-rust-book", "chunking")
 QUESTION_SETS = ("scifact", "squad-dev-v1.1", "chunking_evaluation")
@@ -48,11 +48,9 @@ def documents(data: Path) -> Iterator[Document]:
 
 def questions(data: Path) -> list[str]:
     """Return distinct questions that people asked about these texts, mixed, always the same."""
-    asked = {}
+    asked: dict[str, None] = {}
     for name in QUESTION_SETS:
-        file = "questions.jsonl" if name == "chunking_evaluation" else "queries.jsonl"
-        for row in rows_of(data / name / file):
-            asked[row["question"] if "question" in row else row["text"]] = None
+        asked |= dict.fromkeys(query.text for query in read_set(data / name).queries)
     found = list(asked)
     random.Random(2).shuffle(found)
     return found
@@ -60,8 +58,8 @@ def questions(data: Path) -> list[str]:
 
 def _judged(data: Path) -> Iterator[Document]:
     for name in ("scifact", "squad-dev-v1.1"):
-        for row in rows_of(data / name / "corpus.jsonl"):
-            yield Document(f"{name}/{row['_id']}.txt", row["title"], row["text"])
+        for one in read_set(data / name).documents:
+            yield Document(f"{name}/{one.id}.txt", one.title, one.text)
 
 
 def _markdown(data: Path) -> Iterator[Document]:
