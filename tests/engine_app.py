@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 from starlette.testclient import TestClient
 
@@ -16,6 +15,7 @@ from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
 from embedserve.services.model_library import ModelLibrary
 from embedserve.settings import Settings
+from scripts.bench_report.hot import services_with
 
 
 def writable_home(model_home: Path, folder: Path) -> Path:
@@ -26,21 +26,10 @@ def writable_home(model_home: Path, folder: Path) -> Path:
 
 def engine_services(inference: Inference, models: ModelLibrary, metrics: Metrics) -> Services:
     """Return services with nothing behind the routes about indexes."""
-    absent = cast(Any, None)
-    return Services(
+    return services_with(
         embedding=inference.embedding,
         reranking=inference.reranking,
         models=models,
-        indexes=absent,
-        ingestion=absent,
-        search=absent,
-        checks=absent,
-        rebuilds=absent,
-        archives=absent,
-        documents=absent,
-        pages=absent,
-        originals=absent,
-        health=absent,
         metrics=metrics,
         freed=FreedMemory(),
     )

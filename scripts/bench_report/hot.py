@@ -51,25 +51,15 @@ class ReadyVectors:
         return Embeddings(self.rows[: len(wanted.texts)], 16 * len(wanted.texts), (), 0, 1)
 
 
+def services_with(**present: object) -> Services:
+    """Return the server's services with these alone; the others are never called."""
+    absent = dict.fromkeys(field.name for field in fields(Services))
+    return Services(**cast(Any, {**absent, **present}))
+
+
 def ours() -> ASGIApp:
-    """Return the server's application; its other services are never called."""
-    absent = cast(Any, None)
-    services = Services(
-        embedding=cast(Any, ReadyVectors()),
-        reranking=absent,
-        models=absent,
-        indexes=absent,
-        ingestion=absent,
-        documents=absent,
-        pages=absent,
-        search=absent,
-        checks=absent,
-        rebuilds=absent,
-        archives=absent,
-        health=absent,
-        metrics=Metrics(),
-        freed=FreedMemory(),
-    )
+    """Return the server's application."""
+    services = services_with(embedding=ReadyVectors(), metrics=Metrics(), freed=FreedMemory())
     return create_app(services, AppLimits(1 << 26, (), is_loopback=True))
 
 
