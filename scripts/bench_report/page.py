@@ -13,6 +13,7 @@ from scripts.bench_report.measure import (
     QUERY_CLIENTS,
     QUERY_TOKENS,
 )
+from scripts.search_report.page import search_part
 
 NOTHING = "\N{EN DASH}"
 _MS = 1000
@@ -36,6 +37,8 @@ def page(report: Report) -> str:
         *time_parts(report),
         "## Ingestion",
         prose.INGESTION,
+        "## Search",
+        search_part(),
         "## Beside others",
         prose.PEERS,
         *peer_parts(report),

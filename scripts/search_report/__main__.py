@@ -8,9 +8,9 @@ from pathlib import Path
 from embedserve.engine.cores import available_cores
 from embedserve.engine.cpu import cpu_class
 from embedserve.models.installed import resolve
-from scripts.bench_report.machine import Watch, cpu_name
-from scripts.search_report.figures import Report, Size, read_report
-from scripts.search_report.home import made_home
+from scripts.bench_report.machine import cpu_name
+from scripts.search_report.figures import RESULTS, Report, Size, read_report
+from scripts.search_report.home import VectorShare, made_home
 from scripts.search_report.measure import measure
 from scripts.search_report.page import put_section, section
 from scripts.search_report.texts import questions
@@ -18,7 +18,6 @@ from scripts.search_report.texts import questions
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 PAGE = ROOT / "docs" / "performance.md"
-RESULTS = Path(__file__).parent / "results.json"
 MODEL = "all-minilm"
 CHUNKS = 100_000
 EMBEDDED = 5000
@@ -51,12 +50,12 @@ def _run(told: argparse.Namespace) -> Report:
 
 def _size(told: argparse.Namespace, count: int, models: Path, data: Path) -> Size:
     home = told.home.resolve() / str(count)
-    made = made_home(home, models, data, texts=count, embedded=told.embedded)
+    share = VectorShare(told.embedded, told.vectors.resolve() if told.vectors else None)
+    made = made_home(home, models, data, texts=count, share=share)
     if told.make:
         return Size(made.chunks, made.texts, made.documents, made.variants, made.embedded)
-    watch, before = Watch(), os.getloadavg()[0]
+    before = os.getloadavg()[0]
     size = measure(home, made, questions(data), calls=told.calls, seconds=told.seconds)
-    size.others = watch.others()
     size.load = f"{before:.1f} and {os.getloadavg()[0]:.1f}"
     return size
 
@@ -70,6 +69,9 @@ def _arguments() -> argparse.Namespace:
         "--chunks", type=int, action="append", help=f"distinct ones; repeatable ({CHUNKS})"
     )
     parser.add_argument("--embedded", type=int, default=EMBEDDED, help=f"by engine ({EMBEDDED})")
+    parser.add_argument(
+        "--vectors", type=Path, help="catalog with more of them, such as of an eval"
+    )
     parser.add_argument("--calls", type=int, default=300, help="of each latency (300)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each rate (10)")
     parser.add_argument("--make", action="store_true", help="only make what is missing")

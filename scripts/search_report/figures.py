@@ -4,6 +4,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "results.json"
+"""Those of the last run, kept with the page that they are in."""
+
 
 @dataclass
 class Size:
@@ -30,8 +33,6 @@ class Size:
     """Of the dense leg against the exact one, at 100 candidates."""
     load: str = ""
     """Average number of runnable processes before and after."""
-    others: float = 0.0
-    """Share of the machine that other processes used meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from embedserve.store.catalog import Catalog
 from embedserve.types import Chunk, Index, NewDocument, Provenance, Vectors
 from scripts.bench_report.measure import tell
 from scripts.search_report.texts import Document, documents, metadata_of
-from scripts.search_report.vectors import Around, is_embedded
+from scripts.search_report.vectors import Around, is_embedded, known_vectors
 
 INDEX = "searched"
-PAIRS = 500
-"""Neighbouring chunks that are embedded to see how close such are."""
+MOST_REAL = 70_000
+"""Texts among which those are chosen that are embedded: all others are variants."""
 EMBED_AT_ONCE = 512
 _PATIENCE_S = 4 * 3600.0
 _TELL_EVERY = 10_000
@@ -55,6 +55,16 @@ class Made:
 
 
 @dataclass(frozen=True)
+class VectorShare:
+    """Which vectors are the engine's."""
+
+    embedded: int
+    """So many are computed, about."""
+    known: Path | None = None
+    """A catalog of the same model, from which others are taken."""
+
+
+@dataclass(frozen=True)
 class Cut:
     """A document with its chunks and what is known of each."""
 
@@ -64,7 +74,7 @@ class Cut:
     hashes: list[str]
 
 
-def made_home(home: Path, models: Path, data: Path, *, texts: int, embedded: int) -> Made:
+def made_home(home: Path, models: Path, data: Path, *, texts: int, share: VectorShare) -> Made:
     """Return what a home holds, which is made unless it is there."""
     mark = home / "made.json"
     if mark.exists():
@@ -74,7 +84,7 @@ def made_home(home: Path, models: Path, data: Path, *, texts: int, embedded: int
     home.mkdir(parents=True)
     (home / "models").symlink_to(models.resolve())
     with open_resident(home) as resident:
-        made = resident.fill(data, texts, embedded)
+        made = resident.fill(data, texts, share)
     mark.write_text(json.dumps(asdict(made)) + "\n", encoding="utf-8")
     return made
 
@@ -93,10 +103,10 @@ class Filler:
         self._real: dict[str, int] = {}
         self._chunks = self._variants = 0
 
-    def fill(self, data: Path, texts: int, embedded: int) -> Made:
+    def fill(self, data: Path, texts: int, share: VectorShare) -> Made:
         """Commit documents until the index has so many distinct texts."""
         started = time.perf_counter()
-        around = self._around(list(self._first(data, min(texts, 70_000))), embedded)
+        around = self._around(list(self._first(data, min(texts, MOST_REAL))), share)
         self._known = set()
         job_id = self._catalog.jobs.create(INDEX, str(data)).id
         committed = 0
@@ -130,23 +140,17 @@ class Filler:
             if len(self._known) >= texts:
                 return
 
-    def _around(self, cuts: list[Cut], embedded: int) -> Around:
-        """Embed a share of the texts, and pairs of neighbours."""
+    def _around(self, cuts: list[Cut], share: VectorShare) -> Around:
+        """Take the vectors that are known, and embed a share of the other texts."""
         texts = {key: text for cut in cuts for key, text in zip(cut.hashes, cut.texts, strict=True)}
-        share = embedded / max(len(texts), 1)
-        chosen = {key: text for key, text in texts.items() if is_embedded(key, share)}
-        beside = [
-            (cut.texts[at], cut.texts[at + 1])
-            for cut in cuts
-            for at in range(len(cut.texts) - 1)
-            if is_embedded(f"pair {cut.hashes[at]}", PAIRS / max(len(texts), 1))
-        ]
-        tell(f"embedding {len(chosen)} texts and {len(beside)} pairs")
-        self._real = {key: row for row, key in enumerate(chosen)}
-        first = self._vectors([one for one, _ in beside])
-        second = self._vectors([other for _, other in beside])
-        cosines = np.clip((first * second).sum(axis=1).astype(np.float64), -1, 1)
-        return Around(self._vectors(list(chosen.values())), cosines)
+        known = known_vectors(share.known, self._index.artefact)
+        kept = {key: known[key] for key in texts if key in known}
+        left = {key: text for key, text in texts.items() if key not in kept}
+        chosen = [key for key in left if is_embedded(key, share.embedded / max(len(left), 1))]
+        tell(f"{len(kept)} vectors are known; embedding {len(chosen)} texts")
+        self._real = {key: row for row, key in enumerate([*kept, *chosen])}
+        new = self._vectors([left[key] for key in chosen])
+        return Around(np.concatenate([np.stack([*kept.values()]), new]) if kept else new)
 
     def _vectors(self, texts: list[str]) -> Vectors:
         parts = [
@@ -204,9 +208,9 @@ class Resident:
         self.index = services.indexes.find(INDEX)
         self.encoder: Encoder = search._encoders.get(self.index.model)
 
-    def fill(self, data: Path, texts: int, embedded: int) -> Made:
+    def fill(self, data: Path, texts: int, share: VectorShare) -> Made:
         """Fill the index, and wait until the vector index has all of it."""
-        made = Filler(self.catalog, self.encoder, self.index).fill(data, texts, embedded)
+        made = Filler(self.catalog, self.encoder, self.index).fill(data, texts, share)
         started = time.perf_counter()
         tell("waiting for the vector index")
         if not self.dense._worker.wait_until_applied(self.index.id, _PATIENCE_S):

@@ -29,9 +29,9 @@ KINDS: dict[str, dict[str, Any]] = {
 """What is asked for beside the question."""
 STAGES = ("embed", "dense", "lexical", "fuse", "answer")
 CLIENTS = (1, 4, 16)
-WARM_CALLS = 60
-STAGE_CALLS = 150
-RECALL_CALLS = 200
+WARM_CALLS = 40
+STAGE_CALLS = 100
+RECALL_CALLS = 100
 CANDIDATES = 100
 PATH = f"/indexes/{INDEX}/query"
 _READY_S = 900.0
