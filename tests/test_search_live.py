@@ -267,13 +267,23 @@ def test_no_text_is_an_error(live: LiveServer, text: str) -> None:
         assert reply.status_code == 200, reply.text
 
 
-def test_a_very_long_text_is_cut_and_said_to_be(live: LiveServer) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_very_long_text_is_cut_and_said_to_be(live: LiveServer, mode: str) -> None:
     text = " ".join(f"word{number} well" for number in range(80_000))
     assert len(text) > 1_000_000
-    reply = live.ask("farm", query=text, k=1)
+    reply = live.ask("farm", query=text, k=1, mode=mode)
     assert any("cut to the model's" in warning for warning in reply["warnings"])
-    assert any("first 256 words" in warning for warning in reply["warnings"])
+    assert any("first 256 words" in told for told in reply["warnings"]) is (mode != "dense")
     assert "well" in reply["hits"][0]["text"]
+    word = live.http.post("/indexes/farm/query", json={"query": "x" * 1_000_000, "mode": mode})
+    assert word.status_code == 200, word.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", ["", " ", "\n\t\u3000"])
+def test_blanks_are_no_question(live: LiveServer, mode: str, text: str) -> None:
+    reply = live.http.post("/indexes/farm/query", json={"query": text, "mode": mode})
+    assert (reply.status_code, "query is empty" in reply.json()["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from embedserve.store.postings import from_block, invert, to_blocks
-from embedserve.store.words import LANGUAGES, MAX_WORD_CHARS, TermFinder, Words, key_of, words_of
+from embedserve.store.term_finder import TermFinder
+from embedserve.store.words import LANGUAGES, MAX_WORD_CHARS, Words, key_of, words_of
 
 
 def terms(text: str, language: str = "english") -> list[str]:
@@ -64,6 +65,22 @@ def test_places_of_some_terms_are_among_those_of_all(text: str) -> None:
         assert TermFinder(words, asked).find(text) == [
             piece for piece in every if piece.term in asked
         ]
+
+
+def test_many_words_with_a_term_are_found_as_few_are() -> None:
+    text = " ".join(f"word{number} é.word" for number in range(100)) + " words"
+    asked = {"word"}
+    every = [piece for piece in words_of("english").pieces(text) if piece.term in asked]
+    assert TermFinder(words_of("english"), asked).find(text) == every
+    assert len(every) == 201
+
+
+def test_a_long_question_is_read_as_far_as_its_terms_reach() -> None:
+    words = words_of("english")
+    question = "what is the " + " ".join(f"q{number}x" for number in range(50))
+    assert words.query_terms(question, most=4) == words.query_terms(question)[:4]
+    assert words.content_words(question, most=2) == ["q0x", "q1x"]
+    assert words.content_words("to be or not to be", most=2) == ["to", "be"]
 
 
 def test_places_of_terms_are_those_of_the_text() -> None:

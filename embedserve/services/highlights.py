@@ -15,8 +15,9 @@ from embedserve.ingest.sentences import HEADING, sentence_spans
 from embedserve.ingest.spans import Span
 from embedserve.services.blanks import blanks_between
 from embedserve.services.search_request import Highlights, Hit, MarkedSentence
-from embedserve.store.lexical import MOST_TERMS
-from embedserve.store.words import Piece, TermFinder, Words
+from embedserve.store.lexical import MOST_CHARS, MOST_TERMS
+from embedserve.store.term_finder import TermFinder
+from embedserve.store.words import Piece, Words
 from embedserve.types import StoredChunk
 
 NEARLY = 0.8
@@ -28,7 +29,8 @@ class Highlighter:
     """Mark what some questions ask for."""
 
     def __init__(self, words: Words, queries: Sequence[str]) -> None:
-        terms = (term for query in queries for term in words.query_terms(query)[:MOST_TERMS])
+        queries = [query[:MOST_CHARS] for query in queries]
+        terms = (term for query in queries for term in words.query_terms(query, most=MOST_TERMS))
         self._finder = TermFinder(words, terms)
         self._asked = [(query, self._finder.find(query)) for query in queries]
 

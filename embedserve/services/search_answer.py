@@ -20,7 +20,7 @@ from embedserve.services.blanks import blanks_between
 from embedserve.services.search_candidates import Candidate, Candidates
 from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
 from embedserve.store.catalog import Catalog
-from embedserve.store.lexical import MOST_TERMS
+from embedserve.store.lexical import MOST_CHARS, MOST_TERMS
 from embedserve.types import Index, StoredChunk
 
 MOST_DIVERSE = 100
@@ -104,7 +104,7 @@ class AnswerMaker:
         calibration = calibration_of(index.model)
         words = self._catalog.lexical.words(index)
         asked = [
-            [*dict.fromkeys(words.content_words(query))][:MOST_TERMS] for query in request.queries
+            words.content_words(query[:MOST_CHARS], most=MOST_TERMS) for query in request.queries
         ]
 
         def score(candidate: Candidate) -> Scores:

@@ -27,6 +27,8 @@ from embedserve.types import Index, ScoredId, SqlCondition
 
 MOST_TERMS = 256
 """Of a query: more than a model reads of one."""
+MOST_CHARS = 20_000
+"""Of a query: several times what so many terms take. One word of a megabyte has 500,000 parts."""
 
 TIDY_EVERY = 8
 """Commits after which it is asked whether segments are due: there are a few more until then."""
@@ -44,7 +46,7 @@ class QueryTerms:
     terms: tuple[str, ...]
     """Distinct, in order; none where it holds no letter and no digit."""
     is_cut: bool = False
-    """Whether more terms than MOST_TERMS were there, of which the first are taken."""
+    """Whether there was more than MOST_TERMS or MOST_CHARS, of which the first are taken."""
 
 
 class Lexical:
@@ -75,8 +77,9 @@ class Lexical:
 
         Stop words are left out, unless there are no other words.
         """
-        terms = self.words(index).query_terms(text)
-        return QueryTerms(tuple(terms[:MOST_TERMS]), len(terms) > MOST_TERMS)
+        terms = self.words(index).query_terms(text[:MOST_CHARS], most=MOST_TERMS + 1)
+        is_cut = len(terms) > MOST_TERMS or (bool(terms) and len(text) > MOST_CHARS)
+        return QueryTerms(tuple(terms[:MOST_TERMS]), is_cut)
 
     def search(
         self,
@@ -122,7 +125,9 @@ class Lexical:
         Reads all words of the index, some tenths of a second for a large one.
         """
         words = self.words(index)
-        asked = {word for word in map(spelt, words.split(text)) if word}
+        asked = [*dict.fromkeys(filter(None, map(spelt, words.split(text[:MOST_CHARS]))))][
+            :MOST_TERMS
+        ]
         with self._database.read() as connection:
             segments = segments_of(connection, index.id)
             reader = SegmentReader(connection, self._cache)
@@ -131,7 +136,7 @@ class Lexical:
                 keys = _keys(words.query_terms(word))
                 return sum(len(m.places) for one in segments for m in reader.matches(one, keys))
 
-            unknown = sorted(word for word in asked if not frequency(word))[:MOST_TERMS]
+            unknown = sorted(word for word in asked if not frequency(word))
             known = vocabulary(connection, index.id) if unknown else set()
             found = {word: nearest(word, known, frequency, count=count) for word in unknown}
         return {word: near for word, near in found.items() if near}

@@ -7,7 +7,7 @@ well. Chinese, Japanese and Korean, which write no spaces, give pairs of charact
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -27,11 +27,9 @@ MOST_CACHED = 100_000
 _CACHED_CHARS = 32
 
 # Marks that letters are written with are no letters to `\w`.
-_LETTER = r"\w\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
-_WORD = re.compile(f"[{_LETTER}]+(?:\\.[{_LETTER}]+)*")
-# Where a match of it may begin and end.
-_BEGIN = re.compile(f"(?<![{_LETTER}])(?<![{_LETTER}]\\.)")
-_END = re.compile(f"(?![{_LETTER}])(?!\\.[{_LETTER}])")
+LETTER = r"\w\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
+WORD = re.compile(f"[{LETTER}]+(?:\\.[{LETTER}]+)*")
+"""Put together by points, too."""
 _SPACED = bytes(
     code if chr(code).isalnum() or chr(code) in "_." else ord(" ") for code in range(128)
 ) + bytes(128)
@@ -90,7 +88,7 @@ class Words:
         known = self._keys
         for text in texts:
             # What the two cut differently, `_learn` cuts.
-            words = _spaced(text) if text.isascii() else _WORD.findall(text)
+            words = spaced(text) if text.isascii() else WORD.findall(text)
             distinct.update(words)
             for word in words:
                 found = known.get(word)
@@ -102,7 +100,7 @@ class Words:
 
     def pieces(self, text: str) -> Iterator[Piece]:
         """Give every term of a text with its place; parts come after the word they are of."""
-        for match in _WORD.finditer(text):
+        for match in WORD.finditer(text):
             for piece in self._pieces(match[0]):
                 yield Piece(match.start() + piece.start, match.start() + piece.end, piece.term)
 
@@ -116,25 +114,38 @@ class Words:
 
     def split(self, text: str) -> list[str]:
         """Return the words of a text as they stand there."""
-        return _WORD.findall(text)
+        return WORD.findall(text)
 
-    def query_terms(self, text: str) -> list[str]:
+    def query_terms(self, text: str, *, most: int | None = None) -> list[str]:
         """Return the distinct terms of a question in order, without stop words if others are left.
 
-        Of a word that is put together both the whole and its parts count.
+        Of a word that is put together both the whole and its parts count. No more than `most` are
+        looked for: a text of megabytes costs no more than its beginning.
         """
-        terms: dict[str, None] = {}
-        for word in dict.fromkeys(_WORD.findall(text)):
-            if _is_plain(word):
-                terms[self._plain(word)] = None
-            else:
-                terms.update((piece.term, None) for piece in self._pieces(word))
-        return [term for term in terms if term not in self._stop_words] or list(terms)
+        every = (term for word in _in_turn(text) for term in self._terms_of(word))
+        return self._telling(every, lambda term: term, most)
 
-    def content_words(self, text: str) -> list[str]:
-        """Return the words of a question as they are, without stop words if others are left."""
-        words = self.split(text)
-        return [word for word in words if self._plain(word) not in self._stop_words] or words
+    def content_words(self, text: str, *, most: int | None = None) -> list[str]:
+        """Return the distinct words of a question as they are, chosen as `query_terms` chooses."""
+        return self._telling(_in_turn(text), self._plain, most)
+
+    def _terms_of(self, word: str) -> Iterable[str]:
+        if _is_plain(word):
+            return (self._plain(word),)
+        return (piece.term for piece in self._pieces(word))
+
+    def _telling(
+        self, every: Iterable[str], term_of: Callable[[str], str], most: int | None
+    ) -> list[str]:
+        """Return the first distinct ones that are no stop words, or all if there are no others."""
+        told: dict[str, None] = {}
+        silent: dict[str, None] = {}
+        for one in every:
+            if one not in told and one not in silent:
+                (silent if term_of(one) in self._stop_words else told)[one] = None
+                if len(told) == most:
+                    break
+        return list(told or silent)[:most]
 
     def _learn(self, word: str) -> tuple[int, ...]:
         if _is_plain(word):
@@ -182,27 +193,6 @@ class Words:
         return stem if stem.isascii() else _bare(stem)
 
 
-class TermFinder:
-    """Find some terms in texts, one after another; what it has learned of a word holds for all."""
-
-    def __init__(self, words: Words, terms: Iterable[str]) -> None:
-        self._words = words
-        self._terms = {key_of(term): term for term in terms}
-        self._pieces: dict[str, tuple[Piece, ...]] = {}
-
-    def find(self, text: str) -> list[Piece]:
-        """Return the places of the terms as `Words.pieces` has them, many times as fast."""
-        found: list[Piece] = []
-        for word in _distinct(text):
-            pieces = self._pieces.get(word)
-            if pieces is None:
-                pieces = self._pieces[word] = self._words.of_word(word, self._terms)
-            if pieces:
-                for at in _places(text, word):
-                    found += [Piece(at + one.start, at + one.end, one.term) for one in pieces]
-        return sorted(found, key=lambda piece: (piece.start, -piece.end))
-
-
 @cache
 def words_of(language: str) -> Words:
     """Return what reads a language; the same one every time, for what it has learned."""
@@ -218,28 +208,18 @@ def key_of(term: str) -> int:
                           "little", signed=True)  # fmt: skip
 
 
-def _spaced(text: str) -> list[str]:
-    """Return the words of an ASCII text, points around them included: 4 times as fast as _WORD."""
+def spaced(text: str) -> list[str]:
+    """Return the words of an ASCII text, points around them included: 4 times as fast as WORD."""
     return text.encode().translate(_SPACED).decode().split()
 
 
-def _distinct(text: str) -> set[str]:
-    """Return the words of a text."""
-    tokens = set(text.split())
-    foreign = {token for token in tokens if not token.isascii()}
-    words = {word.strip(".") for word in _spaced(" ".join(tokens - foreign))} - {""}
-    pointed = {word for word in words if "." in word}
-    return (words - pointed).union(*map(_WORD.findall, pointed | foreign))
-
-
-def _places(text: str, word: str) -> Iterator[int]:
-    """Give where a word stands as one of its own."""
-    at = text.find(word)
-    while at >= 0:
-        end = at + len(word)
-        if _BEGIN.match(text, at) and _END.match(text, end):
-            yield at
-        at = text.find(word, at + 1)
+def _in_turn(text: str) -> Iterator[str]:
+    """Give the distinct words of a text, as far as somebody reads."""
+    seen: set[str] = set()
+    for match in WORD.finditer(text):
+        if match[0] not in seen:
+            seen.add(match[0])
+            yield match[0]
 
 
 def _is_plain(word: str) -> bool:
