@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     such as `eng+deu`; empty: no OCR."""
     tessdata: Path | None = None
     """Folder of Tesseract's languages (`eng.traineddata`); by default where systems keep it."""
+    recall_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of queries after which the vector index is compared with the exact answer, in the
+    background and 0.2 % of the time at most, for the metrics; 0: none."""
     chroma_url: str | None = None
     """An existing Chroma server, such as `http://chroma:8000`; without it one is started."""
     chroma_timeout_s: float = Field(default=30, gt=0)

@@ -17,6 +17,7 @@ from embedserve.services.indexes import IndexService, IndexTools
 from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
 from embedserve.services.memory import FreedMemory
+from embedserve.services.recall_sample import RecallSampler
 from embedserve.services.roots import AllowedRoots
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index, Vectors
@@ -92,7 +93,8 @@ class House:
         roots = AllowedRoots([])
         encoders = cast(Any, models)
         absent = cast(Any, None)
-        tools = IndexTools(self.worker, roots, absent, {}, default_model="small")
+        sampler = RecallSampler(catalog, absent, share=0)
+        tools = IndexTools(self.worker, roots, absent, {}, sampler, default_model="small")
         self.indexes = IndexService(catalog, vector_index, encoders, tools)
         ingest = IngestTools(
             *(absent, self.worker, roots, absent, absent),

@@ -77,7 +77,7 @@ def search(encoder: StuckEncoder, catalog: Catalog, *, timeout_s: float) -> Sear
     return SearchService(
         catalog,
         cast(IndexService, OneIndex()),
-        (cast(VectorIndex, object()), cast(IndexWorker, object())),
+        DenseLeg(catalog, cast(VectorIndex, object()), cast(IndexWorker, object())),
         cast(Encoders, OneEncoder(encoder)),
         cast(RerankingService, object()),
         timeout_s=timeout_s,
@@ -132,7 +132,7 @@ def quick_search(catalog: Catalog, vector_index: MemoryVectorIndex) -> SearchSer
     return SearchService(
         catalog,
         cast(IndexService, indexes),
-        (vector_index, cast(IndexWorker, ReadyWorker())),
+        DenseLeg(catalog, vector_index, cast(IndexWorker, ReadyWorker())),
         cast(Encoders, OneEncoder(QuickEncoder())),
         cast(RerankingService, object()),
     )

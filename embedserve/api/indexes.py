@@ -1,6 +1,7 @@
 """Our own dialect: indexes, ingestion, queries. Shapes: docs/api.md."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -107,6 +108,7 @@ def index_reply(report: IndexReport) -> dict[str, Any]:
         "change": {"model": change.model, "done": report.ready, "total": counts.chunks}
         if change
         else None,
+        "recall": asdict(report.recall) if report.recall else None,
         "problem": report.problem,
         "warnings": list(report.warnings),
     }

@@ -26,11 +26,13 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
+from embedserve.bootstrap.recall import open_sampler
 from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.services.archives import ArchiveService
 from embedserve.services.definitions import IndexDefinition, read_definitions
+from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.file_problems import retry_after_change
@@ -44,6 +46,7 @@ from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.originals import Originals
 from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
+from embedserve.services.recall_sample import RecallSampler
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.services.watching import WatchService
@@ -206,7 +209,10 @@ def _services(
     sources: _Sources,
 ) -> Services:
     asked, worker = index.asked, index.worker
-    indexes = _indexes(settings, engine, catalog, index, sources)
+    sampler = open_sampler(settings, catalog, (asked, worker), engine.metrics, stack)
+    indexes = _indexes(settings, engine, catalog, index, sources, sampler)
+    dense = DenseLeg(catalog, asked, worker)
+    dense.on_approximate = sampler.offer
     extractors = open_extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
@@ -220,7 +226,7 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=SearchService(
-            *(catalog, indexes, (asked, worker), engine.encoders, inference.reranking),
+            *(catalog, indexes, dense, engine.encoders, inference.reranking),
             timeout_s=settings.request_timeout_s,
         ),
         checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),
@@ -243,10 +249,15 @@ def _services(
 
 
 def _indexes(
-    settings: Settings, engine: Engine, catalog: Catalog, index: _IndexSide, sources: _Sources
+    settings: Settings,
+    engine: Engine,
+    catalog: Catalog,
+    index: _IndexSide,
+    sources: _Sources,
+    sampler: RecallSampler,
 ) -> IndexService:
     tools = IndexTools(
-        *(index.worker, sources.roots, sources.uploads, sources.notices),
+        *(index.worker, sources.roots, sources.uploads, sources.notices, sampler),
         default_model=settings.default_model,
     )
     indexes = IndexService(catalog, index.asked, engine.encoders, tools)

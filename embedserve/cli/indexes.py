@@ -52,6 +52,8 @@ def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     rows = [[key.replace("_", " "), str(index[key])] for key in facts if index[key]]
     for key, value in index["counts"].items():
         rows.append([key, "unknown: the vector index is down" if value is None else str(value)])
+    if recall := index["recall"]:
+        rows.append(["recall", f"{recall['mean']:.4f} of {recall['samples']} sampled queries"])
     rows += [["warning", warning] for warning in index["warnings"]]
     rows += [["source", source["path"]] for source in index["definition"]["sources"]]
     print_table(rows)

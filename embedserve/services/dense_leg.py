@@ -5,6 +5,7 @@ exactly beside it, and while the index is down everything is: slower, and said i
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from embedserve.errors import VectorStoreError
@@ -51,6 +52,8 @@ class DenseLeg:
         self._vector_index = vector_index
         self._worker = index_worker
         self._exact = ExactSearch(catalog.chunks)
+        self.on_approximate: Callable[[Index, Vectors], None] = lambda _index, _vector: None
+        """Called with each question that a whole index answered approximately; returns at once."""
 
     def search(
         self,
@@ -107,6 +110,8 @@ class DenseLeg:
             found = self._live(index, scored, count, among)
             if is_all or len(found.hits) == count:
                 break
+        if among is None:
+            self.on_approximate(index, vector)
         return found
 
     def _exactly(

@@ -10,6 +10,7 @@ from embedserve.services.definitions import IndexDefinition, check_index_name
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.origins import VectorOrigins
+from embedserve.services.recall_sample import Recall, RecallSampler
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
@@ -36,6 +37,8 @@ class IndexReport:
     """What a user of its vectors has to know."""
     change: ModelChange | None = None
     """What it becomes when a job has embedded all its chunks with another model."""
+    recall: Recall | None = None
+    """How well the vector index finds what is nearest; None: no query was compared yet."""
     ready: int = 0
     """Chunks that have their vector of that model."""
 
@@ -49,6 +52,7 @@ class IndexTools:
     uploads: UploadFiles
     notices: Mapping[str, str]
     """By index, what a user has to know of its watch."""
+    recall: RecallSampler
     default_model: str
 
 
@@ -119,6 +123,7 @@ class IndexService:
                 *lexical_warnings(self._catalog, index),
             ),
             change=change,
+            recall=self._tools.recall.recall(index.id),
             ready=self._catalog.model_changes.count_ready(index.id) if change else 0,
         )
 

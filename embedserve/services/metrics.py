@@ -14,6 +14,7 @@ from embedserve.engine.cache import VectorCache
 from embedserve.engine.scheduler import BatchReport, Scheduler
 from embedserve.errors import DeadlineError, EmbedserveError, OverloadedError, TooLargeError
 from embedserve.services.encoders import Encoders
+from embedserve.services.recall_sample import COUNT, RecallSampler
 from embedserve.services.residency import REASONS
 from embedserve.types import Lane
 
@@ -115,6 +116,10 @@ class Metrics:
         """Show the state of these parts whenever the page is asked for."""
         self._registry.register(_State(scheduler, cache, encoders))
 
+    def watch_recall(self, sampler: RecallSampler) -> None:
+        """Show what samples of queries say of the approximate index."""
+        self._registry.register(_Recall(sampler))
+
     def page(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
@@ -152,6 +157,27 @@ class _State(Collector):
         for reason in REASONS:
             unloads.add_metric([reason], self._encoders.unloads(reason))
         yield unloads
+
+
+class _Recall(Collector):
+    def __init__(self, sampler: RecallSampler) -> None:
+        self._sampler = sampler
+
+    def collect(self) -> Iterable[Metric]:
+        recall = GaugeMetricFamily(
+            "embedserve_recall",
+            f"Share of the {COUNT} nearest texts that the approximate index finds.",
+            labels=["index"],
+        )
+        samples = GaugeMetricFamily(
+            "embedserve_recall_samples", "Queries that it is the mean of.", labels=["index"]
+        )
+        for name, found in self._sampler.recalls().items():
+            recall.add_metric([name], found.mean)
+            samples.add_metric([name], found.samples)
+        yield recall
+        yield samples
+        yield _counter("recall_dropped", "Queries drawn and not compared.", self._sampler.dropped)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

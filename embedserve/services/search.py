@@ -18,7 +18,6 @@ from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
 from embedserve.services.filters import unknown_fields
 from embedserve.services.highlights import Highlighter
-from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.reranking import RerankingService, RerankRequest
 from embedserve.services.search_answer import AnswerMaker
@@ -34,7 +33,6 @@ from embedserve.services.search_request import (
 )
 from embedserve.store.catalog import Catalog
 from embedserve.store.filter_sql import condition_of
-from embedserve.store.vector_index import VectorIndex
 from embedserve.types import EVERY_DOCUMENT, Index, SqlCondition
 
 RERANKED = 50
@@ -49,7 +47,7 @@ class SearchService:
         self,
         catalog: Catalog,
         indexes: IndexService,
-        legs: tuple[VectorIndex, IndexWorker],
+        dense: DenseLeg,
         encoders: Encoders,
         reranking: RerankingService,
         *,
@@ -61,7 +59,7 @@ class SearchService:
         self._encoders = encoders
         self._reranking = reranking
         self._timeout_s = timeout_s
-        self._finder = CandidateFinder(catalog, DenseLeg(catalog, *legs))
+        self._finder = CandidateFinder(catalog, dense)
         self._maker = AnswerMaker(catalog)
 
     async def search(self, index_name: str, request: SearchRequest) -> SearchResult:

@@ -75,6 +75,12 @@ class Changes:
             ).fetchone()
             return bool(row[0])
 
+    def last_number(self) -> int:
+        """Return the number of the last change of any index, applied or not; it never falls."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+            return int((row.fetchone() or (0,))[0])
+
     def acknowledge(self, index_id: int, up_to: int) -> None:
         """Forget the changes that the vector index has applied."""
         with self._database.write() as connection:

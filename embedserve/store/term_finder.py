@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from embedserve.store.words import LETTER, WORD, Piece, Words, key_of, spaced
 
-FEW_WORDS = 20
+FEWWORDS = 20
 """So many are looked for one by one, more in one pass that takes as long as 20 of them."""
 
 # Where a word may begin and end.
@@ -24,7 +24,7 @@ class TermFinder:
     def find(self, text: str) -> list[Piece]:
         """Return the places of the terms as `Words.pieces` has them, many times as fast."""
         held = {word: pieces for word in _distinct(text) if (pieces := self._of(word))}
-        if len(held) > FEW_WORDS:
+        if len(held) > FEWWORDS:
             places = ((match.start(), match[0]) for match in WORD.finditer(text))
         else:
             places = ((at, word) for word in held for at in _places(text, word))
