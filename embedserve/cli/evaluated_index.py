@@ -89,6 +89,7 @@ def body_of(request: SearchRequest) -> Json:
         "mode": request.mode,
         "fusion": request.fusion,
         "diversity": request.diversity,
+        "highlight": request.highlights,
         "rerank": True if request.rerank == "" else request.rerank,
     }
     return {key: value for key, value in asked.items() if value is not None}
