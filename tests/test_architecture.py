@@ -16,7 +16,7 @@ FENCED = {
     "onnxruntime": ["engine/onnxruntime_backend.py"],
     "openvino": ["engine/openvino_backend.py"],
     "tokenizers": ["engine/tokenizer.py"],
-    "chromadb": ["store/chroma.py"],
+    "chromadb": ["store/chroma.py", "store/chroma_client.py"],
     "torch": ["models/export.py"],
     "optimum": ["models/export.py"],
     "transformers": ["models/export.py"],

@@ -174,6 +174,7 @@ def test_an_outage_of_everything_ends_with_everything_checked(house: House) -> N
         vector_index.is_down = True
         add(catalog, letters, "/d/c", "z")
         worker.wake()
+        worker.hurry()
         # The other index was not asked for; it may have lost something all the same.
         wait_until(lambda: not worker.is_ready(notes.id), within_s=5)
         vector_index.rows.clear()
@@ -230,6 +231,7 @@ def test_an_index_deleted_while_it_is_applied_leaves_nothing_behind(house: House
         assert has_begun.wait(5)
         catalog.indexes.delete("notes")
         worker.wake()
+        worker.hurry()
         gate.set()
         wait_until(lambda: catalog.generations.dropped() == [], within_s=5)
         assert notes.id not in vector_index.rows

@@ -48,6 +48,8 @@ class ReadyWorker:
     def is_ready(self, key: int) -> bool:
         return True
 
+    def hurry(self) -> None: ...
+
     def suspect(self, key: int) -> None:
         raise AssertionError("nothing is wrong with the index")
 

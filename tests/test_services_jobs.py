@@ -162,21 +162,24 @@ def test_a_renamed_file_is_the_same_document_if_its_title_is(
 
 def test_small_batches_wait_for_more_unless_somebody_waits_for_them() -> None:
     changed = Condition()
-    pace = Pace(changed, enough=10, linger_s=0.5)
+    waiting = 0
+    pace = Pace(changed, enough=10, waiting=lambda: waiting, linger_s=0.5, poll_s=0.01)
 
-    def lingered(applied: int, *, is_urgent: bool = False) -> bool:
+    def lingered(*, applied: bool = True, is_urgent: bool = False) -> bool:
         pace.begin()
-        pace.applied(applied)
+        if applied:
+            pace.applied()
         if is_urgent:
             pace.hurry()
         started = time.monotonic()
         pace.linger()
         return time.monotonic() - started > 0.25
 
-    assert lingered(3)
-    assert not lingered(0), "nothing came, so nothing more is expected"
-    assert not lingered(10)
-    assert not lingered(3, is_urgent=True)
+    assert lingered()
+    assert not lingered(applied=False), "nothing came, so nothing more is expected"
+    assert not lingered(is_urgent=True)
+    waiting = 10
+    assert not lingered()
 
 
 def test_the_terminal_shows_rates_of_the_last_seconds_and_what_is_left() -> None:

@@ -126,6 +126,8 @@ class ReadyWorker:
     def is_ready(self, key: int) -> bool:
         return True
 
+    def hurry(self) -> None: ...
+
 
 def quick_search(catalog: Catalog, vector_index: MemoryVectorIndex) -> SearchService:
     indexes = SimpleNamespace(find=catalog.indexes.get, check_vectors=lambda *_: [])

@@ -1,7 +1,7 @@
 """Our own dialect: queries. Shapes: docs/api.md."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -176,7 +176,7 @@ class _Shown:
             "id": str(chunk.id),
             "text": hit.text,
             "score": _rounded(hit.score),
-            "scores": {key: _rounded(value) for key, value in asdict(scores).items()},
+            "scores": {key: _rounded(value) for key, value in vars(scores).items()},
             **self._place(result.index_id, passage),
             "lines": _lines(hit),
             "chunks": [
@@ -188,9 +188,10 @@ class _Shown:
             "near_duplicates": hit.near_duplicates,
         }
         if hit.highlights:
-            told["highlights"] = asdict(hit.highlights)
+            sentences = [vars(one) for one in hit.highlights.sentences]
+            told["highlights"] = {**vars(hit.highlights), "sentences": sentences}
         if self._explains:
-            told["legs"] = {name: asdict(standing) for name, standing in hit.legs.items()}
+            told["legs"] = {name: standing._asdict() for name, standing in hit.legs.items()}
         return told
 
     def _place(self, index_id: int, chunk: StoredChunk) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class _Shown:
             "heading": list(chunk.heading),
             "start": chunk.start,
             "end": chunk.end,
-            "lines": asdict(chunk.lines) if chunk.lines else None,
+            "lines": vars(chunk.lines) if chunk.lines else None,
             "permalink": self._pages.permalink(index_id, chunk),
         }
 

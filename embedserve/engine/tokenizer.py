@@ -1,10 +1,11 @@
 """Text to token ids and offsets, with the model's own tokenizer. Knows lengths, not vectors."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +149,7 @@ class ModelTokenizer:
         # Of the two the fast one knows no offsets. Both let other threads run, unlike `encode`.
         batch = self._tokenizer.encode_batch if with_offsets else self._tokenizer.encode_batch_fast
         [found] = batch([text], add_special_tokens=with_special)
-        ids = _array(found.ids, np.int32)
+        ids = _numbers(found, np.int32)
         return TokenSpans(ids, _spans(found, np.int32) if with_offsets else None)
 
     def write(self, ids: Sequence[int], *, without_special: bool) -> str:
@@ -174,7 +175,7 @@ class ModelTokenizer:
         if not self._splits_at_spaces:
             return [_spans(item, np.int64) for item in encodings]
         return [
-            np.column_stack([_spans(item, np.int64), _array(item.ids, np.int64)])
+            np.column_stack([_spans(item, np.int64), _numbers(item, np.int64)])
             for item in encodings
         ]
 
@@ -232,13 +233,23 @@ def _joined(start: Sequence[int], body: _Body, end: Sequence[int]) -> TokenizedT
 
 def _spans(encoding: Encoding, dtype: type[T]) -> NDArray[T]:
     """Return where each token lies: (tokens, 2) characters from and to."""
-    return _array(encoding.offsets, dtype).reshape(-1, 2)
+    offsets = encoding.offsets
+    return _array(chain.from_iterable(offsets), 2 * len(offsets), dtype).reshape(-1, 2)
 
 
-def _array(values: list[Any], dtype: type[T]) -> NDArray[T]:
-    """Return an array of numbers or pairs, made piece by piece: other threads run in between."""
-    pieces = range(0, max(len(values), 1), _PIECE)
-    return np.concatenate([np.array(values[first : first + _PIECE], dtype) for first in pieces])
+def _numbers(encoding: Encoding, dtype: type[T]) -> NDArray[T]:
+    """Return the ids: (tokens,)."""
+    ids = encoding.ids  # a new list each time
+    return _array(ids, len(ids), dtype)
+
+
+def _array(values: Iterable[int], count: int, dtype: type[T]) -> NDArray[T]:
+    """Return an array of `count` numbers, made piece by piece: other threads run in between."""
+    left = iter(values)
+    pieces: list[NDArray[T]] = [np.empty(0, dtype)]
+    for first in range(0, count, _PIECE):
+        pieces.append(np.fromiter(left, dtype, min(_PIECE, count - first)))
+    return np.concatenate(pieces)
 
 
 def _splits_at_spaces(tokenizer: Tokenizer) -> bool:

@@ -5,7 +5,6 @@ and the words that question and chunk share. BM25 says no more than these do tog
 is that of an index. The weights are in calibration.toml; docs/decisions.md has how well they hold.
 """
 
-import re
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from math import exp
 
 HEAD_CHARS = 5
 """Of a word: enough to know it by in most of its forms, in languages that inflect at the end."""
-
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,26 @@ def overlap(words: Collection[str], text: str) -> float:
     Leave out of `words` those that say nothing ("the", "what"), where there are others.
     """
     wanted = {word.casefold()[:HEAD_CHARS] for word in words}
-    found = {word[:HEAD_CHARS] for word in _WORD.findall(text.casefold())}
-    return len(wanted & found) / len(wanted) if wanted else 0.0
+    said = text.casefold()
+    return sum(_has_word(said, head) for head in wanted) / len(wanted) if wanted else 0.0
+
+
+def _has_word(text: str, head: str) -> bool:
+    """Tell whether a text has a word that begins so, or that is so where it is a shorter one."""
+    at = text.find(head)
+    while at >= 0:
+        end = at + len(head)
+        if not (at and _is_letter(text[at - 1])) and (
+            len(head) == HEAD_CHARS or not _is_letter(text[end : end + 1])
+        ):
+            return True
+        at = text.find(head, at + 1)
+    return False
+
+
+def _is_letter(char: str) -> bool:
+    """Tell what `\\w` matches."""
+    return char.isalnum() or char == "_"
 
 
 @cache

@@ -1,17 +1,17 @@
 """Texts that say the same, told from each other; and variety, for whoever asks for it.
 
-Words are compared in runs of three ("shingles", Broder 1997). A sketch of minima tells in constant
-time which earlier texts may be alike, and those alone are compared: linear in what comes in.
+Words are compared in runs of three ("shingles", Broder 1997). Only texts that share one of the
+first few of their shingles, in an order that is the same for all, can be alike ("prefix filter",
+Chaudhuri, Ganti and Kaushik 2006): those alone are compared, and none is missed.
 """
 
 import re
-import zlib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedserve.types import Vectors
 
@@ -23,14 +23,13 @@ RUN = 3
 MAX_WORDS = 2000
 """Of a text; what follows is not compared."""
 
-# 8 bands of 4: texts that share 88 % meet with a chance of 99.9 %, half-alike ones with 40 %.
-_BANDS, _ROWS = 8, 4
 _WORD = re.compile(r"\w+")
-# Odd factors make a permutation of 64-bit numbers; fixed, so that an answer is the same tomorrow.
-_random = np.random.default_rng(7)
-_FACTORS = _random.integers(0, 2**63, size=(_BANDS * _ROWS, 1), dtype=np.uint64) * 2 + 1
-_TERMS = _random.integers(0, 2**63, size=(_BANDS * _ROWS, 1), dtype=np.uint64)
 
+# `\w` of ASCII, several times as fast.
+_SPACED = bytes(code if chr(code).isalnum() or code == ord("_") else 32 for code in range(128))
+_SPACED += bytes(128)
+
+Shingle = tuple[str, ...]
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -41,23 +40,31 @@ class Distinct(Generic[Key]):
     alike: float = ALIKE
     copies: dict[Key, list[Key]] = field(default_factory=dict)
     """The kept ones, with those that are near them."""
-    _shingles: dict[Key, frozenset[int]] = field(default_factory=dict)
-    _bands: dict[tuple[int, bytes], Key] = field(default_factory=dict)
+    _shingles: dict[Key, frozenset[Shingle]] = field(default_factory=dict)
+    _holding: dict[int, list[Key]] = field(default_factory=dict)
+    """The kept ones by the hash of each of their first shingles."""
 
     def add(self, key: Key, text: str) -> bool:
         """Tell whether a text says something new; if not, note it with the first one it is near."""
         shingles = _shingled(text)
-        bands = _sketch(shingles)
-        members = frozenset(shingles.tolist())
-        for candidate in dict.fromkeys(self._bands[band] for band in bands if band in self._bands):
-            if _jaccard(members, self._shingles[candidate]) >= self.alike:
-                self.copies[candidate].append(key)
-                return False
+        first = self._first(shingles)
+        near = {other for hashed in first for other in self._holding.get(hashed, ())}
+        alike = [one for one in near if _jaccard(shingles, self._shingles[one]) >= self.alike]
+        if alike:
+            # Kept ones are in `copies` in order.
+            earliest = next(one for one in self.copies if one in alike)
+            self.copies[earliest].append(key)
+            return False
         self.copies[key] = []
-        self._shingles[key] = members
-        for band in bands:
-            self._bands.setdefault(band, key)
+        self._shingles[key] = shingles
+        for hashed in first:
+            self._holding.setdefault(hashed, []).append(key)
         return True
+
+    def _first(self, shingles: frozenset[Shingle]) -> list[int]:
+        """Return hashes of so many shingles that a text which is alike has one of them."""
+        count = len(shingles) - ceil(self.alike * len(shingles)) + 1
+        return sorted(map(hash, shingles))[:count]
 
 
 def collapse(texts: Iterable[tuple[Key, str]], *, alike: float = ALIKE) -> dict[Key, list[Key]]:
@@ -89,23 +96,19 @@ def diversify(
     return chosen
 
 
-def _shingled(text: str) -> NDArray[np.uint64]:
-    found = _WORD.findall(text.casefold())[:MAX_WORDS]
-    words = [*map(zlib.crc32, "\n".join(found).encode().split(b"\n"))] if found else []
+def _shingled(text: str) -> frozenset[Shingle]:
+    words = _words(text)[:MAX_WORDS]
     if len(words) < RUN:  # no run: the text as it stands
-        words = [zlib.crc32(text.strip().encode(errors="surrogatepass")), *words, 0, 0]
-    row = np.array(words, dtype=np.uint64)
-    runs = row[:-2] * np.uint64(0x9E3779B97F4A7C15)
-    runs ^= row[1:-1] * np.uint64(0xC2B2AE3D27D4EB4F)
-    runs ^= row[2:] * np.uint64(0x165667B19E3779F9)
-    return np.unique(runs)
+        return frozenset([(text.strip(),)])
+    return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
-def _sketch(shingles: NDArray[np.uint64]) -> list[tuple[int, bytes]]:
-    minima = (shingles * _FACTORS + _TERMS).min(axis=1).reshape(_BANDS, _ROWS)
-    return [(number, band.tobytes()) for number, band in enumerate(minima)]
+def _words(text: str) -> list[str]:
+    if text.isascii():
+        return text.lower().encode().translate(_SPACED).decode().split()
+    return _WORD.findall(text.casefold())
 
 
-def _jaccard(one: frozenset[int], other: frozenset[int]) -> float:
+def _jaccard(one: frozenset[Shingle], other: frozenset[Shingle]) -> float:
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)

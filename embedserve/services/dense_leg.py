@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 MANY_WAITING = 1000
 """Chunks that wait for the vector index and are compared one by one beside it, however few others
 there are: a few milliseconds. Beyond it everything is, once they are most of the index."""
+SLOWED_BY = 200
+"""Chunks that wait and slow a query down by some milliseconds: the worker is told to hurry."""
 MORE_WAITING = 1000
 """That may be deleted and still stand in the index, for which as many more are asked of it."""
 FILTERED_TIMES = (4, 16)
@@ -72,7 +74,7 @@ class DenseLeg:
                 return Found([], is_exact=True)
             why = f"The vector index is being loaded or repaired; {EXACTLY}"
             return self._exactly(index, vector, count, among, why)
-        waiting = self._catalog.changes.pending_ids(index.id).tolist()
+        waiting = self._waiting(index)
         if len(waiting) > MANY_WAITING and len(waiting) > self._texts(index) // 2:
             why = f"Most of the index is still on its way to the vector index; {EXACTLY}"
             return self._exactly(index, vector, count, among, why)
@@ -89,6 +91,12 @@ class DenseLeg:
         if not waiting and among is None:
             self._worker.suspect(index.key)
         return self._exactly(index, vector, count, among)
+
+    def _waiting(self, index: Index) -> list[int]:
+        waiting: list[int] = self._catalog.changes.pending_ids(index.id).tolist()
+        if len(waiting) > SLOWED_BY:
+            self._worker.hurry()
+        return waiting
 
     def _approximately(
         self,

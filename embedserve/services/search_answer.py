@@ -10,6 +10,7 @@ from embedserve.engine.encoder import Encoder
 from embedserve.ranking.calibration import calibration_of, overlap
 from embedserve.ranking.duplicates import Distinct, diversify
 from embedserve.ranking.passages import (
+    Passage,
     PlacedChunk,
     RankedChunk,
     fill_budget,
@@ -18,7 +19,7 @@ from embedserve.ranking.passages import (
 from embedserve.services.admission import forecast
 from embedserve.services.blanks import blanks_between
 from embedserve.services.search_candidates import Candidate, Candidates
-from embedserve.services.search_request import SPARE, Dropped, Hit, Scores, SearchRequest
+from embedserve.services.search_request import Dropped, Hit, Scores, SearchRequest
 from embedserve.store.catalog import Catalog
 from embedserve.store.lexical import MOST_CHARS, MOST_TERMS
 from embedserve.types import Index, StoredChunk
@@ -69,18 +70,36 @@ class AnswerMaker:
         """Return passages, or raw chunks that fill a budget of tokens."""
         if request.max_tokens is not None:
             return self._within_budget(chosen, encoder, request.max_tokens)
-        count, tokens = request.k or 1, request.passage_tokens or 0
         kept = {candidate.id: candidate for candidate in chosen.kept}
-        around = self._around(chosen.kept[: SPARE * count], tokens)
-        ranked = [RankedChunk(_placed(one.text.chunks[0]), one.found.score) for one in chosen.kept]
-        places = {(one.document_id, one.ordinal): _placed(one) for one in around.values()}
+        passages, around = self._passages(chosen, request.k or 1, request.passage_tokens or 0)
         made = []
-        for passage in merge_passages(ranked, places, count=count, max_tokens=tokens):
+        for passage in passages:
             best = kept[passage.found[0].chunk.id]
             stored = {best.id: best.text.chunks[0], **around}
             chunks = tuple(stored[chunk.id] for chunk in passage.chunks)
             made.append(_hit(best, chunks, chosen, passage.tokens))
         return made
+
+    def _passages(
+        self, chosen: Chosen, count: int, tokens: int
+    ) -> tuple[list[Passage], dict[int, StoredChunk]]:
+        """Return passages, and the chunks that came along, by id.
+
+        Neighbours are read of the best ones; of others once it is seen that passages begin there.
+        """
+        ranked = [RankedChunk(_placed(one.text.chunks[0]), one.found.score) for one in chosen.kept]
+        around: dict[int, StoredChunk] = {}
+        looked: set[int] = set()
+        seeds = chosen.kept[:count]
+        while True:
+            around |= self._around(seeds, tokens)
+            looked |= {one.id for one in seeds}
+            places = {(one.document_id, one.ordinal): _placed(one) for one in around.values()}
+            passages = merge_passages(ranked, places, count=count, max_tokens=tokens)
+            begun = {passage.found[0].chunk.id for passage in passages} - looked
+            if not begun or not tokens:
+                return passages, around
+            seeds = [one for one in chosen.kept if one.id in begun]
 
     def _varied(self, found: Candidates, request: SearchRequest) -> Iterable[Candidate]:
         if not request.diversity:

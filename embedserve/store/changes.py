@@ -67,6 +67,11 @@ class Changes:
             )
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
+    def count(self) -> int:
+        """Count the changes of all indexes that the log still names."""
+        with self._database.read() as connection:
+            return int(connection.execute("SELECT count(*) FROM changes").fetchone()[0])
+
     def has_pending(self, index_id: int) -> bool:
         """Tell whether the log still names a chunk of this index."""
         with self._database.read() as connection:

@@ -36,14 +36,12 @@ class Postings:
     times: NDArray[np.uint8]
     """(postings,) how often the term stands in the chunk."""
 
-    def find(self, keys: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
-        """Give for those of some terms that are here their number and where their chunks are."""
-        if not len(self.keys):
-            return
-        at = np.minimum(self.keys.searchsorted(keys), len(self.keys) - 1)
-        for number in np.flatnonzero(self.keys[at] == keys).tolist():
-            term = at[number]
-            yield number, slice(self.ends[term - 1] if term else 0, self.ends[term])
+    def find(self, key: int) -> slice | None:
+        """Return where the chunks of a term are, or None: it is not here."""
+        at = int(self.keys.searchsorted(key))
+        if at == len(self.keys) or self.keys[at] != key:
+            return None
+        return slice(self.ends[at - 1] if at else 0, self.ends[at])
 
     @property
     def counts(self) -> NDArray[np.int64]:

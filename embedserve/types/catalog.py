@@ -1,7 +1,7 @@
 """What is at rest in the catalog: indexes, documents, chunks, jobs. And what a search finds."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,8 +265,7 @@ class Job:
 # -- search -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ScoredId:
+class ScoredId(NamedTuple):
     """A chunk id with its score: cosine similarity to the query, -1..1, or BM25, above 0."""
 
     id: int

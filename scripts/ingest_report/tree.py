@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.stress_report.processes import cpu_s, family
 
-_EVERY_S = 0.25
+_EVERY_S = 1.0
 PARTS = {"extract_worker": "extraction", "chroma": "Chroma"}
 """What a command line tells, and how the part is called; all else is the server."""
 

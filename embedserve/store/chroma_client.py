@@ -1,0 +1,95 @@
+"""Chroma's client as far as it is used: a connection, bodies of requests, what its errors mean."""
+
+import json
+from base64 import b64encode
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from chromadb.api.fastapi import FastAPI
+from chromadb.api.models.Collection import Collection
+from chromadb.config import Settings, System
+from chromadb.errors import ChromaError, NotFoundError
+
+from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
+from embedserve.store.loopback import LOOPBACK, is_http
+from embedserve.types import Vectors
+
+CONNECT_TIMEOUT_S = 3.0
+NO_ANSWER_STATUSES = (429, 502, 503, 504)  # of a proxy, or of a server too busy to look
+
+
+def post(
+    server: FastAPI, collection: Collection, action: str, body: dict[str, Any]
+) -> dict[str, Any]:
+    """Send what `Collection` would, without its checks; raises as the client does."""
+    place = f"/tenants/{collection.tenant}/databases/{collection.database}"
+    path = f"{place}/collections/{collection.id}/{action}"
+    answer: dict[str, Any] = server._make_request("post", path, json=body)
+    return answer
+
+
+def rows_of(server: FastAPI, vectors: Vectors) -> list[str] | list[list[float]]:
+    """Return each vector as Chroma takes it: base64 of little-endian float32, or numbers."""
+    if not server.supports_base64_encoding():
+        numbers: list[list[float]] = vectors.tolist()
+        return numbers
+    return [b64encode(row).decode() for row in np.ascontiguousarray(vectors, "<f4")]
+
+
+def translation(error: Exception, *, was_closed: bool) -> type[VectorStoreError] | None:
+    """Return what a failure of the client means; None for one of ours, which goes through."""
+    if isinstance(error, VectorStoreError):
+        return None
+    # Closed under this call, because another one found the server at a new address.
+    if was_closed or isinstance(error, httpx.TransportError):
+        return VectorStoreUnreachableError
+    if type(error) is Exception:  # the client's class for every answer that it cannot name
+        answer = error.__context__
+        if isinstance(answer, httpx.HTTPStatusError):
+            status = answer.response.status_code
+            return VectorStoreUnreachableError if status in NO_ANSWER_STATUSES else VectorStoreError
+        return VectorStoreError
+    is_of_the_client = isinstance(error, (ChromaError, httpx.HTTPError, json.JSONDecodeError))
+    return VectorStoreError if is_of_the_client else None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a server that is there, with its collection, did not do a write."""
+    if isinstance(error, (NotFoundError, httpx.TransportError)):
+        return isinstance(error, httpx.ReadTimeout)
+    return translation(error, was_closed=False) is not None
+
+
+def connect(url: str, timeout_s: float) -> FastAPI:
+    """Make the part of Chroma's client that speaks HTTP, with a deadline on every call.
+
+    `chromadb.HttpClient` wraps it, but asks the server while it is being made, has no timeout, and
+    takes the environment's proxy even for this very machine.
+    """
+    address = urlsplit(url)
+    if not is_http(address):
+        raise VectorStoreError(f"`{url}` is no address of Chroma. Use one like http://host:8000.")
+    settings = Settings(
+        chroma_server_host=f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}",
+        chroma_server_http_port=address.port or 0,  # ignored in favour of the address, but wanted
+        chroma_server_ssl_enabled=address.scheme == "https",
+        anonymized_telemetry=False,
+    )
+    server = FastAPI(System(settings))
+    session = httpx.Client(
+        timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+        headers=server._session.headers,
+        limits=server.http_limits,
+        trust_env=address.hostname not in LOOPBACK,
+    )
+    server._session.close()
+    server._session = session
+    return server
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__
