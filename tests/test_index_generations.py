@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreError
-from embedserve.services.index_worker import IndexWorker
+from embedserve.services.index_worker import BATCH, IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.types import Index, Vectors
 from tests.fakes import MemoryVectorIndex
 from tests.store_samples import catalog_with_index, document, wait_until
 
-TEXTS = [f"text {number}" for number in range(1200)]  # three batches
+TEXTS = [f"text {number}" for number in range(2400)]  # three batches
 
 
 def switched(catalog: Catalog, former: Index) -> bool:
@@ -83,7 +83,7 @@ def test_a_build_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> No
         worker.stop()
         building = catalog.generations.building(index.id)
         assert building is not None
-        assert building.filled_to == 500
+        assert building.filled_to == BATCH < len(TEXTS)
         assert not switched(catalog, index)
         assert catalog.generations.begin(index) == building, "there is one at a time"
         vector_index.is_dying, vector_index.calls = False, 0

@@ -46,6 +46,7 @@ def test_a_long_text_is_streamed_resumed_after_a_kill_and_found(home: Path, fold
     with LiveServer(home, allow=[folder], settings=SETTINGS) as server:
         job = server.wait_for_job(job_id)
         assert (job["status"], job["counts"]) == ("succeeded", {"added": 1})
+        assert job["progress"]["bytes_done"] == job["progress"]["bytes_total"] == len(TEXT.encode())
         asked = {"query": NEEDLE, "k": 1, "passage_tokens": 0}
         answer = server.http.post("/indexes/long/query", json=asked).json()
         [hit] = answer["hits"]
