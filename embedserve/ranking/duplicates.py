@@ -1,14 +1,13 @@
 """Texts that say the same, told from each other; and variety, for whoever asks for it.
 
-Words are compared in runs of three ("shingles", Broder 1997). Only texts that share one of the
-first few of their shingles, in an order that is the same for all, can be alike ("prefix filter",
-Chaudhuri, Ganti and Kaushik 2006): those alone are compared, and none is missed.
+Words are compared in runs of three ("shingles", Broder 1997). Each text has a bit for each of its
+shingles, some of which share one; bits that differ tell that two texts are not alike, in .1 us, and
+only the others are compared.
 """
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ ALIKE = 0.88
 fifty, .7 for five of a hundred. At .8 rows of one table fell together: docs/decisions.md."""
 
 RUN = 3
+_BITS = 1024
 MAX_WORDS = 2000
 """Of a text; what follows is not compared."""
 
@@ -40,31 +40,23 @@ class Distinct(Generic[Key]):
     alike: float = ALIKE
     copies: dict[Key, list[Key]] = field(default_factory=dict)
     """The kept ones, with those that are near them."""
-    _shingles: dict[Key, frozenset[Shingle]] = field(default_factory=dict)
-    _holding: dict[int, list[Key]] = field(default_factory=dict)
-    """The kept ones by the hash of each of their first shingles."""
+    _kept: dict[Key, tuple[frozenset[Shingle], int]] = field(default_factory=dict)
+    """Shingles and bits of the kept ones."""
 
     def add(self, key: Key, text: str) -> bool:
         """Tell whether a text says something new; if not, note it with the first one it is near."""
         shingles = _shingled(text)
-        first = self._first(shingles)
-        near = {other for hashed in first for other in self._holding.get(hashed, ())}
-        alike = [one for one in near if _jaccard(shingles, self._shingles[one]) >= self.alike]
-        if alike:
-            # Kept ones are in `copies` in order.
-            earliest = next(one for one in self.copies if one in alike)
-            self.copies[earliest].append(key)
-            return False
+        bits = _bits(shingles)
+        # Of two sizes together, what two texts that are alike may differ in at the most.
+        share = (1 - self.alike) / (1 + self.alike) + 1e-9
+        for other, (others, other_bits) in self._kept.items():
+            most = share * (len(shingles) + len(others))
+            if (bits ^ other_bits).bit_count() <= most and _jaccard(shingles, others) >= self.alike:
+                self.copies[other].append(key)
+                return False
         self.copies[key] = []
-        self._shingles[key] = shingles
-        for hashed in first:
-            self._holding.setdefault(hashed, []).append(key)
+        self._kept[key] = shingles, bits
         return True
-
-    def _first(self, shingles: frozenset[Shingle]) -> list[int]:
-        """Return hashes of so many shingles that a text which is alike has one of them."""
-        count = len(shingles) - ceil(self.alike * len(shingles)) + 1
-        return sorted(map(hash, shingles))[:count]
 
 
 def collapse(texts: Iterable[tuple[Key, str]], *, alike: float = ALIKE) -> dict[Key, list[Key]]:
@@ -101,6 +93,14 @@ def _shingled(text: str) -> frozenset[Shingle]:
     if len(words) < RUN:  # no run: the text as it stands
         return frozenset([(text.strip(),)])
     return frozenset(zip(words, words[1:], words[2:], strict=False))
+
+
+def _bits(shingles: frozenset[Shingle]) -> int:
+    bits = bytearray(_BITS // 8)
+    for shingle in shingles:
+        place = hash(shingle) % _BITS
+        bits[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(bits)
 
 
 def _words(text: str) -> list[str]:
