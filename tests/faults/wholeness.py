@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -180,17 +181,27 @@ def chunks_not_found(server: LiveServer, index_name: str) -> list[str]:
         chunks = catalog.chunks.by_id(index.id, catalog.chunks.ids(index.id).tolist())
 
     def problem(chunk: StoredChunk) -> str:
-        hits = server.query(
-            index_name, prefix(chunk.title, chunk.heading) + chunk.text, k=HITS, mode="dense"
-        )
-        same = [hit for hit in hits if hit["text"] == chunk.text]
+        question = prefix(chunk.title, chunk.heading) + chunk.text
+        how = {"k": HITS, "mode": "dense", "passage_tokens": 0, "explain": True}
+        answer = server.ask(index_name, query=question, **how)
+        hits = answer["hits"]
+        same = [hit for hit in hits if _has(hit, chunk)]
         if same and same[0]["scores"]["cosine"] >= SAME_VECTOR_SCORE:
             return ""
-        instead = [(hit["id"], hit["scores"]["cosine"]) for hit in hits[:3]]
-        return f"chunk {chunk.id} of {chunk.path}: {instead}"
+        # Found, and left out for a better one that says nearly the same.
+        if {"id": str(chunk.id), "reason": "near duplicate"} in answer["dropped"]:
+            return ""
+        instead = [(hit["id"], hit["scores"]["cosine"], hit["text"]) for hit in hits[:3]]
+        return f"chunk {chunk.id} of {chunk.path}, {chunk.text!r}: {instead}"
 
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
         return [found for found in pool.map(problem, chunks.values()) if found]
+
+
+def _has(hit: dict[str, Any], chunk: StoredChunk) -> bool:
+    """Tell whether a hit is a chunk or has what was embedded for it."""
+    places = [hit["id"], *(place["id"] for place in hit["also_in"])]
+    return hit["text"] == chunk.text or str(chunk.id) in places
 
 
 @contextmanager
