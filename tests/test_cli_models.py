@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.cli.pull import why_chosen
+from embedserve.cli.pull_display import why_chosen
 from embedserve.models import installed, manifest
 from tests.live import LiveServer
 from tests.test_cli import run
