@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import pytest
 
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.limits import ExtractLimits
+from embedserve.models.installed import list_installed
 from embedserve.services.workshop import Workshop
 from tests.candidate_tasks import MakeTask, tasks_of
 from tests.live import LiveServer, environment
-from tests.tiny_models import Exported, export_all
+from tests.quick_model import install_quick
+from tests.tiny_models import CASES, Exported, export_all, read_exported
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -35,6 +38,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-faults", action="store_true", help="The slow ones of tests/faults too.")
 
 
+# Files in which one process is at work for longer than a minute: they begin first, so that none of
+# them is left alone at the end. In order of what they took.
+LONG_FILES = (
+    "test_cli.py",
+    "test_cli_models.py",
+    "test_real_documents.py",
+    "test_kill.py",
+    "test_models_architectures_recipes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real documents; tests that need it are skipped, loudly, without it."""
@@ -52,13 +71,14 @@ def model_home() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
         if not home.exists():
             shutil.rmtree(CACHE, ignore_errors=True)
-        subprocess.run(
-            [sys.executable, "-m", "embedserve", "pull", "all-minilm", "--home", str(home)],
-            cwd=ROOT / "tests",
-            env=environment(),
-            check=True,
-            timeout=PULL_S,
-        )
+        if not list_installed(home / "models"):
+            subprocess.run(
+                [sys.executable, "-m", "embedserve", "pull", "all-minilm", "--home", str(home)],
+                cwd=ROOT / "tests",
+                env=environment(),
+                check=True,
+                timeout=PULL_S,
+            )
     return home
 
 
@@ -75,8 +95,17 @@ def _artefact_code() -> str:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Every tiny model, made and exported once."""
-    return export_all(tmp_path_factory.mktemp("exported"))
+    """Every tiny model, made and exported once for all processes that run tests."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
+    folder.mkdir(exist_ok=True)
+    done = folder / "done"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            export_all(folder)
+            done.touch()
+    return {case.name: read_exported(case, folder / case.name) for case in CASES}
 
 
 @pytest.fixture
@@ -99,6 +128,14 @@ def home(model_home: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "models").symlink_to(model_home / "models")
+    return folder
+
+
+@pytest.fixture
+def quick_home(model_home: Path, tmp_path: Path) -> Path:
+    """An empty home whose all-minilm cuts as the real one does and embeds in no time."""
+    folder = tmp_path / "home"
+    install_quick(model_home, folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from embedserve.api.errors import error_response
 from embedserve.api.forward import Forwarder, UpstreamAddress
 from embedserve.api.peek import Recording, find_name
 from embedserve.api.upstream import UpstreamProxy
-from embedserve.bootstrap import listen, url_of
+from embedserve.bootstrap.address import listen, url_of
 from embedserve.services.ownership import Ownership
 from tests.ollama_double import Upstream, upstream
 

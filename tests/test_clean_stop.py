@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from embedserve.bootstrap import open_house
-from embedserve.bootstrap.house import CLEAN_STOP
+from embedserve.bootstrap.house import CLEAN_STOP, open_house
 from embedserve.services.index_worker import IndexWorker
 from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog

@@ -7,30 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from embedserve.cli.pull import why_chosen
+from embedserve.cli.pull_display import why_chosen
 from embedserve.models import installed, manifest
 from tests.live import LiveServer
 from tests.test_cli import run
 
 
-def test_models_are_listed_shown_and_used(home: Path) -> None:
+def test_models_are_listed_shown_and_used(home: Path, server: LiveServer) -> None:
     listed = run("list", home=home)
     assert "all-minilm:latest" in listed.stdout
     assert "on disk" in listed.stdout
-    shown = run("show", "all-minilm", home=home)
+    shown = run("show", "all-minilm", home=server.home)
     assert "cosine to fp32, mean" in shown.stdout
     assert "Chosen: the fastest" in shown.stdout or "Chosen: the only" in shown.stdout
     assert "canary      exact" in shown.stdout
-    card = json.loads(run("show", "all-minilm", "--fidelity", "--json", home=home).stdout)
+    card = json.loads(run("show", "all-minilm", "--fidelity", "--json", home=server.home).stdout)
     assert card["fidelity"]["cosine_mean"] > 0.9985
     assert card["below_gate"] == []
-    short = run("embed", "one", "--dimensions", "3", home=home)
+    short = run("embed", "one", "--dimensions", "3", home=server.home)
     assert len(short.stdout.split()) == 3
     assert "was not trained for 3 dimensions" in short.stderr
-    too_long = run("embed", "one", "--dimensions", "5000", home=home)
+    too_long = run("embed", "one", "--dimensions", "5000", home=server.home)
     assert too_long.returncode != 0
     assert "has 384 dimensions; ask for 1 to 384" in too_long.stderr
-    embedded = run("embed", "--json", home=home, stdin="one\ntwo\n")
+    embedded = run("embed", "--json", home=server.home, stdin="one\ntwo\n")
     assert len(json.loads(embedded.stdout)["embeddings"]) == 2
 
 

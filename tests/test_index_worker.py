@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedserve.bootstrap import open_house
+from embedserve.bootstrap.house import open_house
 from embedserve.errors import (
     CatalogError,
     VectorStoreError,

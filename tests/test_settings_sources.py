@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from embedserve.api.keys import parse_keys
-from embedserve.bootstrap import read_all, shown
 from embedserve.bootstrap.access import read_keys
 from embedserve.bootstrap.ollama_environment import HostAddress, parse_host
-from embedserve.cli.client import with_own_key
+from embedserve.bootstrap.sources import read_all, shown
 from embedserve.cli.doctor import own_key
+from embedserve.cli.own_house import with_own_key
 from embedserve.errors import StartupError
 from embedserve.settings import read_settings
 from tests.live import environment

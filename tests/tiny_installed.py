@@ -37,7 +37,7 @@ def install_tiny(
     files = {file: manifest.digest_file(folder / file) for file in MODEL_FILES}
     written = _manifest(model, wanted.display, engine, files)
     manifest.write(folder, written)
-    vector = tuple(_canary_vector(installed.resolve(models, name)).tolist())
+    vector = tuple(canary_vector(installed.resolve(models, name)).tolist())
     manifest.write(folder, replace(written, canary=Canary(CANARY, vector)))
     return installed.resolve(models, name)
 
@@ -75,7 +75,8 @@ def _manifest(
     )
 
 
-def _canary_vector(model: InstalledModel) -> Vectors:
+def canary_vector(model: InstalledModel) -> Vectors:
+    """Return what a model gives for the canary, (dimensions,) float32."""
     scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=1_000)
     encoder = Encoder(encoder_spec(model), scheduler, device="cpu")
     is_reranker = model.manifest.kind == "reranker"

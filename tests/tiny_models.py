@@ -113,10 +113,11 @@ def export_all(folder: Path, cases: Sequence[TinyCase] = CASES) -> dict[str, Exp
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-4000:]
-    return {case.name: _exported(case, folder / case.name) for case in cases}
+    return {case.name: read_exported(case, folder / case.name) for case in cases}
 
 
-def _exported(case: TinyCase, folder: Path) -> Exported:
+def read_exported(case: TinyCase, folder: Path) -> Exported:
+    """Return what an export has left in its folder."""
     facts = read_facts(folder / "checkpoint")
     return Exported(case, folder, facts, np.load(folder / "expected.npy"))
 

@@ -104,7 +104,7 @@ class Embedded:
     """What a dialect puts into its shape."""
 
     result: Embeddings
-    rows: Vectors | Sequence[Vectors | str | None]
+    rows: "Vectors | Sequence[Vectors | str | None]"
     """One for each text: its vector, the same in base64, or None where it failed."""
     truncated: Sequence[int]
     failures: Mapping[int, str]

@@ -1,20 +1,5 @@
-"""Settings to a running house: the one place where the parts meet."""
+"""Settings to a running house: the one place where the parts meet.
 
-from embedserve.bootstrap.address import is_loopback, listen, url_at, url_of
-from embedserve.bootstrap.engine import Engine, open_engine
-from embedserve.bootstrap.house import House, open_house
-from embedserve.bootstrap.sources import Reading, read_all, shown
-
-__all__ = [
-    "Engine",
-    "House",
-    "Reading",
-    "is_loopback",
-    "listen",
-    "open_engine",
-    "open_house",
-    "read_all",
-    "shown",
-    "url_at",
-    "url_of",
-]
+Import from the modules: `sources` and `address` are light, and commands that ask a running server
+load those alone; `house` and `engine` load every part.
+"""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedserve.bootstrap import read_all
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Home
 from embedserve.cli.console import AsJson, errors, print_result, size
 from embedserve.services.backup import back_up

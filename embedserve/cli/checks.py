@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from embedserve.bootstrap import is_loopback
+from embedserve.bootstrap.address import is_loopback
 from embedserve.cli.recordings.calls import Call, Names, Need
 from embedserve.cli.recordings.replay import replay
 

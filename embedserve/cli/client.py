@@ -5,8 +5,6 @@ process for the length of the command, behind a loopback port of its own: one pa
 A house that another command has opened is shared by short commands; long ones wait for its end.
 """
 
-import secrets
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +14,10 @@ from urllib.parse import quote
 
 import httpx
 import typer
-import uvicorn
 from pydantic import SecretStr
 
-from embedserve.bootstrap import listen, open_house, read_all, url_of
+from embedserve.bootstrap.sources import read_all
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
-from embedserve.settings import Settings
 from embedserve.store.home_lock import HomeLockedError, Owner, guest_of
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
@@ -152,9 +148,12 @@ def connect(
     with ExitStack() as stack:
         url = _visit(settings.home, stack, is_long=is_long)
         while url is None:
+            # Every part of the house is loaded here, and only where no server has it.
+            from embedserve.cli.own_house import own_house, with_own_key
+
             try:
                 opened = with_own_key(settings)
-                url = stack.enter_context(_own_house(opened, runs_jobs=is_long))
+                url = stack.enter_context(own_house(opened, runs_jobs=is_long))
                 settings = opened
             except HomeLockedError:  # somebody was quicker
                 url = _visit(settings.home, stack, is_long=is_long)
@@ -198,41 +197,6 @@ def _probe(owner: Owner) -> httpx.Response | None:
         return httpx.Response(200)  # busy, but there; the command has more patience
     except httpx.HTTPError:
         return None
-
-
-@contextmanager
-def _own_house(settings: Settings, *, runs_jobs: bool) -> Iterator[str]:
-    """Open the house in this process and give its address."""
-    with (
-        open_house(settings, runs_jobs=runs_jobs) as house,
-        listen("127.0.0.1", 0) as listener,
-    ):
-        config = uvicorn.Config(
-            house.app, log_config=None, access_log=False, headers=[(COMMAND_HEADER, "1")]
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        house.lock.announce(url_of(listener))
-        try:
-            yield url_of(listener)
-        finally:
-            house.lock.see_off(TIMEOUT_S)
-            server.should_exit = True
-            thread.join(timeout=10)
-
-
-def with_own_key(settings: Settings) -> Settings:
-    """Let this command use the house that it opens, whose keys it may not have.
-
-    Others that share that house need one of theirs. Models of an upstream are no business of it.
-    """
-    changes: dict[str, Any] = {"upstream": None}
-    if settings.api_keys is not None or settings.api_keys_file:
-        own = secrets.token_urlsafe(32)
-        others = f"{settings.api_keys.get_secret_value()}," if settings.api_keys else ""
-        changes |= {"api_key": SecretStr(own), "api_keys": SecretStr(f"{others}admin:{own}")}
-    return settings.model_copy(update=changes)
 
 
 @contextmanager

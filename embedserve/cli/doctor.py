@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from embedserve.bootstrap import read_all, url_at
+from embedserve.bootstrap.address import url_at
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.checks import Check, general_checks
 from embedserve.cli.client import Home
 from embedserve.cli.console import AsJson, output, print_json, print_table

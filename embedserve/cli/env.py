@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from embedserve.bootstrap import read_all, shown
+from embedserve.bootstrap.sources import read_all, shown
 from embedserve.cli.client import Home
 from embedserve.cli.console import AsJson, errors, print_json, print_table
 

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar, get_args
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from embedserve.bootstrap import read_all
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Client
 from embedserve.cli.console import AsJson, errors, output, print_json, print_table
 from embedserve.cli.evaluated_index import EvaluatedIndex, prepare, search_of

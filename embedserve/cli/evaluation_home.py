@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedserve.bootstrap import read_all
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Client, connect
 from embedserve.cli.console import errors
 from embedserve.errors import ModelError, ModelNotFoundError, NotFoundError

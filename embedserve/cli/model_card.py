@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from embedserve.cli.client import Json
 from embedserve.cli.console import output, print_table, size
-from embedserve.cli.pull import why_chosen
+from embedserve.cli.pull_display import why_chosen
 
 _FIDELITY = {
     "cosine_mean": "cosine to fp32, mean",

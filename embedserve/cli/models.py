@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedserve.bootstrap import open_engine, read_all
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Home, connect
 from embedserve.cli.console import (
     AsJson,
@@ -19,7 +19,7 @@ from embedserve.cli.console import (
     standard_input,
 )
 from embedserve.cli.model_card import print_card, print_model, print_verification
-from embedserve.cli.pull import following
+from embedserve.cli.pull_display import following
 from embedserve.errors import InvalidRequestError, ModelError
 
 UPSTREAM = {"engine": "upstream", "recipe": "-"}
@@ -74,6 +74,8 @@ def show(
 
 def verify(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     """Check a model's files and canary, and measure it again here; status 1 if it differs."""
+    from embedserve.bootstrap.engine import open_engine  # heavy, and of this command alone
+
     with open_engine(read_all({"home": home}).settings) as engine, following() as progress:
         found = engine.models.verify(name, progress)
     if as_json:

@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from embedserve.bootstrap import House, is_loopback, listen, open_house, read_all, url_of
+from embedserve.bootstrap.address import is_loopback, listen, url_of
+from embedserve.bootstrap.house import House, open_house
+from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Home
 from embedserve.cli.console import output
 from embedserve.cli.http_protocol import PlainHttp

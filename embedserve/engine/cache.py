@@ -41,7 +41,7 @@ class VectorCache:
         """Tell whether anything can be kept."""
         return self._max_bytes > 0
 
-    def find(self, keys: Sequence[bytes]) -> list[Vectors | None]:
+    def find(self, keys: Sequence[bytes]) -> "list[Vectors | None]":
         """Return the vector of each key, (dimensions,) float32 and not to be changed, or None."""
         with self._lock:
             found = [self._rows.get(key) for key in keys]

@@ -222,7 +222,7 @@ class Scheduler:
             del outcome
 
     def _finish(
-        self, worker: Worker, batch: list[Entry], outcome: Vectors | Exception, started: float
+        self, worker: Worker, batch: list[Entry], outcome: "Vectors | Exception", started: float
     ) -> None:
         """Deliver what a run gave, or deal with its failure."""
         run_s = time.monotonic() - started
@@ -259,7 +259,7 @@ class Scheduler:
             _fail(batch[0], ModelError("the engine did not come back from it"))
 
 
-def _attempt(batch: list[Entry], *, is_alone: bool) -> Vectors | Exception:
+def _attempt(batch: list[Entry], *, is_alone: bool) -> "Vectors | Exception":
     """Run a batch and return its rows, or why there are none."""
     try:
         return _rows(batch, is_alone=is_alone)

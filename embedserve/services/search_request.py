@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from embedserve.ranking.fusion import Standing
 from embedserve.types import EVERY_DOCUMENT, Filter, StoredChunk
+
+if TYPE_CHECKING:  # with it comes numpy, which a command that asks does not need
+    from embedserve.ranking.fusion import Standing
 
 Mode = Literal["hybrid", "dense", "lexical"]
 """`dense`: by vectors; `lexical`: by words; `hybrid`: by both, fused."""
@@ -119,7 +121,7 @@ class Hit:
     """How many chunks have that text."""
     near_duplicates: int = 0
     """Hits that say almost the same and were left out for it."""
-    legs: Mapping[str, Standing] = field(default_factory=dict)
+    legs: Mapping[str, "Standing"] = field(default_factory=dict)
     """Rank and score in each leg that found it."""
     highlights: Highlights | None = None
     """When it was asked for."""

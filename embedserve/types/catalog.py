@@ -1,10 +1,7 @@
 """What is at rest in the catalog: indexes, documents, chunks, jobs. And what a search finds."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from embedserve.types.file import (
     FROM_FOLDER,
@@ -15,6 +12,10 @@ from embedserve.types.file import (
     SourceKind,
 )
 from embedserve.types.model import Vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Outcome = Literal["added", "updated", "unchanged", "deleted", "skipped", "failed"]
 """What a job did to one file. `skipped`: there is nothing to index in it, and it says why;
@@ -195,7 +196,7 @@ class StoredText:
 class ChunkVectors:
     """A run of stored chunks, in order of id."""
 
-    ids: NDArray[np.int64]
+    ids: "NDArray[np.int64]"
     vectors: Vectors
 
 

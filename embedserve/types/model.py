@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+# In quotes: commands need the nouns, and numpy alone takes longer to load than all of these.
+Vectors: TypeAlias = "NDArray[np.float32]"
 """(count, dimensions) float32, each row of unit length."""
 
-TokenIds = NDArray[np.int64]
+TokenIds: TypeAlias = "NDArray[np.int64]"
 """(length,) int64, special tokens included."""
 
 Lane = Literal["small", "bulk"]
@@ -82,6 +84,6 @@ class TokenOffsets(Protocol):
     and line breaks are boundaries, whatever stands beside them.
     """
 
-    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    def __call__(self, texts: Sequence[str]) -> "list[NDArray[np.int64]]":
         """Return one (tokens, 2 or 3) array of character offsets for each text."""
         ...

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
-from embedserve.bootstrap import listen
+from embedserve.bootstrap.address import listen
 from embedserve.services.embedding import Embeddings, EmbedRequest
 from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics

@@ -19,7 +19,8 @@ from typing import Any
 
 import uvicorn
 
-from embedserve.bootstrap import listen, open_house
+from embedserve.bootstrap.address import listen
+from embedserve.bootstrap.house import open_house
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import ModelTokenizer
 from embedserve.settings import read_settings

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from embedserve.services.memory import resident_bytes
 from scripts.fuzz_report.broken import requests
 from scripts.fuzz_report.judge import Report, judge, judge_memory, table
 from scripts.fuzz_report.properties import run_schemathesis
@@ -12,7 +13,6 @@ from scripts.fuzz_report.routes import routes_of
 from scripts.fuzz_report.warm import call, let_go, probe, wait_for_jobs, warm_up
 from scripts.fuzz_report.wire import send_all
 from scripts.serving import Server, copied_home, serve
-from scripts.stress_report.processes import resident_bytes
 
 # Nothing is remembered between requests, so that what grows is no cache.
 SETTINGS = {"EMBEDSERVE_CACHE_BYTES": "0"}

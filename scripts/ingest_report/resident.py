@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embedserve.bootstrap import open_house
+from embedserve.bootstrap.house import open_house
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.services.definitions import IndexDefinition

@@ -28,7 +28,7 @@ def make(tokenizer: Path, folder: Path, shape: Shape = BASE) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(3)
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[no-untyped-call]
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
@@ -36,7 +36,8 @@ def make(tokenizer: Path, folder: Path, shape: Shape = BASE) -> None:
         intermediate_size=4 * shape.hidden,
         max_position_embeddings=shape.positions,
     )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    network = BertModel(config, add_pooling_layer=False)  # type: ignore[no-untyped-call]
+    network.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, folder / name)
     places = ("", "1_Pooling", "2_Normalize")

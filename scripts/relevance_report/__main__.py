@@ -6,7 +6,7 @@ from pathlib import Path
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.scheduler import Scheduler
 from embedserve.models.installed import resolve
-from embedserve.services.encoders import encoder_spec
+from embedserve.services.models import encoder_spec
 from embedserve.types import BatchTokens
 from scripts.relevance_report.evidence import gather
 from scripts.relevance_report.fit import COLUMNS, Fitted, fit, log_loss, reliability

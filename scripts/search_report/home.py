@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from embedserve.api.replies import Services
-from embedserve.bootstrap import open_house
+from embedserve.bootstrap.house import open_house
 from embedserve.engine.encoder import Encoder
 from embedserve.ingest.chunk import Chunker
 from embedserve.services.definitions import IndexDefinition

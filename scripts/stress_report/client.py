@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from embedserve.engine.requests import BUSY
+from embedserve.errors import BUSY
 from embedserve.types import Vectors
 
 MODEL = "all-minilm"

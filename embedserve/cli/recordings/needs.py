@@ -4,12 +4,11 @@ import base64
 import binascii
 import math
 import re
+import struct
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
-
-import numpy as np
 
 UNIT_TOLERANCE = 1e-3
 """How far a vector's length may be from 1: float32 in decimal, and half precision inside."""
@@ -110,8 +109,8 @@ def _is_packed_vector(value: object, _: object) -> bool:
 
 def unpacked(value: object) -> list[float]:
     """Return the numbers of a vector that is written as base64."""
-    numbers: list[float] = np.frombuffer(base64.b64decode(str(value)), "<f4").tolist()
-    return numbers
+    packed = base64.b64decode(str(value))
+    return list(struct.unpack(f"<{len(packed) // 4}f", packed))
 
 
 def _are_vectors(value: object, count: object) -> bool:
