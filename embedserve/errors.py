@@ -25,6 +25,8 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     ├── VectorStoreError             Chroma is down or does not answer as it should
     │   ├── VectorStoreRefusedError      it answers questions, and stores nothing
     │   └── VectorStoreUnreachableError  no answer came: nothing is known of what it holds
+    ├── UpstreamError                a server that answers for us cannot be reached, or broke off
+    │   └── UpstreamSilentError        it took longer than it may
     ├── CatalogError                 the catalog cannot be opened or written
     │   └── CatalogUnavailableError      not now: its disk is full, read-only or held by another
     └── StartupError                 the server cannot start: settings, port
@@ -189,6 +191,14 @@ class VectorStoreRefusedError(VectorStoreError):
 
 class VectorStoreUnreachableError(VectorStoreError):
     """No answer came: the vector index is down, starting, or slower than the caller waits."""
+
+
+class UpstreamError(EmbedserveError):
+    """An upstream gave no answer, or not all of it."""
+
+
+class UpstreamSilentError(UpstreamError):
+    """An upstream was waited for in vain."""
 
 
 class CatalogError(EmbedserveError):

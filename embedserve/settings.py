@@ -5,13 +5,12 @@ variable is an error, so a typo never goes unnoticed.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,12 +20,18 @@ from pydantic_settings import (
 )
 
 from embedserve.errors import StartupError
+from embedserve.setting_values import absolute, plain_url, split_commas, split_paths, with_schemes
 from embedserve.types import BatchTokens
 
 PREFIX = "EMBEDSERVE_"
-SECRETS = ("api_keys", "api_key", "upstream")
-"""Settings whose values are not repeated in errors: keys, and a URL that may hold a password."""
+SECRETS = ("api_keys", "api_key", "upstream", "chat_upstreams", "chat_upstream_keys", "public_url")
+"""Settings whose values are not repeated in errors: keys, and URLs that may hold a password."""
 MIB = 1024 * 1024
+
+OwnPath = Annotated[Path, AfterValidator(absolute)]
+PlainUrl = Annotated[str, AfterValidator(plain_url)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(split_paths)]
 
 
 def _project_folder() -> Path | None:
@@ -45,10 +50,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    home: Path = Field(default_factory=_default_home)
+    home: OwnPath = Field(default_factory=_default_home)
     """Folder of models, catalog and vector index. `indexes/data` in a project folder (one with
     `indexes/*.toml`), else `~/.embedserve`."""
-    definitions: Path | None = Field(default_factory=_project_folder)
+    definitions: OwnPath | None = Field(default_factory=_project_folder)
     """Folder of index definitions (`*.toml`); `indexes` in a project folder, else none."""
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -118,17 +123,17 @@ class Settings(BaseSettings):
     """Bytes of an index's archive that is imported, packed and unpacked."""
     max_text_bytes: int = Field(default=8 * MIB, ge=1)
     """Bytes of one text in an embedding request, in UTF-8."""
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_origins: Annotated[Words, AfterValidator(with_schemes)] = ()
     """Web pages that may call besides those of this machine, separated by commas, such as
     `https://chat.example` or `https://*.example:*`; `*` alone is any."""
     api_keys: SecretStr | None = None
     """Keys of which callers must send one, as `scope:key` separated by commas; scopes are `read`,
     `ingest`, `admin`, or several such as `read+ingest`. Without keys everybody may do all."""
-    api_keys_file: Path | None = None
+    api_keys_file: OwnPath | None = None
     """File with such keys, one a line; lines with `#` are comments. Both settings may be used."""
     api_key: SecretStr | None = None
     """Key that the commands send to the running server."""
-    upstream: str | None = None
+    upstream: PlainUrl | None = None
     """An Ollama, such as `http://127.0.0.1:11435`, that gets what is not served here: generation,
     and models that are not installed here. Its models are listed beside ours."""
     upstream_connect_timeout_s: float = Field(default=5, gt=0)
@@ -138,7 +143,23 @@ class Settings(BaseSettings):
     given up."""
     upstream_list_timeout_s: float = Field(default=3, gt=0)
     """Seconds that lists of models wait for the upstream's part."""
-    ingest_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    chat_upstreams: Words = ()
+    """Servers whose models answer from indexes (`rag/INDEX`), as `NAME=URL` separated by commas. A
+    URL with a path, such as `https://api.example/v1`, is the base of OpenAI's API, one without is
+    an Ollama. EMBEDSERVE_UPSTREAM is one of them, under the name `ollama`."""
+    chat_upstream_keys: SecretStr | None = None
+    """API keys of those servers, as `NAME=KEY` separated by commas."""
+    chat_model: str = ""
+    """Model of an upstream that answers as `rag/INDEX` where the index names none; empty: the first
+    that the first upstream lists."""
+    chat_listed_models: int = Field(default=20, ge=0)
+    """Models of the upstreams that lists show with each index, as `rag/INDEX@MODEL`."""
+    chat_prompts: OwnPath | None = None
+    """Folder of prompt files (`english.toml`) that replace those of embedserve."""
+    public_url: PlainUrl | None = None
+    """Where browsers reach this server, such as `https://docs.example`: links in answers begin with
+    it. Without it, with the address that the request was sent to."""
+    ingest_roots: Paths = ()
     """Folders that may be ingested, separated like PATH; sources in definitions are added."""
     ingest_jobs: int = Field(default=2, ge=1)
     """Jobs that run at once; one index never has two."""
@@ -211,50 +232,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take the arguments alone: `read_settings` says where from, and in which order."""
         return (init_settings,)
-
-    @field_validator("ingest_roots", mode="before")
-    @classmethod
-    def _split_roots(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(Path(part) for part in value.split(os.pathsep) if part)
-        return value
-
-    @field_validator("allowed_origins", mode="before")
-    @classmethod
-    def _split_origins(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _need_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if origin := first_without_scheme(value):
-            raise ValueError(f"origin `{origin}` lacks its scheme: write `https://{origin}`")
-        return value
-
-    @field_validator("upstream")
-    @classmethod
-    def _need_plain_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError("it must be a URL such as http://127.0.0.1:11435")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("it must be a URL without user, password, query and fragment")
-        return value.rstrip("/")
-
-    @field_validator("home", "definitions", "api_keys_file", mode="after")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().resolve() if value else None
-
-
-def first_without_scheme(origins: Iterable[str]) -> str | None:
-    """Return the first origin of pages that is none: it lacks `https://` or another scheme."""
-    bare = (one for one in origins if one not in ("*", "null") and "://" not in one)
-    return next(bare, None)
 
 
 def read_settings(

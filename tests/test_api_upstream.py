@@ -19,11 +19,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedserve.api.errors import error_response
-from embedserve.api.forward import Forwarder, UpstreamAddress
+from embedserve.api.forward import Forwarder
 from embedserve.api.peek import Recording, find_name
 from embedserve.api.upstream import UpstreamProxy
 from embedserve.bootstrap.address import listen, url_of
 from embedserve.services.ownership import Ownership
+from embedserve.services.upstream_link import UpstreamAddress, UpstreamLink
 from tests.ollama_double import Upstream, upstream
 
 CHAT = {"model": "llama3.2", "messages": []}
@@ -89,7 +90,7 @@ def serving(app: ASGIApp, port: int = 0) -> Iterator[httpx.Client]:
 @contextmanager
 def front(url: str, **options: float | bool) -> Iterator[httpx.Client]:
     address = UpstreamAddress(url, **options)  # type: ignore[arg-type]  # seconds and one flag
-    with serving(UpstreamProxy(ours, address, OneModel())) as http:
+    with serving(UpstreamProxy(ours, UpstreamLink(address), OneModel())) as http:
         yield http
 
 
@@ -361,8 +362,9 @@ def test_an_upstream_that_swallows_connections_holds_up_one_list_only() -> None:
 
 def test_an_upstream_that_is_back_is_in_the_lists_again(theirs: Upstream) -> None:
     async def lists() -> list[bytes]:
-        forwarder = Forwarder(UpstreamAddress(theirs.url))
-        forwarder._tell(httpx.ConnectError("refused"))
+        link = UpstreamLink(UpstreamAddress(theirs.url))
+        link._tell(httpx.ConnectError("refused"))
+        forwarder = Forwarder(link)
         scope = {"path": "/api/tags", "raw_path": b"/api/tags", "query_string": b"", "headers": []}
         found = [await forwarder.fetch(scope) for _ in range(2)]
         await forwarder.close()
@@ -384,7 +386,7 @@ def test_a_query_that_cannot_be_handed_on_is_a_400(theirs: Upstream, query: byte
 
     path = {"path": "/v1/unheard-of", "raw_path": b"/v1/unheard-of", "query_string": query}
     scope = {"type": "http", "method": "GET", "headers": [], **path}
-    app = UpstreamProxy(_nothing, UpstreamAddress(theirs.url), OneModel())
+    app = UpstreamProxy(_nothing, UpstreamLink(UpstreamAddress(theirs.url)), OneModel())
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 400
     assert json.loads(sent[1]["body"])["error"]["type"] == "invalid_request_error"
@@ -424,7 +426,7 @@ def test_statuses_and_redirects_are_passed_as_they_are(http: httpx.Client) -> No
 
 def test_a_server_that_is_its_own_upstream_does_not_go_round() -> None:
     url = free_url()
-    app = UpstreamProxy(ours, UpstreamAddress(url), OneModel())
+    app = UpstreamProxy(ours, UpstreamLink(UpstreamAddress(url)), OneModel())
     with serving(app, int(url.rpartition(":")[2])) as http:
         tags = http.get("/api/tags").json()
         assert [one["name"] for one in tags["models"]] == ["all-minilm:latest"]

@@ -6,7 +6,8 @@ import pathlib
 ROOT = pathlib.Path(__file__).parent.parent / "embedserve"
 
 FLOOR = {
-    "types": 0, "errors": 0, "registry": 0.5, "settings": 0.5,
+    "types": 0, "errors": 0, "setting_values": 0, "registry": 0.5,
+    "settings": 0.5,
     "models": 1, "engine": 1, "ingest": 1, "store": 1, "ranking": 1,
     "services": 2, "api": 3, "bootstrap": 4, "cli": 5, "__main__": 6,
 }  # fmt: skip

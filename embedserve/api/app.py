@@ -1,6 +1,7 @@
 """The ASGI application: routers of every dialect over one set of services."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp
 from embedserve import __version__
 from embedserve.api import (
     archives,
+    chat_openai,
     document_pages,
     documents,
     errors,
@@ -28,7 +30,6 @@ from embedserve.api import (
     tei,
     tokens,
 )
-from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.keys import ApiKey, KeyGuard
@@ -54,10 +55,8 @@ class AppLimits:
     """Requests at once; 0: any number."""
     keys: Sequence[ApiKey] = ()
     """Of which callers must send one; without any everybody may do everything."""
-    upstream: UpstreamAddress | None = None
-    """Who answers what is not served here."""
     ownership: Ownership | None = None
-    """Which models are; needed with an upstream."""
+    """Which models are served here; needed with an upstream that gets the others."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
@@ -78,8 +77,9 @@ def create_app(services: Services, limits: AppLimits) -> App:
         services=services,
         max_request_bytes=limits.max_request_bytes,
     )
-    if limits.upstream and limits.ownership:
-        app = UpstreamProxy(app, limits.upstream, limits.ownership)
+    upstream = services.chat.upstreams.passthrough
+    if upstream and limits.ownership:
+        app = UpstreamProxy(app, upstream, limits.ownership)
     if limits.max_requests:
         app = RequestLimit(app, limits.max_requests, services.metrics)
     if limits.keys:
@@ -89,8 +89,15 @@ def create_app(services: Services, limits: AppLimits) -> App:
 
 def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     """Return the part that answers everything but the hot routes, and describes those too."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.chat.close()
+
     app = FastAPI(
         title="embedserve",
+        lifespan=lifespan,
         version=__version__,
         description="Embeddings and retrieval: Ollama's and OpenAI's embeddings APIs, indexes "
         "of document folders, and queries that cite their sources.",
@@ -103,6 +110,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
         ollama_models,
         ollama_load,
         openai,
+        chat_openai,
         tei,
         indexes,
         search,

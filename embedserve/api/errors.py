@@ -31,6 +31,8 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.DeadlineError: 503,
     errors.VectorStoreError: 503,
     errors.CatalogUnavailableError: 503,
+    errors.UpstreamError: 502,
+    errors.UpstreamSilentError: 504,
     errors.ModelError: 500,
     # Sending it again changes nothing, and Ollama's clients know it as 400.
     errors.NotFiniteError: 400,
@@ -106,7 +108,9 @@ SHAPES: Mapping[str, ErrorShape] = {
         schema_parts.COHERE_ERROR,
     ),
 }
-"""By path; others are OpenAI's under `/v1/`, and ours."""
+"""By path; others are OpenAI's under `/v1/` and `/openwebui/v1/`, and ours."""
+
+_OPENAI_PATHS = ("/v1/", "/openwebui/v1/")
 
 BUG = "Unexpected failure; the server's log has the details."
 
@@ -154,7 +158,7 @@ def respond(path: str, error: EmbedserveError) -> Response:
 
 def shape_of(path: str) -> ErrorShape:
     """Return how errors of a path are written."""
-    return SHAPES.get(path) or (OPENAI if path.startswith("/v1/") else NATIVE)
+    return SHAPES.get(path) or (OPENAI if path.startswith(_OPENAI_PATHS) else NATIVE)
 
 
 def _on_error(request: Request, error: Exception) -> Response:

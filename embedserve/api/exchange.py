@@ -1,14 +1,17 @@
 """The two halves of a request that is handed on: its body going up, its answer coming down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 import httpx
 import orjson
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from embedserve.api.errors import error_response
+
+logger = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
 
@@ -35,9 +38,12 @@ class Answer:
         """Send status and headers, without those of the upstream's connection and pages."""
         headers = without(response.headers.raw, _NOT_SENT_DOWN)
         headers = [one for one in headers if not one[0].startswith(b"access-control-")]
+        await self.begin(response.status_code, headers)
+
+    async def begin(self, status: int, headers: list[Header]) -> None:
+        """Send status and headers."""
         self.media_type = dict(headers).get(b"content-type", b"").partition(b";")[0].strip()
         self.has_started = True
-        status = response.status_code
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def add(self, part: bytes) -> None:
@@ -48,6 +54,15 @@ class Answer:
     async def end(self, part: bytes = b"") -> None:
         """Send the last part."""
         await self.send({"type": "http.response.body", "body": part, "more_body": False})
+
+    async def end_with(self, status: int, message: str) -> None:
+        """Answer with an error, or end with one what has begun."""
+        if self.has_started:
+            logger.warning("an answer to %s was cut: %s", self.path, message)
+            await self.fail(message)
+        else:
+            reply = error_response(self.path, status, message)
+            await reply({"type": "http"}, _nothing, self.send)
 
     async def fail(self, message: str) -> None:
         """End a stream with an error in its own framing; break off what has none."""
@@ -93,6 +108,31 @@ class Body:
         while not self.has_left.is_set():
             if (await self.receive())["type"] == "http.disconnect":
                 self.has_left.set()
+
+
+async def unless_left(
+    work: Coroutine[None, None, None], leaving: Coroutine[None, None, None], answer: Answer
+) -> None:
+    """Do the work to its end, or until the client has left; a stop of the server ends it as 503."""
+    working, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving)
+    try:
+        await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        # Only a stop whose time is up cancels; the event loop ends right after it.
+        working.cancel()
+        left.cancel()
+        await answer.end_with(503, "The server is stopping; send the request again later.")
+        return
+    working.cancel()
+    left.cancel()
+    # To the end: only then is the upstream's connection closed.
+    ended, _ = await asyncio.gather(working, left, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 def without(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:

@@ -1,6 +1,7 @@
 """Ollama's dialect: which models are in memory, and loading and letting go of them by hand.
 
 `generate` and `chat` are how Ollama's clients do that; embedding models answer neither with text.
+What indexes answer to `chat` is in `chat_ollama.py`.
 Shapes: docs/api.md.
 """
 
@@ -10,11 +11,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from embedserve.api import chat_ollama
 from embedserve.api.body import Fields, read_object
 from embedserve.api.keep_alive import LONGEST_S, seconds_of
 from embedserve.api.ollama_models import details_of
 from embedserve.api.replies import json_reply, services
 from embedserve.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
+from embedserve.services.chat_names import is_chat_name
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_library import RunningModel
 from embedserve.services.model_report import CAPABILITIES
@@ -46,11 +49,14 @@ async def generate(request: Request) -> Response:
 
 @router.post("/api/chat")
 async def chat(request: Request) -> Response:
-    """Load a model, or let it go with `"keep_alive": 0`: `{"model", "keep_alive"}`, no messages."""
-    fields = Fields(await read_object(request))
+    """Answer from an index (`rag/INDEX`); load any other model, or let it go: no messages."""
+    value = await read_object(request)
+    fields = Fields(value)
     name = fields.text("model")
     if not name.strip():
         raise InvalidRequestError("model is required", field="model")
+    if is_chat_name(name):
+        return await chat_ollama.chat(request, value)
     reason = await _load(request, fields, "chat", is_empty=not fields.raw("messages"))
     return json_reply({**_done(name, reason), "message": {"role": "assistant", "content": ""}})
 

@@ -11,7 +11,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from embedserve.api import chat_ollama
 from embedserve.api.body import Fields, read_object
+from embedserve.api.chat_lists import chat_models, with_problem
 from embedserve.api.replies import json_reply, services
 from embedserve.errors import (
     InvalidNameError,
@@ -19,6 +21,7 @@ from embedserve.errors import (
     ModelNotFoundError,
     NotFoundError,
 )
+from embedserve.services.chat_names import is_chat_name
 from embedserve.services.model_report import ModelReport
 from embedserve.services.models import Overrides, PullRequest
 
@@ -32,21 +35,28 @@ CHAT_FIELDS = ("system", "template", "messages", "license", "renderer", "parser"
 
 @router.head("/api/tags", include_in_schema=False)
 @router.get("/api/tags")
-def tags(request: Request) -> Response:
-    """List the installed models, newest first."""
+async def tags(request: Request) -> Response:
+    """List the installed models, newest first, then those that answer from an index."""
     library = services(request).models
-    return json_reply(
+    reports = await asyncio.to_thread(library.reports)
+    chats = await chat_models(request)
+    disk_bytes = await asyncio.to_thread(library.disk_bytes)
+    models = [_tag(report) for report in reports]
+    reply = json_reply(
         {
-            "models": [_tag(report) for report in library.reports()],
-            "embedserve": {"disk_bytes": library.disk_bytes()},
+            "models": models + [chat_ollama.tag_of(one) for one in chats.models],
+            "embedserve": {"disk_bytes": disk_bytes},
         }
     )
+    return with_problem(reply, chats)
 
 
 @router.post("/api/show")
 async def show(request: Request) -> Response:
     """Describe one model: `{"model"}`."""
     name = _model_name(Fields(await read_object(request)))
+    if is_chat_name(name):
+        return await chat_ollama.shown(request, name)
     report = await report_of(request, name)
     model_info = dict(report.model_info)
     if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):

@@ -1,14 +1,18 @@
 """OpenAI's dialect: embeddings and the list of models. Shapes: docs/api.md."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from embedserve.api import chat_openai
 from embedserve.api.body import Fields
+from embedserve.api.chat_lists import chat_models, with_problem
 from embedserve.api.embedding_fields import Embedded, embed_texts, read_extras, read_inputs
 from embedserve.api.ollama_models import report_of
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
 from embedserve.errors import InvalidRequestError, NotFoundError
+from embedserve.services.chat_names import is_chat_name, parse_chat_name
 from embedserve.services.embedding import EmbedRequest
 from embedserve.services.model_report import ModelReport
 
@@ -55,16 +59,22 @@ async def embeddings(available: Services, fields: Fields, timeout_s: float | Non
 
 
 @router.get("/models")
-def models(request: Request) -> Response:
-    """List the installed models."""
-    reports = services(request).models.reports()
+async def models(request: Request) -> Response:
+    """List the installed models, and those that answer from an index."""
+    reports = await asyncio.to_thread(services(request).models.reports)
+    chats = await chat_models(request)
     data = [_model(report, report.name) for report in reports]
-    return json_reply({"object": "list", "data": data}, media_type=MEDIA_TYPE)
+    data += [chat_openai.model_of(one) for one in chats.models]
+    reply = json_reply({"object": "list", "data": data}, media_type=MEDIA_TYPE)
+    return with_problem(reply, chats)
 
 
 @router.get("/models/{name:path}")
 async def model(request: Request, name: str) -> Response:
     """Describe one model; ids may hold slashes."""
+    if is_chat_name(name):
+        found = await services(request).chat.find(parse_chat_name(name))
+        return json_reply(chat_openai.model_of(found), media_type=MEDIA_TYPE)
     return json_reply(_model(await report_of(request, name), name), media_type=MEDIA_TYPE)
 
 

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Request, Response
 
 from embedserve.services.archives import ArchiveService
+from embedserve.services.chat import ChatService
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.embedding import EmbeddingService
@@ -34,6 +35,7 @@ class Services:
     indexes: IndexService
     ingestion: IngestionService
     search: SearchService
+    chat: ChatService
     checks: IndexCheck
     rebuilds: RebuildService
     archives: ArchiveService

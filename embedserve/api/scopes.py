@@ -18,6 +18,7 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
     READ: {
         "GET": (
             "/api/tags", "/api/ps", "/api/status", "/v1/models", "/v1/models/{name:path}",
+            "/openwebui/v1/models",
             "/indexes", "/indexes/{name}", "/indexes/{name}/export",
             "/indexes/{name}/documents", "/indexes/{name}/documents/{path:path}",
             "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/events",
@@ -28,7 +29,7 @@ _TABLE: dict[str, dict[str, tuple[str, ...]]] = {
             "/api/detokenize", "/api/generate", "/api/chat",
             "/v1/embeddings", "/v1/rerank", "/v2/rerank",
             "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
-            "/v1/audio/transcriptions",
+            "/v1/audio/transcriptions", "/openwebui/v1/chat/completions",
             "/embed", "/embed_all", "/rerank", "/similarity", "/tokenize", "/decode",
             "/indexes/{name}/query", "/query",
         ),

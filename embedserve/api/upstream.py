@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import orjson
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from embedserve.api.chat_lists import UPSTREAM_ERROR
 from embedserve.api.errors import error_response
-from embedserve.api.forward import Forwarder, UpstreamAddress
+from embedserve.api.forward import Forwarder
 from embedserve.api.peek import Recording, find_name
-from embedserve.errors import InvalidRequestError
+from embedserve.errors import InvalidRequestError, UpstreamError
+from embedserve.services.chat_names import is_chat_name
 from embedserve.services.ownership import Ownership
+from embedserve.services.upstream_link import UpstreamLink
 
 logger = logging.getLogger(__name__)
 
@@ -45,19 +47,19 @@ CAPABILITIES = {
 }
 """What a model of ours lacks where nothing here serves such a route; elsewhere it is chat."""
 PULL = "/api/pull"
+CHAT = ("/api/chat", "/v1/chat/completions")
+"""Where an index is a model, in front of an upstream's or by itself."""
 # Routes of ours that Ollama has not; what is not found there it would not know either.
 ONLY_OURS = ("/api/rerank", "/api/tokenize", "/api/detokenize", "/v1/rerank")
 NEVER_OURS = ("/api/blobs/", "/v1/audio/")
-UPSTREAM_ERROR = "X-Upstream-Error"
-"""On a list that lacks the upstream's part: why."""
 
 
 class UpstreamProxy:
     """ASGI middleware; `app` is what is served here."""
 
-    def __init__(self, app: ASGIApp, address: UpstreamAddress, ownership: Ownership) -> None:
+    def __init__(self, app: ASGIApp, link: UpstreamLink, ownership: Ownership) -> None:
         self._app = app
-        self._forwarder = Forwarder(address)
+        self._forwarder = Forwarder(link)
         self._ownership = ownership
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +93,9 @@ class UpstreamProxy:
         head = await body.read_head()
         # A long head takes a while, and names are looked up in files.
         name = await asyncio.to_thread(find_name, head, BY_NAME[path])
+        if name is not None and is_chat_name(name) and path in CHAT:
+            await self._app(scope, body.replay(), send)
+            return
         is_ours = self._ownership.is_pulled_here if path == PULL else self._ownership.is_ours
         if name is None or not await asyncio.to_thread(is_ours, name):
             await self._forwarder.forward(scope, body.replay(), send)
@@ -126,7 +131,7 @@ class UpstreamProxy:
             body = orjson.loads(await self._forwarder.fetch(scope))
             models = body[LISTS[scope["path"]][0]] or []
             return _Theirs([one for one in models if isinstance(one, dict)])
-        except (httpx.HTTPError, TimeoutError):
+        except UpstreamError:
             return _Theirs([], "unreachable")
         except (ValueError, KeyError, TypeError, InvalidRequestError) as error:
             logger.warning(

@@ -1,22 +1,8 @@
-"""Settings to who may call, and to who answers what is not served here."""
+"""Settings to who may call."""
 
-from embedserve.api.forward import UpstreamAddress
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
 from embedserve.errors import StartupError
 from embedserve.settings import Settings
-
-
-def upstream_of(settings: Settings, *, keeps_keys: bool) -> UpstreamAddress | None:
-    """Return where the upstream is; None: there is none."""
-    if settings.upstream is None:
-        return None
-    return UpstreamAddress(
-        settings.upstream,
-        connect_timeout_s=settings.upstream_connect_timeout_s,
-        timeout_s=settings.upstream_timeout_s,
-        list_timeout_s=settings.upstream_list_timeout_s,
-        keeps_keys=keeps_keys,
-    )
 
 
 def read_keys(settings: Settings) -> list[ApiKey]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from embedserve.api.app import App, AppLimits, create_app
 from embedserve.api.replies import Services
-from embedserve.bootstrap.access import read_keys, upstream_of
+from embedserve.bootstrap.access import read_keys
 from embedserve.bootstrap.address import is_loopback
+from embedserve.bootstrap.chats import Chats, open_chats
 from embedserve.bootstrap.documents import (
     document_limits,
     fetcher_of,
@@ -31,6 +32,7 @@ from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.services.archives import ArchiveService
+from embedserve.services.chat import ChatService
 from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.document_pages import DocumentPages
@@ -80,7 +82,7 @@ class House:
 
 @dataclass(frozen=True)
 class _Sources:
-    """What indexes are fed from, as the settings say it."""
+    """What indexes are fed from and who answers from them, as the settings say it."""
 
     definitions: Mapping[str, IndexDefinition]
     roots: AllowedRoots
@@ -88,6 +90,7 @@ class _Sources:
     """By index, what a user has to know of its watch."""
     uploads: UploadFiles
     fetcher: Fetcher
+    chats: Chats
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def open_house(
     the indexes whose definition says so.
     """
     limits = _limits(settings)
+    chats = open_chats(settings, keeps_keys=bool(limits.keys))
     with ExitStack() as stack:
         lock = stack.enter_context(HomeLock(settings.home))
         engine = stack.enter_context(open_engine(settings))
@@ -126,7 +130,7 @@ def open_house(
         catalog.set_meta(CLEAN_STOP, "no")
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
-        sources = _sources(settings, catalog)
+        sources = _sources(settings, catalog, chats)
         services = _services(settings, engine, catalog, index, stack, sources)
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
@@ -189,7 +193,7 @@ def _start_index(
     return _IndexSide(stored, asked, worker, chroma)
 
 
-def _sources(settings: Settings, catalog: Catalog) -> _Sources:
+def _sources(settings: Settings, catalog: Catalog, chats: Chats) -> _Sources:
     definitions = read_definitions(settings.definitions) if settings.definitions else {}
     paths = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
     roots = AllowedRoots([*settings.ingest_roots, *paths])
@@ -197,7 +201,7 @@ def _sources(settings: Settings, catalog: Catalog) -> _Sources:
     uploads.sweep(catalog.uploads.stored())
     fetcher = fetcher_of(settings)
     fetcher.sweep()
-    return _Sources(definitions, roots, {}, uploads, fetcher)
+    return _Sources(definitions, roots, {}, uploads, fetcher, chats)
 
 
 def _services(
@@ -219,16 +223,19 @@ def _services(
     ingestion = IngestionService(
         catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, sources)
     )
+    search = SearchService(
+        *(catalog, indexes, dense, engine.encoders, inference.reranking),
+        timeout_s=settings.request_timeout_s,
+    )
+    pages = DocumentPages(catalog)
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,
         models=engine.models,
         indexes=indexes,
         ingestion=ingestion,
-        search=SearchService(
-            *(catalog, indexes, dense, engine.encoders, inference.reranking),
-            timeout_s=settings.request_timeout_s,
-        ),
+        search=search,
+        chat=ChatService(indexes, search, pages, sources.chats.upstreams, sources.chats.options),
         checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
         archives=ArchiveService(
@@ -238,7 +245,7 @@ def _services(
         documents=DocumentService(
             catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
         ),
-        pages=DocumentPages(catalog),
+        pages=pages,
         originals=Originals(
             *(catalog, sources.roots, sources.uploads), limit_bytes=settings.max_original_bytes
         ),
@@ -283,13 +290,11 @@ def _ingest_tools(
 
 
 def _limits(settings: Settings) -> AppLimits:
-    keys = read_keys(settings)
     return AppLimits(
         max_request_bytes=settings.max_request_bytes,
         allowed_origins=settings.allowed_origins,
         is_loopback=is_loopback(settings.host),
         max_requests=settings.max_requests,
-        keys=keys,
-        upstream=upstream_of(settings, keeps_keys=bool(keys)),
+        keys=read_keys(settings),
         ownership=Ownership(settings.home / "models"),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from embedserve.api.keep_alive import seconds_of
 from embedserve.errors import InvalidRequestError, StartupError
-from embedserve.settings import first_without_scheme
+from embedserve.setting_values import first_without_scheme
 
 PREFIX = "OLLAMA_"
 DEFAULT_PORT = 11434

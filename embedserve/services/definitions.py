@@ -73,6 +73,20 @@ class SearchDefaults(Table):
     """How far a hit is joined with its neighbours, about; 0: not at all."""
 
 
+class Chat(Table):
+    """How the chat model `rag/INDEX` answers."""
+
+    model: str = ""
+    """Model of an upstream that writes the answers where none is named; empty:
+    EMBEDSERVE_CHAT_MODEL."""
+    min_score: float = Field(default=0.05, ge=0, le=1)
+    """Passages of a smaller score are no evidence and are left out."""
+    refuse: bool = False
+    """Whether a question without evidence is refused instead of put to the model."""
+    language: str = ""
+    """Whose prompt file is used; empty: that of the index."""
+
+
 class IndexDefinition(Table):
     """One index. Every key has a default, so an empty file is a valid definition."""
 
@@ -81,6 +95,7 @@ class IndexDefinition(Table):
     """Installed embedding model; the server's default model where it is missing."""
     chunking: Chunking = Chunking()
     search: SearchDefaults = SearchDefaults()
+    chat: Chat = Chat()
     language: str = DEFAULT_LANGUAGE
     """That full-text search takes word forms of as one; `none`: each form for itself."""
     sources: tuple[Source, ...] = Field(default=(), strict=False)
@@ -154,6 +169,7 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
     tables: dict[str, type[Table]] = {
         "chunking": Chunking,
         "search": SearchDefaults,
+        "chat": Chat,
         "sources": Source,
     }
     table = tables[str(location[0])] if len(location) > 1 else IndexDefinition

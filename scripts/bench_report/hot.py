@@ -26,9 +26,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from embedserve.api.app import AppLimits, create_app
 from embedserve.api.replies import Services
 from embedserve.bootstrap.address import listen
+from embedserve.services.chat import ChatOptions, ChatService
 from embedserve.services.embedding import Embeddings, EmbedRequest
 from embedserve.services.memory import FreedMemory
 from embedserve.services.metrics import Metrics
+from embedserve.services.upstreams import Upstreams
 from embedserve.types import Vectors
 from scripts.bench_report.figures import Route
 from scripts.bench_report.load import Load, perform, request
@@ -52,9 +54,21 @@ class ReadyVectors:
         return Embeddings(self.rows[: len(wanted.texts)], 16 * len(wanted.texts), (), 0, 1)
 
 
+class NoIndexes:
+    """What lists of models find, where there is no index to chat with."""
+
+    def names(self) -> list[str]:
+        """Return none."""
+        return []
+
+
 def services_with(**present: object) -> Services:
-    """Return the server's services with these alone; the others are never called."""
-    absent = dict.fromkeys(field.name for field in fields(Services))
+    """Return the server's services with these alone; of the others only chats are ever asked."""
+    absent: dict[str, object] = dict.fromkeys(field.name for field in fields(Services))
+    none = cast(Any, None)
+    absent["chat"] = ChatService(
+        cast(Any, NoIndexes()), none, none, Upstreams(()), ChatOptions(cast(Any, None))
+    )
     return Services(**cast(Any, {**absent, **present}))
 
 
