@@ -59,6 +59,11 @@ def test_keys_and_upstream_on_a_real_server(home: Path) -> None:
         chat = http.post("/api/chat", json={"model": "llama3.2"}, headers=key)
         assert chat.text.endswith('{"done": true}\n')
         assert http.post("/api/embed", json={**body, "model": "x"}, headers=key).status_code == 200
+        question = {"model": "rag/none", "messages": []}
+        for path in ("/v1/chat/completions", "/openwebui/v1/chat/completions", "/api/chat"):
+            assert http.post(path, json=question).status_code == 401
+            assert http.post(path, json=question, headers=key).status_code == 404
+        assert http.get("/openwebui/v1/models").status_code == 401
         denied = http.request("DELETE", "/api/delete", json={"model": "x"}, headers=key)
         assert denied.status_code == 403
         assert not [True for _, headers, _ in theirs.requests if "authorization" in headers]

@@ -255,7 +255,8 @@ def test_keep_alive_of_nothing_lets_a_model_go_with_its_request(app: TestClient)
 
 
 def test_lists_parse_with_the_clients_types(server: LiveServer) -> None:
-    [listed] = ollama.ListResponse.model_validate_json(server.http.get("/api/tags").content).models
+    tags = ollama.ListResponse.model_validate_json(server.http.get("/api/tags").content).models
+    [listed] = [one for one in tags if not (one.model or "").startswith("rag/")]
     assert listed.digest is not None
     assert int(listed.digest, 16) >= 0
     assert len(listed.digest) == 64

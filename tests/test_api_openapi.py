@@ -70,6 +70,12 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/api/generate", {"model": NAME}, 200),
     ("POST", "/api/generate", {"model": NAME, "prompt": "a"}, 400),
     ("POST", "/api/chat", {"model": NAME}, 200),
+    ("POST", "/api/chat", {"model": "rag/nope", "messages": []}, 404),
+    ("POST", "/v1/chat/completions", {"model": "rag/nope", "messages": []}, 404),
+    ("POST", "/v1/chat/completions", {"model": NAME, "messages": []}, 400),
+    ("POST", "/openwebui/v1/chat/completions", {"messages": []}, 400),
+    ("GET", "/openwebui/v1/models", {}, 200),
+    ("GET", "/v1/models/rag/nope", {}, 404),
     ("POST", "/api/tokenize", {"model": NAME, "input": "a", "offsets": True}, 200),
     ("POST", "/api/tokenize", {"model": NAME, "input": "a" * 1_000_001}, 413),
     ("POST", "/api/detokenize", {"model": NAME, "tokens": [101]}, 200),
@@ -153,7 +159,7 @@ def _template(document: dict[str, Any], path: str) -> str:
     if path in document["paths"]:
         return path
     parts = path.split("/")
-    if parts[1] == "v1":
+    if path.startswith("/v1/models/"):
         return "/v1/models/{name}"
     if parts[3:4] == ["documents"] and len(parts) == 5:
         return "/indexes/{name}/documents/" + ("delete" if parts[4] == "delete" else "{path}")

@@ -114,8 +114,7 @@ async def _answer(
         fields, messages = Fields(value), list(grounded.messages)
         body = to_openai(fields, model, messages, is_streamed=told.is_streamed)
     request = upstream.chat_request(upstream.dialect, body, turn.authorization)
-    early = told.open if told.is_streamed and grounded.status else None
-    async with opened(upstream.link.exchange(request), early) as response:
+    async with opened(upstream.link.exchange(request)) as response:
         if upstream.dialect == "openai":
             await told.translate(response)
         elif response.status_code != 200 or not grounded.status:

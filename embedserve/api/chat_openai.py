@@ -79,7 +79,8 @@ async def _answer(
     upstream, body = grounded.target.upstream, body_for(value, grounded.target.model, turn.messages)
     body["messages"] = grounded.messages
     request = upstream.chat_request("openai", body, turn.authorization)
-    early = told.open if is_streamed and grounded.status else None
+    # A stream that has nothing to tell yet keeps its status until the upstream has one.
+    early = told.open if is_streamed and has_events and grounded.status else None
     async with opened(upstream.link.exchange(request), early) as response:
         if response.status_code != 200 or not grounded.status:
             await pass_on(response, answer)

@@ -56,9 +56,9 @@ class ChatReply(Response):
 @asynccontextmanager
 async def opened(
     exchange: AbstractAsyncContextManager[httpx.Response],
-    early: Callable[[], Awaitable[None]] | None,
+    early: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[httpx.Response]:
-    """Give what an upstream answers; where that takes a while, call `early` in between."""
+    """Give what an upstream answers; where that takes more than a second, call `early` then."""
     async with AsyncExitStack() as stack:
         opening = asyncio.ensure_future(stack.enter_async_context(exchange))
         try:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from embedserve import errors
+from embedserve.api.chat_schemas import CHAT_SCHEMAS
 from embedserve.api.errors import shape_of, status_of
 from embedserve.api.hot_schemas import HOT_SCHEMAS
 from embedserve.api.rerank_schemas import RERANK_SCHEMAS
@@ -30,7 +31,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _methods(path: str, methods: dict[str, Any]) -> dict[str, Any]:
-    known = ROUTE_SCHEMAS.get(path, {})
+    known = CHAT_SCHEMAS.get(path) or ROUTE_SCHEMAS.get(path, {})
     return {method: _operation(told, known.get(method, {})) for method, told in methods.items()}
 
 

@@ -27,18 +27,16 @@ from embedserve.api.schema_parts import (
 )
 from embedserve.api.search_schemas import ANSWER, ANSWER_OF_MANY
 
-_DETAILS = shape(
-    {
-        "parent_model": TEXT,
-        "format": TEXT,
-        "family": TEXT,
-        "families": STRINGS,
-        "parameter_size": TEXT,
-        "quantization_level": TEXT,
-        "context_length": WHOLE,
-        "embedding_length": WHOLE,
-    }
-)
+_ABOUT = {
+    "parent_model": TEXT,
+    "format": TEXT,
+    "family": TEXT,
+    "families": STRINGS,
+    "parameter_size": TEXT,
+    "quantization_level": TEXT,
+}
+# Models that answer from an index have no lengths: nothing is embedded with them.
+_DETAILS = shape({**_ABOUT, "context_length": WHOLE, "embedding_length": WHOLE}, list(_ABOUT))
 _MODEL = {"name": TEXT, "model": TEXT, "size": WHOLE, "digest": TEXT, "details": _DETAILS}
 _TAG = {**_MODEL, "modified_at": TIME, "capabilities": STRINGS, "embedserve": OBJECT}
 _RUNNING = {**_MODEL, "expires_at": TIME, "size_vram": WHOLE, "context_length": WHOLE}
@@ -141,9 +139,7 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
         "get": _told(given("Versions.", shape({"version": TEXT, "embedserve": TEXT})))
     },
     "/api/tags": {
-        "get": _told(
-            given("Installed models.", shape({"models": _models(_TAG), "embedserve": OBJECT}))
-        )
+        "get": _told(given("The models.", shape({"models": _models(_TAG), "embedserve": OBJECT})))
     },
     "/api/ps": {"get": _told(given("Models in memory.", shape({"models": _models(_RUNNING)})))},
     "/api/show": {
@@ -181,18 +177,6 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
             {"model": MODEL, "prompt": TEXT | {"maxLength": 0}, "keep_alive": KEEP_ALIVE},
             ["model"],
             given(_LOADED, shape({**_DONE, "response": TEXT})),
-            "400 404 413 500 503",
-        )
-    },
-    "/api/chat": {
-        "post": _asked(
-            {
-                "model": MODEL,
-                "messages": {"type": "array", "maxItems": 0},
-                "keep_alive": KEEP_ALIVE,
-            },
-            ["model"],
-            given(_LOADED, shape({**_DONE, "message": OBJECT})),
             "400 404 413 500 503",
         )
     },

@@ -96,12 +96,15 @@ class UpstreamProxy:
         if name is not None and is_chat_name(name) and path in CHAT:
             await self._app(scope, body.replay(), send)
             return
-        is_ours = self._ownership.is_pulled_here if path == PULL else self._ownership.is_ours
+        is_ours = self._ownership.is_pulled_here if path == PULL else self._is_ours
         if name is None or not await asyncio.to_thread(is_ours, name):
             await self._forwarder.forward(scope, body.replay(), send)
         elif not await _answers(self._app, scope, body.replay(), send):
             message = f'"{name}" does not support {CAPABILITIES.get(path, "chat")}'
             await error_response(path, 400, message)(scope, receive, send)
+
+    def _is_ours(self, name: str) -> bool:
+        return is_chat_name(name) or self._ownership.is_ours(name)
 
     async def _ours_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer here; what is not found here is the upstream's."""

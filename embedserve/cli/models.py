@@ -23,6 +23,8 @@ from embedserve.cli.pull_display import following
 from embedserve.errors import InvalidRequestError, ModelError
 
 UPSTREAM = {"engine": "upstream", "recipe": "-"}
+RAG = "rag"
+"""The engine of what answers from an index: a chat model, which is not installed."""
 
 Name = Annotated[str, typer.Argument(help="Installed model, such as all-minilm.")]
 
@@ -34,11 +36,12 @@ def list_models(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(reply)
         return
-    if not reply["models"]:
+    models = [one for one in reply["models"] if one.get("embedserve", UPSTREAM)["engine"] != RAG]
+    if not models:
         errors.print("No model is installed. Run `embedserve pull all-minilm`.")
         return
     rows = []
-    for model in reply["models"]:
+    for model in models:
         # What the server's upstream adds to the list has less to say.
         details, ours = model.get("details", {}), model.get("embedserve", UPSTREAM)
         keys = ("parameter_size", "context_length", "embedding_length")
@@ -61,6 +64,11 @@ def show(
     with connect(home) as client:
         reply = client.post("api", "show", body={"model": name})
     facts = reply.get("embedserve")
+    if facts and facts.get("engine") == RAG:
+        raise InvalidRequestError(
+            f"`{name}` answers from the index `{facts['index']}`. "
+            f"See `embedserve index show {facts['index']}`."
+        )
     if facts is None:
         raise InvalidRequestError(f"`{name}` is the upstream's model, not one of embedserve's.")
     if as_json:

@@ -24,7 +24,7 @@ _CONTROL = re.compile(
     r"pad|unk|think|tool_call|tool_response|system|user|assistant)>)",
     re.IGNORECASE,
 )
-_LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def harmless(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return a text of a file on one line, short, and harmless."""
-    return harmless(_LINE_BREAKS.sub(" ", text).strip()[:TITLE_CHARS])
+    return harmless(_BLANKS.sub(" ", text).strip()[:TITLE_CHARS])
 
 
 def _broken(mark: str) -> str:

@@ -1,0 +1,192 @@
+"""A server with language models on a free port: Ollama's and OpenAI's chat, streamed for real.
+
+The name of the model says how it behaves. Nothing is generated; what it was asked is kept.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.loopback_server import serving_on
+
+WAIT_S = 20
+WORDS = ("Rust frees", " the value", " when its owner", " goes out of scope [1].")
+MODELS = ("writer", "error", "cut", "silent", "slow", "endless", "caller", "plain", "late-error")
+USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
+CALL = {"name": "look_up", "arguments": '{"word": "borrow"}'}
+
+
+@dataclass
+class Asked:
+    """One request as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def last(self) -> str:
+        """Return the text of the last message."""
+        content = self.body["messages"][-1]["content"]
+        return content if isinstance(content, str) else content[0]["text"]
+
+
+@dataclass
+class LanguageModels:
+    """What the server saw, and the gate that `slow` waits at."""
+
+    url: str = ""
+    gate: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
+    """The other side closed the connection before its answer was complete."""
+    asked: list[Asked] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Close the gate and drop what was seen."""
+        self.gate.clear()
+        self.left.clear()
+        self.asked.clear()
+
+    def only(self) -> Asked:
+        """Return the one chat that came."""
+        [one] = self.asked
+        return one
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: LanguageModels
+
+    def do_GET(self) -> None:
+        if self.path == "/api/tags":
+            details = {"family": "llama"}
+            names = [f"{one}:latest" for one in MODELS]
+            models = [{"name": one, "model": one, "details": details} for one in names]
+            models.insert(0, {"name": "nomic-embed-text:latest", "details": {"family": "bert"}})
+            self._whole(200, {"models": models})
+        else:
+            data = [{"id": one, "object": "model"} for one in ("text-embedding-3-small", *MODELS)]
+            self._whole(200, {"object": "list", "data": data})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/api/show":
+            info = {"llama.context_length": 8192, "llama.embedding_length": 4096}
+            self._whole(200, {"capabilities": ["completion", "tools"], "model_info": info})
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.seen.asked.append(Asked(self.path, headers, body))
+        self.is_ollama = self.path == "/api/chat"
+        model = body["model"].removesuffix(":latest")
+        if model == "error":
+            self._whole(429, {"error": "slow down" if self.is_ollama else {"message": "slow down"}})
+        elif model == "silent":
+            self.seen.gate.wait(WAIT_S)
+            self.close_connection = True
+        else:
+            if model in ("slow", "late-error"):
+                self.seen.gate.wait(WAIT_S)
+            if model == "late-error":
+                self._whole(500, {"error": {"message": "out of memory"}})
+            elif body.get("stream", self.is_ollama) and model != "plain":
+                self._stream(model)
+            else:
+                self._answer(model)
+
+    def _answer(self, model: str) -> None:
+        text = "Nothing is cited." if model == "plain" else "".join(WORDS)
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if self.is_ollama:
+            self._whole(200, {"model": model, "message": message, "done": True, "eval_count": 4})
+            return
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self._whole(200, {"id": "1", "choices": [choice], "usage": USAGE, "x_theirs": [1.5, None]})
+
+    def _stream(self, model: str) -> None:
+        self.send_response(200)
+        kind = "application/x-ndjson" if self.is_ollama else "text/event-stream"
+        self.send_header("Content-Type", kind)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if model == "caller":
+            self._call()
+        for word in WORDS if model != "caller" else ():
+            self._say(word)
+            if model == "cut":
+                self.close_connection = True
+                return
+            if model == "endless":
+                self._wait_until_left()
+                return
+        self._end(model)
+
+    def _say(self, word: str) -> None:
+        if self.is_ollama:
+            self._line({"model": "m", "message": {"content": word}, "done": False})
+        else:
+            self._line({"id": "1", "choices": [{"index": 0, "delta": {"content": word}}]})
+
+    def _call(self) -> None:
+        head, tail = CALL["arguments"][:8], CALL["arguments"][8:]
+        for part in ({"name": CALL["name"], "arguments": head}, {"arguments": tail}):
+            calls = [{"index": 0, "id": "c1", "type": "function", "function": part}]
+            self._line({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]})
+
+    def _end(self, model: str) -> None:
+        if self.is_ollama:
+            self._line({"model": "m", "message": {"content": ""}, "done": True, "eval_count": 4})
+        else:
+            reason = "tool_calls" if model == "caller" else "stop"
+            self._line({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+            self._line({"choices": [], "usage": USAGE})
+            self._part(b"data: [DONE]\n\n")
+        self._part(b"")
+
+    def _wait_until_left(self) -> None:
+        self.connection.settimeout(WAIT_S)
+        if self.connection.recv(1) == b"":
+            self.seen.left.set()
+        self.close_connection = True
+
+    def _line(self, value: object) -> None:
+        text = json.dumps(value).encode()
+        self._part(text + b"\n" if self.is_ollama else b"data: " + text + b"\n\n")
+
+    def _part(self, part: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+        self.wfile.flush()
+
+    def _whole(self, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: connections that break are what tests are about."""
+
+
+@contextmanager
+def language_models() -> Iterator[LanguageModels]:
+    """Serve on a free port of this machine."""
+    seen = LanguageModels()
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"seen": seen}))
+    with serving_on(server) as seen.url:
+        try:
+            yield seen
+        finally:
+            seen.gate.set()
