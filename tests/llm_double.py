@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say(self, word: str) -> None:
         if self.is_ollama:
-            self._line({"model": "m", "message": {"content": word}, "done": False})
+            self._line({"model": "m", "message": _message(word), "done": False})
         else:
             self._line({"id": "1", "choices": [{"index": 0, "delta": {"content": word}}]})
 
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _end(self, model: str) -> None:
         if self.is_ollama:
-            self._line({"model": "m", "message": {"content": ""}, "done": True, "eval_count": 4})
+            self._line({"model": "m", "message": _message(""), "done": True, "eval_count": 4})
         else:
             reason = "tool_calls" if model == "caller" else "stop"
             self._line({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
@@ -170,6 +170,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
+
+
+def _message(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
 class _Server(ThreadingHTTPServer):

@@ -60,6 +60,7 @@ CALLS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/api/ps", {}, 200),
     ("POST", "/api/show", {"model": NAME}, 200),
     ("POST", "/api/show", {"model": "nope"}, 404),
+    ("POST", "/api/show", {"model": "rag/nope"}, 404),
     ("POST", "/api/show", {}, 400),
     ("DELETE", "/api/delete", {"model": "nope"}, 404),
     ("POST", "/api/copy", {"source": "nope", "destination": "x"}, 404),
