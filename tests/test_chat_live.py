@@ -55,7 +55,7 @@ def both(model_home: Path, data: Path, tmp_path_factory: pytest.TempPathFactory)
     with language_models() as theirs:
         settings = {
             "EMBEDSERVE_UPSTREAM": theirs.url,
-            "EMBEDSERVE_CHAT_UPSTREAMS": f"cloud={theirs.url}/v1",
+            "EMBEDSERVE_CHAT_UPSTREAMS": f"cloud={theirs.url}/v1,dead=http://127.0.0.1:9/v1",
             "EMBEDSERVE_CHAT_UPSTREAM_KEYS": f"cloud={KEY}",
             "EMBEDSERVE_UPSTREAM_TIMEOUT_S": "3",
             "EMBEDSERVE_PUBLIC_URL": "https://docs.example",
@@ -357,6 +357,18 @@ def test_an_error_of_the_upstream_is_passed_with_its_status(
         reply = both.http.post(path, json=chat(model, stream=is_streamed))
         assert reply.status_code == 429, reply.text
         assert "slow down" in reply.text
+
+
+def test_an_upstream_that_is_away_is_told_and_holds_up_nobody_else(both: Both) -> None:
+    reply = both.http.post("/v1/chat/completions", json=chat("rag/book@dead/writer", stream=True))
+    assert reply.status_code == 502
+    told = reply.json()["error"]["message"]
+    assert "`dead` (EMBEDSERVE_CHAT_UPSTREAMS) cannot be reached" in told
+    assert "127.0.0.1" not in told, "where it is, callers need not know"
+    assert both.http.post("/v1/chat/completions", json=chat()).status_code == 200
+    listed = both.http.get("/openwebui/v1/models")
+    assert listed.headers["x-upstream-error"] == "unreachable"
+    assert "rag/book@writer:latest" in listed.text
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/openwebui/v1/chat/completions"])
