@@ -76,8 +76,8 @@ async def _answer(
     if grounded.target is None or grounded.text is not None:
         await (told.say_ours(value) if is_streamed else told.give_ours())
         return
-    upstream, body = grounded.target.upstream, body_for(value, grounded.target.model, turn.messages)
-    body["messages"] = grounded.messages
+    upstream = grounded.target.upstream
+    body = body_for(value, grounded.target.model, grounded.messages)
     request = upstream.chat_request("openai", body, turn.authorization)
     # A stream that has nothing to tell yet keeps its status until the upstream has one.
     early = told.open if is_streamed and has_events and grounded.status else None
