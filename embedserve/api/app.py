@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from embedserve import __version__
 from embedserve.api import (
     archives,
+    dify,
     document_pages,
     documents,
     errors,
@@ -17,21 +18,28 @@ from embedserve.api import (
     index_care,
     indexes,
     jobs,
+    librechat,
+    loader,
+    mcp,
     metrics,
     ollama,
     ollama_load,
     ollama_models,
     openai,
+    openai_files,
     openapi,
     rerank,
     search,
     tei,
     tokens,
+    tool_server,
+    vector_store_files,
 )
 from embedserve.api.forward import UpstreamAddress
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.keys import ApiKey, KeyGuard
+from embedserve.api.librechat_access import LibreChatAccess
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
 from embedserve.api.upstream import UpstreamProxy
@@ -58,6 +66,8 @@ class AppLimits:
     """Who answers what is not served here."""
     ownership: Ownership | None = None
     """Which models are; needed with an upstream."""
+    librechat: LibreChatAccess | None = None
+    """How LibreChat shows who it is; None: it is not served."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
@@ -68,6 +78,31 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     **rerank.ROUTES,
     **tokens.ROUTES,
 }
+
+MODULES = (
+    ollama,
+    ollama_models,
+    ollama_load,
+    openai,
+    tei,
+    indexes,
+    search,
+    jobs,
+    index_care,
+    archives,
+    documents,
+    document_pages,
+    openai_files,
+    vector_store_files,
+    mcp,
+    tool_server,
+    dify,
+    librechat,
+    loader,
+    health,
+    metrics,
+)
+"""Whose routes the framework answers, in this order."""
 
 
 def create_app(services: Services, limits: AppLimits) -> App:
@@ -97,23 +132,9 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     )
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
+    app.state.librechat = limits.librechat
     errors.install(app)
-    for module in (
-        ollama,
-        ollama_models,
-        ollama_load,
-        openai,
-        tei,
-        indexes,
-        search,
-        jobs,
-        index_care,
-        archives,
-        documents,
-        document_pages,
-        health,
-        metrics,
-    ):
+    for module in MODULES:
         app.include_router(module.router)
     describe_framework = app.openapi
 

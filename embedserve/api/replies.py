@@ -11,6 +11,7 @@ from embedserve.services.archives import ArchiveService
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.embedding import EmbeddingService
+from embedserve.services.extraction import ExtractionService
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.indexes import IndexService
@@ -22,6 +23,7 @@ from embedserve.services.originals import Originals
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
+from embedserve.services.sent_files import FileService
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Services:
     rebuilds: RebuildService
     archives: ArchiveService
     documents: DocumentService
+    files: FileService
     pages: DocumentPages
     originals: Originals
+    extraction: ExtractionService
     health: HealthService
     metrics: Metrics
     freed: FreedMemory

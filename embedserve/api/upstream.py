@@ -45,8 +45,12 @@ CAPABILITIES = {
 }
 """What a model of ours lacks where nothing here serves such a route; elsewhere it is chat."""
 PULL = "/api/pull"
-# Routes of ours that Ollama has not; what is not found there it would not know either.
-ONLY_OURS = ("/api/rerank", "/api/tokenize", "/api/detokenize", "/v1/rerank")
+# Routes of ours that Ollama has not, by how they begin; what is not found there it would not know
+# either, and files that were sent here are not for it.
+ONLY_OURS = (
+    *("/api/rerank", "/api/tokenize", "/api/detokenize", "/v1/rerank"),
+    *("/v1/files", "/v1/vector_stores"),
+)
 NEVER_OURS = ("/api/blobs/", "/v1/audio/")
 UPSTREAM_ERROR = "X-Upstream-Error"
 """On a list that lacks the upstream's part: why."""
@@ -82,7 +86,7 @@ class UpstreamProxy:
         path: str = scope["path"]
         # No `..` leads out of the dialects there.
         is_plain = path.startswith(DIALECTS) and "/." not in path
-        return is_plain and path not in ONLY_OURS and not self._forwarder.has_passed(scope)
+        return is_plain and not path.startswith(ONLY_OURS) and not self._forwarder.has_passed(scope)
 
     async def _by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer here for models of ours, whatever the answer is."""

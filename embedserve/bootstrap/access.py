@@ -1,9 +1,41 @@
 """Settings to who may call, and to who answers what is not served here."""
 
+from embedserve.api.app import AppLimits
 from embedserve.api.forward import UpstreamAddress
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
+from embedserve.api.librechat_access import SHORTEST_SECRET, LibreChatAccess
+from embedserve.bootstrap.address import is_loopback
 from embedserve.errors import StartupError
+from embedserve.services.ownership import Ownership
 from embedserve.settings import Settings
+
+
+def limits_of(settings: Settings) -> AppLimits:
+    """Return what the application accepts; raise StartupError for keys that cannot be used."""
+    keys = read_keys(settings)
+    return AppLimits(
+        max_request_bytes=settings.max_request_bytes,
+        allowed_origins=settings.allowed_origins,
+        is_loopback=is_loopback(settings.host),
+        max_requests=settings.max_requests,
+        keys=keys,
+        upstream=upstream_of(settings, keeps_keys=bool(keys)),
+        ownership=Ownership(settings.home / "models"),
+        librechat=_librechat_of(settings),
+    )
+
+
+def _librechat_of(settings: Settings) -> LibreChatAccess | None:
+    """Return how LibreChat shows who it is; None: it is not served."""
+    if settings.librechat_secret is None:
+        return None
+    secret = settings.librechat_secret.get_secret_value()
+    if len(secret) < SHORTEST_SECRET:
+        raise StartupError(
+            f"Setting `librechat_secret` has less than {SHORTEST_SECRET} characters. Give it the "
+            "JWT_SECRET of your LibreChat, or unset it."
+        )
+    return LibreChatAccess(secret, settings.librechat_index)
 
 
 def upstream_of(settings: Settings, *, keeps_keys: bool) -> UpstreamAddress | None:
