@@ -14,6 +14,8 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     │   ├── JobNotFoundError
     │   ├── DocumentNotFoundError      no such document in the index
     │   └── PathNotFoundError          nothing to ingest at that path
+    ├── AccessError                  the request does not show who asks
+    │   └── KeyMissingError            the server has API keys, and the request has none
     ├── PathNotAllowedError          outside the allowed roots
     ├── ConflictError                fights with what exists
     ├── OverloadedError              refused early; come back later
@@ -108,6 +110,14 @@ class DocumentNotFoundError(NotFoundError):
 
 class PathNotFoundError(NotFoundError):
     """A path to ingest does not exist."""
+
+
+class AccessError(EmbedserveError):
+    """The request does not show who asks."""
+
+
+class KeyMissingError(AccessError):
+    """The server has API keys and the request carries none."""
 
 
 class PathNotAllowedError(EmbedserveError):

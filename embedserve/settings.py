@@ -24,7 +24,10 @@ from embedserve.setting_values import absolute, plain_url, split_commas, split_p
 from embedserve.types import BatchTokens
 
 PREFIX = "EMBEDSERVE_"
-SECRETS = ("api_keys", "api_key", "upstream", "chat_upstreams", "chat_upstream_keys", "public_url")
+SECRETS = (
+    *("api_keys", "api_key", "librechat_secret", "public_url"),
+    *("upstream", "chat_upstreams", "chat_upstream_keys"),
+)
 """Settings whose values are not repeated in errors: keys, and URLs that may hold a password."""
 MIB = 1024 * 1024
 
@@ -108,8 +111,7 @@ class Settings(BaseSettings):
     max_request_texts: int = Field(default=10_000, ge=1)
     """Texts in one embedding request."""
     max_upload_bytes: int = Field(default=1024 * MIB, ge=1)
-    """Bytes of all documents that one request sends to an index; EMBEDSERVE_MAX_FILE_BYTES is the
-    limit of each."""
+    """Bytes of all documents of one request to an index; of each: EMBEDSERVE_MAX_FILE_BYTES."""
     max_upload_files: int = Field(default=1000, ge=1)
     """Documents that one request may send."""
     max_original_bytes: int = Field(default=100 * MIB, ge=0)
@@ -133,6 +135,10 @@ class Settings(BaseSettings):
     """File with such keys, one a line; lines with `#` are comments. Both settings may be used."""
     api_key: SecretStr | None = None
     """Key that the commands send to the running server."""
+    librechat_secret: SecretStr | None = None
+    """`JWT_SECRET` of a LibreChat that keeps its files here, at `/librechat`; none: not served."""
+    librechat_index: str = "librechat"
+    """Index that these files go to; made with the first of them."""
     upstream: PlainUrl | None = None
     """An Ollama, such as `http://127.0.0.1:11435`, that gets what is not served here: generation,
     and models that are not installed here. Its models are listed beside ours."""

@@ -47,6 +47,31 @@ def add(shelf: tuple[Catalog, Index, str], path: str, texts: list[str]) -> int:
     )
 
 
+@pytest.mark.parametrize(
+    ("start", "size", "text", "end"),
+    [
+        (0, 100, "one two three four", 20),
+        (0, 3, "one", 3),
+        (1, 7, "ne two", 8),
+        (3, 2, "", 3),
+        (6, 4, "wo", 8),
+        (6, 6, "wo th", 12),
+        (19, 50, "r", 20),
+        (20, 5, "", 20),
+        (900, 5, "", 900),
+    ],
+)
+def test_a_part_of_the_text_is_what_stands_there(
+    shelf: tuple[Catalog, Index, str], start: int, size: int, text: str, end: int
+) -> None:
+    catalog, _, _ = shelf
+    pages = DocumentPages(catalog)
+    head = pages.document(add(shelf, "/d/a.md", ["one", "two", "three four"]))
+    found = pages.read(head, start=start, max_chars=size)
+    # Blanks between chunks are told apart from nothing, not counted.
+    assert (found.text.split(), found.end) == (text.split(), end)
+
+
 def token(link: str) -> str:
     return link.removeprefix("/d/").partition("?")[0]
 

@@ -62,6 +62,7 @@ DOCUMENTS = st.builds(
 
 ORDERED = st.sampled_from(["gt", "gte", "lt", "lte"])
 COMPARABLE = SCALARS.filter(lambda value: value is not None and not isinstance(value, bool))
+GLOBS = st.sampled_from(["*", "a*", "*b", "?", "[aB]*", "G*", "[*]"])
 METADATA_TESTS = st.one_of(
     SCALARS,
     st.dictionaries(st.sampled_from(["eq", "ne", "contains"]), SCALARS, min_size=1),
@@ -70,6 +71,7 @@ METADATA_TESTS = st.one_of(
         st.sampled_from(["in", "nin"]), st.lists(SCALARS, min_size=1, max_size=3), min_size=1
     ),
     st.fixed_dictionaries({"exists": st.booleans()}),
+    st.fixed_dictionaries({"glob": GLOBS}),
 )
 TEXTS = st.sampled_from(["", "Guide", "guide", "G", "A Guide"])
 
@@ -89,7 +91,8 @@ CONDITIONS: dict[str, st.SearchStrategy[Any]] = {
     "ids": some(1, 2, 3, 4),
     "kinds": some("pdf", "html", "x"),
     "source": st.sampled_from(["folder", "url"]),
-    "title": either(st.sampled_from(["eq", "ne", "contains", "gt", "lte"]), TEXTS),
+    "title": either(st.sampled_from(["eq", "ne", "contains", "gt", "lte"]), TEXTS)
+    | st.fixed_dictionaries({"glob": GLOBS}),
     "size_bytes": either(ORDERED | st.just("ne"), st.integers(0, 4)),
     "indexed_at": either(ORDERED, TIMES),
     "modified_at": either(ORDERED, DAYS),
@@ -148,7 +151,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": ordered(lambda found, value: found < value),
     "lte": ordered(lambda found, value: found <= value),
     "contains": contains,
-    "glob": fnmatch.fnmatchcase,
+    "glob": lambda found, value: isinstance(found, str) and fnmatch.fnmatchcase(found, value),
 }
 
 

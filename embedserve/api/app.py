@@ -12,6 +12,7 @@ from embedserve import __version__
 from embedserve.api import (
     archives,
     chat_openai,
+    dify,
     document_pages,
     documents,
     errors,
@@ -19,20 +20,27 @@ from embedserve.api import (
     index_care,
     indexes,
     jobs,
+    librechat,
+    loader,
+    mcp,
     metrics,
     ollama,
     ollama_load,
     ollama_models,
     openai,
+    openai_files,
     openapi,
     rerank,
     search,
     tei,
     tokens,
+    tool_server,
+    vector_store_files,
 )
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.keys import ApiKey, KeyGuard
+from embedserve.api.librechat_access import LibreChatAccess
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
 from embedserve.api.upstream import UpstreamProxy
@@ -57,6 +65,10 @@ class AppLimits:
     """Of which callers must send one; without any everybody may do everything."""
     ownership: Ownership | None = None
     """Which models are served here; needed with an upstream that gets the others."""
+    librechat: LibreChatAccess | None = None
+    """How LibreChat shows who it is; None: it is not served."""
+    public_url: str = ""
+    """Where links to this server lead; empty: where the caller found it."""
 
 
 HOT_ROUTES: Mapping[str, HotRoute] = {
@@ -67,6 +79,32 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     **rerank.ROUTES,
     **tokens.ROUTES,
 }
+
+MODULES = (
+    ollama,
+    ollama_models,
+    ollama_load,
+    openai,
+    chat_openai,
+    tei,
+    indexes,
+    search,
+    jobs,
+    index_care,
+    archives,
+    documents,
+    document_pages,
+    openai_files,
+    vector_store_files,
+    mcp,
+    tool_server,
+    dify,
+    librechat,
+    loader,
+    health,
+    metrics,
+)
+"""Whose routes the framework answers, in this order."""
 
 
 def create_app(services: Services, limits: AppLimits) -> App:
@@ -104,24 +142,10 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     )
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
+    app.state.librechat = limits.librechat
+    app.state.public_url = limits.public_url
     errors.install(app)
-    for module in (
-        ollama,
-        ollama_models,
-        ollama_load,
-        openai,
-        chat_openai,
-        tei,
-        indexes,
-        search,
-        jobs,
-        index_care,
-        archives,
-        documents,
-        document_pages,
-        health,
-        metrics,
-    ):
+    for module in MODULES:
         app.include_router(module.router)
     describe_framework = app.openapi
 

@@ -58,6 +58,17 @@ async def read_object(request: Request) -> dict[str, Any]:
     return await parse_object(await read_body(request))
 
 
+async def read_list(request: Request) -> list[str]:
+    """Return the body as a JSON list of strings; raise InvalidRequestError otherwise."""
+    try:
+        value = orjson.loads(await read_body(request))
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(f"The body is not valid JSON: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidRequestError("The body must be a JSON list of strings.")
+    return value
+
+
 async def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object that `body` is; raise InvalidRequestError otherwise."""
     if not body.strip():
@@ -100,7 +111,11 @@ def _first_value(body: bytes, refusal: orjson.JSONDecodeError) -> object:
 
 async def read_model(request: Request, model: type[M]) -> M:
     """Return the body checked against a pydantic model; the error names the field at fault."""
-    value = await read_object(request)
+    return check_model(await read_object(request), model)
+
+
+def check_model(value: object, model: type[M]) -> M:
+    """Return a JSON value as a pydantic model; raise InvalidRequestError that names the field."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -114,10 +129,15 @@ async def read_model(request: Request, model: type[M]) -> M:
 
 def describe_body(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """Return what the OpenAPI document says of a body that `read_model` reads."""
-    whole = model.model_json_schema()
-    # Its own `#/$defs/...` would be sought at the top of the OpenAPI document.
-    schema = {"schema": _inlined(whole, whole.pop("$defs", {}))}
+    schema = {"schema": schema_of(model)}
     return {"requestBody": {"required": is_required, "content": {"application/json": schema}}}
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a model without references: whoever embeds it has other roots."""
+    whole = model.model_json_schema()
+    found: dict[str, Any] = _inlined(whole, whole.pop("$defs", {}))
+    return found
 
 
 def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401  any JSON value

@@ -12,7 +12,7 @@ from embedserve.api.body import describe_body, read_model
 from embedserve.api.job_replies import job_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.api.schema_parts import FILE
-from embedserve.api.uploads import TextBody, read_content, read_form, read_texts
+from embedserve.api.uploads import TextBody, read_content, read_files, read_texts
 from embedserve.services.document_names import parse_metadata
 from embedserve.services.documents import Upload
 from embedserve.services.filters import FILTER_SCHEMA, parse_filter, parse_filter_text
@@ -107,7 +107,7 @@ async def add_documents(request: Request, name: str, *, wait: Wait = False) -> R
     """Add or replace documents: files of a form, or texts as JSON. Returns the job."""
     documents = services(request).documents
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/")
-    read = read_form if is_form else read_texts
+    read = read_files if is_form else read_texts
     with ExitStack() as stack:
         uploads = await read(request, documents, name, stack)
         job = await asyncio.to_thread(documents.accept, name, uploads)

@@ -24,6 +24,7 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.InvalidRequestError: 400,
     errors.TooLargeError: 413,
     errors.NotFoundError: 404,
+    errors.AccessError: 401,
     errors.PathNotAllowedError: 403,
     errors.ConflictError: 409,
     errors.OverloadedError: 503,
@@ -33,6 +34,8 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.CatalogUnavailableError: 503,
     errors.UpstreamError: 502,
     errors.UpstreamSilentError: 504,
+    # A file that is no part of an index, sent for its text.
+    errors.ExtractionError: 422,
     errors.ModelError: 500,
     # Sending it again changes nothing, and Ollama's clients know it as 400.
     errors.NotFiniteError: 400,
@@ -47,6 +50,9 @@ OPENAI_CODES: dict[type[EmbedserveError], str] = {
     errors.OverloadedError: "rate_limit_exceeded",
 }
 """What OpenAI's clients can tell errors apart by besides the type."""
+
+DIFY_CODES = {401: 1002, 403: 1002}
+"""By status, where no error says more; others are told by the status itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,15 @@ def _openai_body(status: int, message: str, error: EmbedserveError | None) -> di
     return {"error": told}
 
 
+def _dify_body(status: int, message: str, error: EmbedserveError | None) -> dict[str, Any]:
+    code = DIFY_CODES.get(status, status)
+    if isinstance(error, errors.KeyMissingError):
+        code = 1001
+    elif isinstance(error, errors.IndexNotFoundError):
+        code = 2001
+    return {"error_code": code, "error_msg": message}
+
+
 NATIVE = ErrorShape(
     lambda status, message, error: {"error": message},
     lambda status, error: status,
@@ -91,8 +106,21 @@ TEI = ErrorShape(
     tei.status_of,
     schema_parts.TEI_ERROR,
 )
+# Dify takes a knowledge base whose key is refused with 401, and refuses one with 403.
+DIFY = ErrorShape(
+    _dify_body, lambda status, error: 403 if status == 401 else status, schema_parts.DIFY_ERROR
+)
+
+# Of FastAPI, which its clients were written for.
+DETAIL = ErrorShape(
+    lambda status, message, error: {"detail": message},
+    lambda status, error: status,
+    schema_parts.DETAIL_ERROR,
+)
 
 SHAPES: Mapping[str, ErrorShape] = {
+    "/retrieval": DIFY,
+    "/process": DETAIL,
     "/embed": TEI,
     "/info": TEI,
     "/rerank": TEI,
@@ -108,9 +136,8 @@ SHAPES: Mapping[str, ErrorShape] = {
         schema_parts.COHERE_ERROR,
     ),
 }
-"""By path; others are OpenAI's under `/v1/` and `/openwebui/v1/`, and ours."""
-
-_OPENAI_PATHS = ("/v1/", "/openwebui/v1/")
+"""By path; others go by how they begin, and else are ours."""
+_BEGINNINGS = (("/v1/", OPENAI), ("/openwebui/v1/", OPENAI), ("/librechat/", DETAIL))
 
 BUG = "Unexpected failure; the server's log has the details."
 
@@ -158,7 +185,8 @@ def respond(path: str, error: EmbedserveError) -> Response:
 
 def shape_of(path: str) -> ErrorShape:
     """Return how errors of a path are written."""
-    return SHAPES.get(path) or (OPENAI if path.startswith(_OPENAI_PATHS) else NATIVE)
+    begun = (shape for beginning, shape in _BEGINNINGS if path.startswith(beginning))
+    return SHAPES.get(path) or next(begun, NATIVE)
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -12,8 +12,8 @@ from hashlib import sha256
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from embedserve.api.errors import error_response
-from embedserve.api.scopes import ADMIN, OPEN, SCOPES, scope_of
-from embedserve.errors import StartupError
+from embedserve.api.scopes import ADMIN, INGEST, OPEN, SCOPES, scope_of
+from embedserve.errors import EmbedserveError, KeyMissingError, StartupError
 
 SHORTEST_KEY = 16
 """Characters; shorter ones can be guessed."""
@@ -54,12 +54,27 @@ def parse_keys(entries: Iterable[str]) -> list[ApiKey]:
     return found
 
 
+_GRANTED = "embedserve.granted"
+"""Of an ASGI scope: what the key of a request may; absent where the server has no keys."""
+
+
+def may_ingest(scope: Scope) -> bool:
+    """Tell whether a request carries a key with the scope `ingest`; never without keys.
+
+    For callers that write only when somebody has said so: models, who call of their own accord.
+    """
+    granted: frozenset[str] = scope.get(_GRANTED, frozenset())
+    return not granted.isdisjoint((INGEST, ADMIN))
+
+
 @dataclass(frozen=True)
 class _Refusal:
     status: int
     message: str
     challenge: str
     """What `WWW-Authenticate` says besides the realm (RFC 6750)."""
+    error: EmbedserveError | None = None
+    """For dialects that tell this one from others."""
 
 
 class KeyGuard:
@@ -75,7 +90,9 @@ class KeyGuard:
             wanted = scope_of(scope["method"], scope["path"])
             refusal = None if wanted == OPEN else self._refusal(scope, wanted)
             if refusal:
-                reply = error_response(scope["path"], refusal.status, refusal.message)
+                reply = error_response(
+                    *(scope["path"], refusal.status, refusal.message), error=refusal.error
+                )
                 reply.headers["WWW-Authenticate"] = f'Bearer realm="embedserve"{refusal.challenge}'
                 await reply(scope, receive, send)
                 return
@@ -85,11 +102,13 @@ class KeyGuard:
         key = key_of(scope["headers"])
         if key is None:
             way = "Send one as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
-            return _Refusal(401, f"This server wants an API key. {way}", "")
+            missing = KeyMissingError(f"This server wants an API key. {way}")
+            return _Refusal(401, missing.message, "", missing)
         scopes = self._scopes(key)
         if not scopes:
             message = "The API key that was sent is not one of this server's. Ask who runs it."
             return _Refusal(401, message, ', error="invalid_token"')
+        scope[_GRANTED] = scopes
         if wanted in scopes or ADMIN in scopes:
             return None
         message = (

@@ -40,7 +40,8 @@ def _operation(told: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
         return {**told, **known}
     responses = dict(told["responses"])
     # What the framework checks is refused with 400 and our words, see errors.py.
-    if responses.pop("422", None):
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
         responses["400"] = given(STATUSES["400"], NATIVE_ERROR)
     return {**told, "responses": responses}
 
@@ -50,7 +51,8 @@ def _guarded(path: str, methods: dict[str, Any]) -> dict[str, Any]:
     shape, busy = shape_of(path), errors.OverloadedError(errors.BUSY)
     guarded = {}
     for method, told in methods.items():
-        statuses = "" if scope_of(method.upper(), path) == OPEN else "401"
+        is_open = scope_of(method.upper(), path) == OPEN
+        statuses = "" if is_open else f"{shape.status(401, None)}"
         if method != "get":
             statuses += f" {shape.status(status_of(busy), busy)}"
         responses = {**refused(statuses, shape.schema), **told["responses"]}

@@ -12,6 +12,7 @@ from embedserve.services.chat import ChatService
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.embedding import EmbeddingService
+from embedserve.services.extraction import ExtractionService
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
 from embedserve.services.indexes import IndexService
@@ -23,6 +24,7 @@ from embedserve.services.originals import Originals
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.reranking import RerankingService
 from embedserve.services.search import SearchService
+from embedserve.services.sent_files import FileService
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Services:
     rebuilds: RebuildService
     archives: ArchiveService
     documents: DocumentService
+    files: FileService
     pages: DocumentPages
     originals: Originals
+    extraction: ExtractionService
     health: HealthService
     metrics: Metrics
     freed: FreedMemory
@@ -51,6 +55,11 @@ def services(request: Request) -> Services:
     """Return the services of the app that serves this request."""
     found: Services = request.app.state.services
     return found
+
+
+def own_address(request: Request) -> str:
+    """Return where links to this server lead: EMBEDSERVE_PUBLIC_URL, or as the caller knows it."""
+    return request.app.state.public_url or str(request.base_url).rstrip("/")
 
 
 @dataclass(frozen=True)

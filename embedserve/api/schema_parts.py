@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Schema = dict[str, Any]
+Answers = dict[int | str, Schema]
+"""By status, as the framework takes them."""
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAME = (
@@ -75,6 +77,16 @@ COHERE_ERROR: Schema = {
     "required": ["message"],
     "properties": {"message": TEXT, "detail": TEXT},
 }
+DETAIL_ERROR: Schema = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": TEXT},
+}
+DIFY_ERROR: Schema = {
+    "type": "object",
+    "required": ["error_code", "error_msg"],
+    "properties": {"error_code": WHOLE, "error_msg": TEXT},
+}
 
 STATUSES = {
     "400": "Something in the request is wrong; the message says what.",
@@ -124,3 +136,11 @@ def refused(statuses: str, error: Schema = NATIVE_ERROR) -> Schema:
     """Return the answers that are errors, `400 404`; every route can refuse a foreign page."""
     every = sorted({*statuses.split(), "403"})
     return {status: given(STATUSES[status], error) for status in every}
+
+
+def answers(ok: Schema | None, statuses: str, error: Schema = NATIVE_ERROR) -> Answers:
+    """Return what a route of the framework answers: 200 and errors, or errors alone."""
+    known: Answers = {200: ok} if ok else {}
+    for status, told in refused(statuses, error).items():
+        known[status] = told
+    return known

@@ -1,7 +1,6 @@
 """Our own dialect: queries. Shapes: docs/api.md."""
 
 import json
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -171,13 +170,12 @@ class _Shown:
     def hit(self, result: SearchResult, hit: Hit) -> dict[str, Any]:
         """Return one hit."""
         chunk, scores = hit.chunk, hit.scores
-        passage = replace(chunk, start=hit.start, end=hit.end)
         told: dict[str, Any] = {
             "id": str(chunk.id),
             "text": hit.text,
             "score": _rounded(hit.score),
             "scores": {key: _rounded(value) for key, value in vars(scores).items()},
-            **self._place(result.index_id, passage),
+            **self._place(result.index_id, hit.passage),
             "lines": _lines(hit),
             "chunks": [
                 {"id": str(one.id), "start": one.start, "end": one.end} for one in hit.chunks

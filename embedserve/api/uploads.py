@@ -1,9 +1,10 @@
 """Bodies that carry documents, written to disk as they come."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from embedserve.services.documents import DocumentService, Upload
 
 FIELD_BYTES = 1024 * 1024
 """Of a field that is no file."""
+MAX_FIELDS = 100
 PIECE_BYTES = 256 * 1024
 """What is gathered before it is written."""
 
@@ -75,26 +77,61 @@ async def read_content(request: Request, documents: DocumentService, upload: Upl
         await asyncio.to_thread(upload.file.write, part)
 
 
-async def read_form(
+async def read_files(
     request: Request, documents: DocumentService, index: str, stack: ExitStack
 ) -> list[Upload]:
     """Write every file of a form to disk; its fields `title` and `metadata` are of all of them."""
-    parser = MultipartParser(boundary_of(request.headers["content-type"]))
-    form = _Form(documents, index, stack)
+    form = await read_form(
+        request, documents, partial(documents.receive, index), stack, fields=("title", "metadata")
+    )
+    metadata = form.fields.get("metadata")
+    for upload in form.files:
+        upload.title = form.fields.get("title", "")
+        upload.metadata = parse_metadata(metadata) if metadata else None
+    return form.files
+
+
+Receive = Callable[[str], Upload]
+"""Begin to take a file of this name."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form that came whole."""
+
+    files: list[Upload]
+    fields: dict[str, str]
+
+
+async def read_form(
+    request: Request,
+    documents: DocumentService,
+    receive: Receive,
+    stack: ExitStack,
+    *,
+    fields: Collection[str] = (),
+) -> Form:
+    """Write every file of a form to disk as it comes; closed with `stack`.
+
+    Raises InvalidRequestError for a field that is none of `fields`; without these any may come.
+    """
+    parser = MultipartParser(boundary_of(request.headers.get("content-type", "")))
+    form = _Incoming(documents, receive, stack, fields)
     async for piece in _pieces(request, documents):
         for event in parser.feed(piece):
             await form.take(event)
     parser.finish()
-    return form.uploads()
+    return Form(form.files, {k: v.decode("utf-8", "replace") for k, v in form.fields.items()})
 
 
 @dataclass
-class _Form:
+class _Incoming:
     """What has come of a form."""
 
     documents: DocumentService
-    index: str
+    receive: Receive
     stack: ExitStack
+    known: Collection[str]
     files: list[Upload] = field(default_factory=list)
     fields: dict[str, bytearray] = field(default_factory=dict)
     present: Upload | bytearray | None = None
@@ -109,15 +146,18 @@ class _Form:
 
     async def _begin(self, part: PartBegins) -> None:
         if part.filename is None:
-            if part.name not in ("title", "metadata"):
+            if self.known and part.name not in self.known:
+                known = " and ".join(f"`{name}`" for name in self.known)
                 raise InvalidRequestError(
                     f"The field `{part.name[:100]}` is not known: send files, and for all of them "
-                    "`title` and `metadata`."
+                    f"{known}."
                 )
+            if len(self.fields) >= MAX_FIELDS:
+                raise TooLargeError(f"The form has more than {MAX_FIELDS} fields.")
             self.present = self.fields[part.name] = bytearray()
             return
         self.documents.check_count(len(self.files) + 1)
-        upload = await asyncio.to_thread(self.documents.receive, self.index, part.filename)
+        upload = await asyncio.to_thread(self.receive, part.filename)
         self.stack.callback(upload.file.close)
         self.files.append(upload)
         self.present = upload
@@ -129,15 +169,6 @@ class _Form:
             self.present += content
             if len(self.present) > FIELD_BYTES:
                 raise TooLargeError(f"A field of the form is larger than {FIELD_BYTES} bytes.")
-
-    def uploads(self) -> list[Upload]:
-        title = self.fields.get("title", bytearray()).decode("utf-8", "replace")
-        metadata = self.fields.get("metadata")
-        for upload in self.files:
-            upload.title = title
-            if metadata:
-                upload.metadata = parse_metadata(metadata.decode("utf-8", "replace"))
-        return self.files
 
 
 async def _pieces(request: Request, documents: DocumentService) -> AsyncIterator[bytes]:

@@ -49,8 +49,12 @@ CAPABILITIES = {
 PULL = "/api/pull"
 CHAT = ("/api/chat", "/v1/chat/completions")
 """Where an index is a model, in front of an upstream's or by itself."""
-# Routes of ours that Ollama has not; what is not found there it would not know either.
-ONLY_OURS = ("/api/rerank", "/api/tokenize", "/api/detokenize", "/v1/rerank")
+# Routes of ours that Ollama has not, by how they begin; what is not found there it would not know
+# either, and files that were sent here are not for it.
+ONLY_OURS = (
+    *("/api/rerank", "/api/tokenize", "/api/detokenize", "/v1/rerank"),
+    *("/v1/files", "/v1/vector_stores"),
+)
 NEVER_OURS = ("/api/blobs/", "/v1/audio/")
 
 
@@ -84,7 +88,7 @@ class UpstreamProxy:
         path: str = scope["path"]
         # No `..` leads out of the dialects there.
         is_plain = path.startswith(DIALECTS) and "/." not in path
-        return is_plain and path not in ONLY_OURS and not self._forwarder.has_passed(scope)
+        return is_plain and not path.startswith(ONLY_OURS) and not self._forwarder.has_passed(scope)
 
     async def _by_name(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer here for models of ours, whatever the answer is."""

@@ -1,8 +1,39 @@
 """Settings to who may call."""
 
+from embedserve.api.app import AppLimits
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
+from embedserve.api.librechat_access import SHORTEST_SECRET, LibreChatAccess
+from embedserve.bootstrap.address import is_loopback
 from embedserve.errors import StartupError
+from embedserve.services.ownership import Ownership
 from embedserve.settings import Settings
+
+
+def limits_of(settings: Settings) -> AppLimits:
+    """Return what the application accepts; raise StartupError for keys that cannot be used."""
+    return AppLimits(
+        max_request_bytes=settings.max_request_bytes,
+        allowed_origins=settings.allowed_origins,
+        is_loopback=is_loopback(settings.host),
+        max_requests=settings.max_requests,
+        keys=read_keys(settings),
+        ownership=Ownership(settings.home / "models"),
+        librechat=_librechat_of(settings),
+        public_url=(settings.public_url or "").rstrip("/"),
+    )
+
+
+def _librechat_of(settings: Settings) -> LibreChatAccess | None:
+    """Return how LibreChat shows who it is; None: it is not served."""
+    if settings.librechat_secret is None:
+        return None
+    secret = settings.librechat_secret.get_secret_value()
+    if len(secret) < SHORTEST_SECRET:
+        raise StartupError(
+            f"Setting `librechat_secret` has less than {SHORTEST_SECRET} characters. Give it the "
+            "JWT_SECRET of your LibreChat, or unset it."
+        )
+    return LibreChatAccess(secret, settings.librechat_index)
 
 
 def read_keys(settings: Settings) -> list[ApiKey]:

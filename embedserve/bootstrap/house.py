@@ -9,10 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedserve.api.app import App, AppLimits, create_app
+from embedserve.api.app import App, create_app
 from embedserve.api.replies import Services
-from embedserve.bootstrap.access import read_keys
-from embedserve.bootstrap.address import is_loopback
+from embedserve.bootstrap.access import limits_of
 from embedserve.bootstrap.chats import Chats, open_chats
 from embedserve.bootstrap.documents import (
     document_limits,
@@ -37,6 +36,7 @@ from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
+from embedserve.services.extraction import NO_INDEX, ExtractionService
 from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
@@ -46,11 +46,11 @@ from embedserve.services.ingestion import IngestionService
 from embedserve.services.job_run import IngestTools
 from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.originals import Originals
-from embedserve.services.ownership import Ownership
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.recall_sample import RecallSampler
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
+from embedserve.services.sent_files import FileService
 from embedserve.services.watching import WatchService
 from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
@@ -120,7 +120,7 @@ def open_house(
     A house that runs no jobs leaves unfinished ones as they are. One that `watches` starts jobs for
     the indexes whose definition says so.
     """
-    limits = _limits(settings)
+    limits = limits_of(settings)
     chats = open_chats(settings, keeps_keys=bool(limits.keys))
     with ExitStack() as stack:
         lock = stack.enter_context(HomeLock(settings.home))
@@ -198,7 +198,7 @@ def _sources(settings: Settings, catalog: Catalog, chats: Chats) -> _Sources:
     paths = [Path(item.path) for one in definitions.values() for item in one.sources if item.path]
     roots = AllowedRoots([*settings.ingest_roots, *paths])
     uploads = UploadFiles(settings.home / "uploads", limit_bytes=settings.max_file_bytes)
-    uploads.sweep(catalog.uploads.stored())
+    uploads.sweep({**catalog.uploads.stored(), NO_INDEX: catalog.files.stored()})
     fetcher = fetcher_of(settings)
     fetcher.sweep()
     return _Sources(definitions, roots, {}, uploads, fetcher, chats)
@@ -223,6 +223,9 @@ def _services(
     ingestion = IngestionService(
         catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, sources)
     )
+    documents = DocumentService(
+        catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
+    )
     search = SearchService(
         *(catalog, indexes, dense, engine.encoders, inference.reranking),
         timeout_s=settings.request_timeout_s,
@@ -242,12 +245,14 @@ def _services(
             *(catalog, indexes, engine.encoders, worker),
             spool=(settings.home, settings.max_archive_bytes),
         ),
-        documents=DocumentService(
-            catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
-        ),
+        documents=documents,
+        files=FileService(catalog, sources.uploads, documents),
         pages=pages,
         originals=Originals(
             *(catalog, sources.roots, sources.uploads), limit_bytes=settings.max_original_bytes
+        ),
+        extraction=ExtractionService(
+            extractors, sources.uploads, max_text_chars=settings.max_text_chars
         ),
         health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
@@ -286,15 +291,4 @@ def _ingest_tools(
         jobs=settings.ingest_jobs,
         # Many more than extractors: most wait for the engine, which is fastest with many texts.
         files_at_once=settings.extract_workers + WAITING_FILES,
-    )
-
-
-def _limits(settings: Settings) -> AppLimits:
-    return AppLimits(
-        max_request_bytes=settings.max_request_bytes,
-        allowed_origins=settings.allowed_origins,
-        is_loopback=is_loopback(settings.host),
-        max_requests=settings.max_requests,
-        keys=read_keys(settings),
-        ownership=Ownership(settings.home / "models"),
     )

@@ -65,6 +65,10 @@ COMMANDS = {
         "query:query",
         "Print the passages that answer a question, best first, each with its score of 0 to 1.",
     ),
+    "mcp": Part(
+        "mcp:mcp",
+        "Offer search and reading to a model by the Model Context Protocol, over standard input.",
+    ),
     "doctor": Part(
         "doctor:doctor",
         "Try what a client calls, and print its settings; status 1 if the server falls short.",

@@ -157,7 +157,19 @@ def connect(
                 settings = opened
             except HomeLockedError:  # somebody was quicker
                 url = _visit(settings.home, stack, is_long=is_long)
-        yield stack.enter_context(_client(url, settings.api_key))
+        yield stack.enter_context(client_of(url, settings.api_key))
+
+
+def find_server(home: Path) -> str:
+    """Return where a home is served; raise StartupError where no server runs on it."""
+    with ExitStack() as stack:
+        url = _visit(home, stack, is_long=True)
+    if url is None:
+        raise StartupError(
+            f"No server runs on `{home}`. Start one: `embedserve serve --home {home}`. Or name "
+            "one by `--url`."
+        )
+    return url
 
 
 def _visit(home: Path, stack: ExitStack, *, is_long: bool) -> str | None:
@@ -200,9 +212,10 @@ def _probe(owner: Owner) -> httpx.Response | None:
 
 
 @contextmanager
-def _client(url: str, key: SecretStr | None) -> Iterator[Client]:
+def client_of(url: str, key: SecretStr | None) -> Iterator[Client]:
+    """Give a client of the server at an address."""
     headers = {"X-Api-Key": key.get_secret_value()} if key else {}
-    # The server is on this machine: a proxy of the environment must not see the call.
+    # It is the server that was named: a proxy of the environment must not see the call.
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as http:
         yield Client(http)
 

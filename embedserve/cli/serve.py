@@ -204,5 +204,5 @@ def _set_up_logging(level: str) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     # Their lines repeat what ours say, once for every request.
-    for name in ("httpx", "httpcore", "chromadb", "uvicorn"):
+    for name in ("httpx", "httpcore", "chromadb", "uvicorn", "mcp"):
         logging.getLogger(name).setLevel(logging.WARNING)

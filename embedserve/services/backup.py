@@ -120,13 +120,20 @@ def _model_parts(models: Path, folders: list[Path]) -> Iterator[_Part]:
                 yield _Part(f"models/{path.relative_to(models).as_posix()}", path)
 
 
+_STORED = {
+    "uploads": "SELECT index_id, stored FROM uploads ORDER BY stored",
+    "files": "SELECT 0, stored FROM files ORDER BY stored",
+}
+"""Tables that name stored files, and the folder and name of each."""
+
+
 def _upload_parts(uploads: Path, catalog: Path) -> Iterator[_Part]:
     """Give the uploads that the copied catalog knows."""
     with closing(sqlite3.connect(catalog)) as connection:
-        table = "SELECT 1 FROM sqlite_master WHERE name = 'uploads'"
-        if not connection.execute(table).fetchone():
-            return  # of an earlier version, which had none
-        rows = connection.execute("SELECT index_id, stored FROM uploads ORDER BY stored").fetchall()
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {row[0] for row in found}  # an earlier version has fewer
+        selects = [sql for table, sql in _STORED.items() if table in tables]
+        rows = [row for sql in selects for row in connection.execute(sql)]
     for index_id, stored in rows:
         path = uploads / str(index_id) / stored
         if not path.is_file():

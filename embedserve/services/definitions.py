@@ -91,6 +91,8 @@ class IndexDefinition(Table):
     """One index. Every key has a default, so an empty file is a valid definition."""
 
     description: str = ""
+    metadata: dict[str, str] = Field(default={}, max_length=16)
+    """What its owner notes of it."""
     model: str | None = None
     """Installed embedding model; the server's default model where it is missing."""
     chunking: Chunking = Chunking()

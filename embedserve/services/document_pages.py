@@ -8,10 +8,12 @@ number of one that was deleted has another link.
 import hmac
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
+from embedserve.services.blanks import blanks_between
 from embedserve.store.catalog import Catalog
 from embedserve.types import DocumentHead, StoredChunk, TextPiece
 
@@ -55,8 +57,19 @@ class DocumentPage:
         return self.pieces[-1].end if self.pieces else 0
 
 
+@dataclass(frozen=True)
+class TextRange:
+    """A part of a document's text. Of the blanks between two chunks, two line ends at most."""
+
+    head: DocumentHead
+    text: str
+    start: int
+    end: int
+    """One after the last character."""
+
+
 class DocumentPages:
-    """Make links to documents, and the pages they lead to."""
+    """Make links to documents, the pages they lead to, and their text by itself."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -65,7 +78,11 @@ class DocumentPages:
 
     def link(self, document_id: int, index_id: int, path: str) -> str:
         """Return the path of a document's page on this server."""
-        return f"/d/{document_id}-{self._code(index_id, path)}"
+        return f"/d/{self.token(document_id, index_id, path)}"
+
+    def token(self, document_id: int, index_id: int, path: str) -> str:
+        """Return what names a document, and shows that whoever has it was told of it."""
+        return f"{document_id}-{self._code(index_id, path)}"
 
     def permalink(self, index_id: int, chunk: StoredChunk) -> str:
         """Return the link to a chunk, which tells when its document has changed since."""
@@ -91,6 +108,39 @@ class DocumentPages:
         pieces = self._catalog.document_text.pieces(head.id, start, max_chars=PAGE_CHARS)
         has_changed = bool(version) and not head.sha256.startswith(version)
         return DocumentPage(head, pieces, passage, has_changed)
+
+    def read(self, head: DocumentHead, *, start: int = 0, max_chars: int) -> TextRange:
+        """Return the text from the character `start` on, `max_chars` of it at the most."""
+        limit, end = start + max_chars, start
+        parts, former = [], None
+        for piece in self._pieces(head.id, start, limit):
+            inside = piece.text[max(0, start - piece.start) : limit - piece.start]
+            parts += [blanks_between(former, piece) if former else "", inside]
+            former, end = piece, max(start, piece.start) + len(inside)
+        return TextRange(head, "".join(parts), start, end)
+
+    def _pieces(self, document_id: int, start: int, limit: int) -> Iterator[TextPiece]:
+        """Yield every chunk that has a character from `start` on and before `limit`."""
+        while start < limit:
+            found = self._catalog.document_text.pieces(document_id, start, max_chars=limit - start)
+            # Behind the end there is the last one still.
+            pieces = [piece for piece in found if start < piece.end and piece.start < limit]
+            if not pieces:
+                return
+            yield from pieces
+            start = pieces[-1].end
+
+    def document(self, document_id: int) -> DocumentHead:
+        """Return a document by its number, for callers who need no link to it.
+
+        Raises DocumentNotFoundError, also for one that gave no text.
+        """
+        head = self._catalog.document_text.head(document_id)
+        if head is None:
+            raise DocumentNotFoundError(
+                f"There is no document {document_id} with a text. List the documents of its index."
+            )
+        return head
 
     def head(self, token: str) -> DocumentHead:
         """Return the document that a link names; raise DocumentNotFoundError."""

@@ -23,7 +23,9 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.upload_files import Incoming, UploadFiles
 from embedserve.types import (
     EVERY_DOCUMENT,
+    FieldTest,
     Filter,
+    Index,
     Job,
     ListedDocument,
     SourceKind,
@@ -196,6 +198,22 @@ class DocumentService:
         removed = self._catalog.uploads.remove_matching(index, wanted)
         deleted = self._after(index.id, removed.documents, removed.stored)
         return replace(deleted, warnings=(*unknown, *deleted.warnings))
+
+    def delete_file(self, index: Index, glob: str) -> None:
+        """Delete what matches a glob, be there any or not."""
+        removed = self._catalog.uploads.remove_matching(index, FieldTest("path", "glob", (glob,)))
+        if removed.documents:
+            self._after(index.id, removed.documents, removed.stored)
+
+    def waiting(self, job: Job) -> int:
+        """Return how many documents a job has yet to take up."""
+        index = self._indexes.find(job.index)
+        return len(self._catalog.uploads.of_job(index.id, job.id))
+
+    def pending(self, index_name: str) -> int:
+        """Count the documents of an index that wait for their job."""
+        index = self._indexes.find(index_name)
+        return self._catalog.uploads.count_pending(index.id)
 
     def unknown_fields(self, index_name: str, wanted: Filter) -> tuple[str, ...]:
         """Name, in a sentence each, the metadata that a filter asks about and no document has."""

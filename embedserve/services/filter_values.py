@@ -146,8 +146,8 @@ def _utc(value: object, place: Place) -> datetime:
 _COMPARE = ("gt", "gte", "lt", "lte")
 _EQUAL = ("eq", "ne", "in", "nin")
 
-METADATA = FieldKind((*_EQUAL, *_COMPARE, "contains", "exists"), check_scalar)
-TEXT = FieldKind((*_EQUAL, *_COMPARE, "contains"), check_text)
+METADATA = FieldKind((*_EQUAL, *_COMPARE, "contains", "glob", "exists"), check_scalar)
+TEXT = FieldKind((*_EQUAL, *_COMPARE, "contains", "glob"), check_text)
 NUMBER = FieldKind((*_EQUAL, *_COMPARE), check_number)
 DATE = FieldKind(_COMPARE, check_date)
 MODIFIED = FieldKind(_COMPARE, check_date_ns)

@@ -184,6 +184,8 @@ def _test(
         if value is None or isinstance(value, bool):
             raise place.error("compares with a number or a string")
         return FieldTest(field, _COMPARE[operator], (kind.check(value, place),))
+    if operator == "glob":
+        return FieldTest(field, "glob", (check_glob(value, place),))
     return FieldTest(field, "contains", (kind.check(value, place),))
 
 

@@ -1,7 +1,7 @@
 """What a search is asked and what it answers. No behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from embedserve.types import EVERY_DOCUMENT, Filter, StoredChunk
@@ -130,6 +130,11 @@ class Hit:
     def score(self) -> float:
         """Return what hits are ordered by between indexes, 0..1."""
         return self.scores.shown
+
+    @property
+    def passage(self) -> StoredChunk:
+        """Return the best chunk with the place of the whole passage, as citations name it."""
+        return replace(self.chunk, start=self.start, end=self.end)
 
 
 @dataclass(frozen=True)

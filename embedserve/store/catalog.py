@@ -21,6 +21,7 @@ from embedserve.store.lexical import Lexical
 from embedserve.store.meeting import Meeting
 from embedserve.store.model_changes import ModelChanges
 from embedserve.store.origins import Origins
+from embedserve.store.sent_files import SentFiles
 from embedserve.store.transfer import Transfer
 from embedserve.store.upkeep import Upkeep
 from embedserve.store.uploads import Uploads
@@ -45,6 +46,7 @@ class Catalog(Closing):
         self.drafts = Drafts(self._database)
         self.chunks = Chunks(self._database)
         self.uploads = Uploads(self._database)
+        self.files = SentFiles(self._database)
         self.changes = Changes(self._database)
         self.generations = Generations(self._database)
         self.integrity = Integrity(self._database)

@@ -110,6 +110,8 @@ def _of_metadata(key: str, operator: Operator, values: str, table: str) -> SqlCo
         meets = _FIELD_EQUAL
     elif operator == "contains":
         meets = _CONTAINS
+    elif operator == "glob":
+        meets = "(field.type = 'text' AND field.atom GLOB wanted.atom)"
     else:
         sign = _COMPARE[operator]
         meets = f"({_ALIKE.format(left='field')} AND field.atom {sign} wanted.atom)"

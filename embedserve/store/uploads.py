@@ -123,6 +123,15 @@ class Uploads:
             )
             return [StoredUpload(*row) for row in rows]
 
+    def count_pending(self, index_id: int) -> int:
+        """Return how many uploads of an index wait for a job."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM uploads WHERE index_id = ? AND job_id IS NOT NULL",
+                (index_id,),
+            ).fetchone()
+        return int(row[0])
+
     def paths(self, index_id: int) -> set[str]:
         """Return the names of all uploads of an index."""
         with self._database.read() as connection:

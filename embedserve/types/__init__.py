@@ -39,6 +39,7 @@ from embedserve.types.file import (
     PageSpan,
     Plan,
     Provenance,
+    SentFile,
     SourceKind,
 )
 from embedserve.types.filter import (
@@ -116,6 +117,7 @@ __all__ = [
     "Provenance",
     "Scalar",
     "ScoredId",
+    "SentFile",
     "SourceKind",
     "SqlCondition",
     "StoredChunk",

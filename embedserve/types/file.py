@@ -23,6 +23,21 @@ class FoundFile:
 
 
 @dataclass(frozen=True)
+class SentFile:
+    """A file that was sent for no index yet; indexes get copies of it."""
+
+    id: str
+    name: str
+    """What its sender calls it; never a path on this machine."""
+    purpose: str
+    """In the sender's words; it changes nothing here."""
+    stored: str
+    """Its file, below the folder of such files."""
+    size_bytes: int
+    sent_at: str
+
+
+@dataclass(frozen=True)
 class FileProblem:
     """Why a path gave no chunks. See `errors.ExtractionError` for the fields."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from embedserve.errors import CatalogError
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 
 def version_of(connection: sqlite3.Connection) -> int:
