@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
-from embedserve.store.repair import check, repair
+from embedserve.store.repair import check, repair, unapplied
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index
 
@@ -23,13 +23,20 @@ class GenerationBuilder:
         self._catalog = catalog
         self._vector_index = vector_index
         self._batch = batch
+        self._begun: set[int] = set()
 
     def advance(self, index: Index, building: Generation) -> bool:
         """Store the next batch of the index's vectors; False when there are no more."""
         page = self._catalog.chunks.vectors_after(index, building.filled_to, limit=self._batch)
         if not len(page.ids):
             return False
-        self._vector_index.upsert(building.key, page.ids, page.vectors)
+        rows = page
+        if building.key not in self._begun:  # it may have been stored before a kill
+            candidate = replace(index, key=building.key)
+            rows = unapplied(self._catalog, self._vector_index, candidate, page)
+        if len(rows.ids):
+            self._vector_index.upsert(building.key, rows.ids, rows.vectors)
+        self._begun.add(building.key)
         self._catalog.generations.note_filled(building.key, int(page.ids[-1]))
         return True
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from threading import Condition, Thread
 from typing import TypeVar
@@ -21,8 +22,9 @@ from embedserve.services.questions import Questions
 from embedserve.services.retries import RETRY_S, Failure, keep_only, log_once, reason, retry_s
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
+from embedserve.store.repair import unapplied
 from embedserve.store.vector_index import VectorIndex, probe
-from embedserve.types import Index, PendingChanges
+from embedserve.types import ChunkVectors, Index, PendingChanges
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class IndexWorker:
         self._losses: Counter[int] = Counter()
         self._ready: dict[int, int] = {}
         self._checked: dict[int, int] = {}
+        self._carried: dict[int, int] = {}
         self._failures: dict[int, Failure] = {}
         self._live: set[int] = set()
         self._batches = 0
@@ -108,8 +111,9 @@ class IndexWorker:
             self._changed.notify_all()
 
     def hurry(self) -> None:
-        """Tell that somebody is slowed down by what waits."""
+        """Tell that there is something to do at once, or that somebody is slowed down by it."""
         self._pace.hurry()
+        self.wake()
 
     def suspect(self, key: int | None = None) -> None:
         """Tell that the vector index failed or answered too little: it may have lost something.
@@ -208,7 +212,10 @@ class IndexWorker:
         indexes = self._catalog.indexes.all()
         self._live = {index.key for index in indexes}
         with self._changed:
-            for noted in (self._losses, self._ready, self._checked, self._failures):
+            for noted in (
+                *(self._losses, self._ready, self._checked),
+                *(self._carried, self._failures),
+            ):
                 keep_only(noted, self._live.union(dropped))
         is_more = False
         for index in indexes:
@@ -264,12 +271,20 @@ class IndexWorker:
         for key in (index.key, building.key) if building else (index.key,):
             if changes.deletes:
                 self._vector_index.delete(key, changes.deletes)
-            if len(changes.upserts.ids):
-                self._vector_index.upsert(key, changes.upserts.ids, changes.upserts.vectors)
+            self._upsert(index, key, changes.upserts)
         self._catalog.changes.acknowledge(index.id, changes.up_to)
         if not building:  # which is not to wait
             self._pace.applied()
         self._tell_of_batch()
+
+    def _upsert(self, index: Index, key: int, rows: ChunkVectors) -> None:
+        """Store rows; the first ones since something failed may be there already."""
+        losses = self._losses_of(key)
+        if self._carried.get(key) != losses and len(rows.ids):
+            rows = unapplied(self._catalog, self._vector_index, replace(index, key=key), rows)
+        if len(rows.ids):
+            self._vector_index.upsert(key, rows.ids, rows.vectors)
+        self._carried[key] = losses
 
     def _make_ready(self, index: Index) -> None:
         losses = self._losses_of(index.key)

@@ -181,7 +181,7 @@ class IndexService:
         deleted = self._catalog.indexes.delete(name)
         self._tools.uploads.remove_index(deleted.id)
         self._problems.pop(name, None)
-        self._tools.index_worker.wake()
+        self._tools.index_worker.hurry()
 
     def apply(self, definitions: Mapping[str, IndexDefinition]) -> None:
         """Create or change indexes as their definition files say, at start.
@@ -236,7 +236,7 @@ class IndexService:
             existing.id, definition.model_dump_json(), model, spec.artefact, spec.dimensions
         )
         if self._catalog.model_changes.become_at_once(existing, change):
-            self._tools.index_worker.wake()
+            self._tools.index_worker.hurry()
             return True
         if not self._catalog.model_changes.ask(existing, change):
             return False

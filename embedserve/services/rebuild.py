@@ -48,7 +48,7 @@ class RebuildService:
         """
         index = self._indexes.find(name)
         self._catalog.generations.begin(index)
-        self._worker.wake()
+        self._worker.hurry()
         return self._follow(index)
 
     def vacuum(self) -> Iterator[VacuumProgress]:

@@ -61,7 +61,7 @@ class Reembedding:
             definition = IndexDefinition.model_validate_json(change.definition)
             budget = chunk_budget(encoder, definition)
             if self._embed_all(job, change, encoder, budget) and self._switch(index, change):
-                self.index_worker.wake()
+                self.index_worker.hurry()
                 return
         raise ConflictError(
             f"Index `{index.name}` went on changing while it was embedded anew. Put its definition "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex, probe
-from embedserve.types import Index
+from embedserve.types import ChunkVectors, Index
 
 SELF_SEARCH_COUNT = 5
 # Equal texts have equal vectors, so a chunk may find a twin in its place; the slack is float32
@@ -48,6 +48,21 @@ class IndexHealth:
     def is_damaged(self) -> bool:
         """Tell whether only a rebuild helps."""
         return self.is_unreadable or len(self.lost) > LOST_SHARE_OF_DAMAGE * self.sampled
+
+
+def unapplied(
+    catalog: Catalog, vector_index: VectorIndex, index: Index, rows: ChunkVectors
+) -> ChunkVectors:
+    """Return those of some rows that are not stored as they are, or do not find themselves.
+
+    To store a row again makes others of Chroma's graph unreachable now and then: with 150 of 205
+    rows stored twice, a restart lost one in 3 of 60 cases, and never with none (measured).
+    """
+    differing = _differing(catalog, vector_index, index, rows.ids)
+    same = np.setdiff1d(rows.ids, differing)
+    wanted = np.union1d(differing, _lost(catalog, vector_index, index, same))
+    is_wanted = np.isin(rows.ids, wanted)
+    return ChunkVectors(rows.ids[is_wanted], rows.vectors[is_wanted])
 
 
 def check(
