@@ -23,7 +23,7 @@ from embedserve.store.home_lock import HomeLockedError, Owner, guest_of
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
 TIMEOUT_S = 300.0
 # A home that another process is opening or leaving is free, or served, within this time.
-OWNER_S = 120.0
+OWNER_S = 30.0
 PROBE_S = 2.0
 POLL_S = 0.05
 
