@@ -7,9 +7,10 @@ read from the catalog by its id, or comes through the log, which goes to both ge
 import logging
 from dataclasses import replace
 
+from embedserve.services.row_writer import RowWriter
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
-from embedserve.store.repair import check, repair, unapplied
+from embedserve.store.repair import check, repair
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index
 
@@ -19,24 +20,20 @@ logger = logging.getLogger(__name__)
 class GenerationBuilder:
     """Advance generations batch by batch; how far they are is written in the catalog."""
 
-    def __init__(self, catalog: Catalog, vector_index: VectorIndex, *, batch: int) -> None:
+    def __init__(
+        self, catalog: Catalog, vector_index: VectorIndex, rows: RowWriter, *, batch: int
+    ) -> None:
         self._catalog = catalog
         self._vector_index = vector_index
+        self._rows = rows
         self._batch = batch
-        self._begun: set[int] = set()
 
     def advance(self, index: Index, building: Generation) -> bool:
         """Store the next batch of the index's vectors; False when there are no more."""
         page = self._catalog.chunks.vectors_after(index, building.filled_to, limit=self._batch)
         if not len(page.ids):
             return False
-        rows = page
-        if building.key not in self._begun:  # it may have been stored before a kill
-            candidate = replace(index, key=building.key)
-            rows = unapplied(self._catalog, self._vector_index, candidate, page)
-        if len(rows.ids):
-            self._vector_index.upsert(building.key, rows.ids, rows.vectors)
-        self._begun.add(building.key)
+        self._rows.store(replace(index, key=building.key), page)
         self._catalog.generations.note_filled(building.key, int(page.ids[-1]))
         return True
 

@@ -1,7 +1,7 @@
 """Carries changes from the catalog to the vector index, and repairs what differs.
 
 The only writer of the vector index. Whatever happens to it, the catalog's log still holds what
-was not acknowledged, and an upsert done twice changes nothing.
+was not acknowledged, and what was applied already is not applied again (`row_writer.py`).
 """
 
 import logging
@@ -19,12 +19,12 @@ from embedserve.services.generation_builder import GenerationBuilder
 from embedserve.services.index_comparison import compare, put_right
 from embedserve.services.pace import Pace
 from embedserve.services.questions import Questions
-from embedserve.services.retries import RETRY_S, Failure, keep_only, log_once, reason, retry_s
+from embedserve.services.retries import RETRY_S, Failure, failed, keep_only, retry_s
+from embedserve.services.row_writer import RowWriter
 from embedserve.store.catalog import Catalog
 from embedserve.store.generations import Generation
-from embedserve.store.repair import unapplied
 from embedserve.store.vector_index import VectorIndex, probe
-from embedserve.types import ChunkVectors, Index, PendingChanges
+from embedserve.types import Index, PendingChanges
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class IndexWorker:
         self.on_refusal: Callable[[], None] | None = None
         self._catalog = catalog
         self._vector_index = vector_index
-        self._builder = GenerationBuilder(catalog, vector_index, batch=BATCH)
+        self._rows = RowWriter(catalog, vector_index, self._losses_of)
+        self._builder = GenerationBuilder(catalog, vector_index, self._rows, batch=BATCH)
         self._questions = Questions()
         self._changed = Condition()
         self._pace = Pace(self._changed, enough=BATCH, waiting=catalog.changes.count)
@@ -58,7 +59,6 @@ class IndexWorker:
         self._losses: Counter[int] = Counter()
         self._ready: dict[int, int] = {}
         self._checked: dict[int, int] = {}
-        self._carried: dict[int, int] = {}
         self._failures: dict[int, Failure] = {}
         self._live: set[int] = set()
         self._batches = 0
@@ -142,8 +142,7 @@ class IndexWorker:
         The future holds what it returned or raised; OverloadedError when the worker stops first.
         """
         answer = self._questions.ask(question)
-        self._pace.hurry()
-        self.wake()
+        self.hurry()
         return answer
 
     def wait_for_batch(self, seen: int, *, timeout_s: float) -> int:
@@ -212,10 +211,7 @@ class IndexWorker:
         indexes = self._catalog.indexes.all()
         self._live = {index.key for index in indexes}
         with self._changed:
-            for noted in (
-                *(self._losses, self._ready, self._checked),
-                *(self._carried, self._failures),
-            ):
+            for noted in (self._losses, self._ready, self._checked, self._failures):
                 keep_only(noted, self._live.union(dropped))
         is_more = False
         for index in indexes:
@@ -232,14 +228,10 @@ class IndexWorker:
         try:
             is_more = step()
         except Exception as error:  # accounted for in `problems`
-            count = former.count + 1 if former else 1
-            log_once(label, error, former)
-            # As long as it took, or longer: a slow failure leaves half of the time to the others.
-            delay_s = max(retry_s(count), time.monotonic() - started)
-            failure = Failure(reason(error), count, time.monotonic() + delay_s)
+            failure = failed(label, error, former, started=started)
             with self._changed:
                 self._failures[key] = failure
-            if self.on_refusal and count > 1 and isinstance(error, VectorStoreRefusedError):
+            if self.on_refusal and failure.count > 1 and isinstance(error, VectorStoreRefusedError):
                 self.on_refusal()
             if isinstance(error, VectorStoreError):
                 probe(self._vector_index)
@@ -251,6 +243,7 @@ class IndexWorker:
 
     def _drop(self, key: int) -> bool:
         self._vector_index.drop(key)
+        self._rows.forget(key)
         self._catalog.generations.acknowledge_drop(key)
         return False
 
@@ -271,20 +264,11 @@ class IndexWorker:
         for key in (index.key, building.key) if building else (index.key,):
             if changes.deletes:
                 self._vector_index.delete(key, changes.deletes)
-            self._upsert(index, key, changes.upserts)
+            self._rows.store(replace(index, key=key), changes.upserts)
         self._catalog.changes.acknowledge(index.id, changes.up_to)
         if not building:  # which is not to wait
             self._pace.applied()
         self._tell_of_batch()
-
-    def _upsert(self, index: Index, key: int, rows: ChunkVectors) -> None:
-        """Store rows; the first ones since something failed may be there already."""
-        losses = self._losses_of(key)
-        if self._carried.get(key) != losses and len(rows.ids):
-            rows = unapplied(self._catalog, self._vector_index, replace(index, key=key), rows)
-        if len(rows.ids):
-            self._vector_index.upsert(key, rows.ids, rows.vectors)
-        self._carried[key] = losses
 
     def _make_ready(self, index: Index) -> None:
         losses = self._losses_of(index.key)

@@ -1,6 +1,7 @@
 """What failed last with one part of a worker's work, and when it is tried again."""
 
 import logging
+import time
 from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,15 @@ class Failure:
     message: str
     count: int
     retry_at: float
+
+
+def failed(label: str, error: Exception, former: Failure | None, *, started: float) -> Failure:
+    """Log a failure of what began at `started`, by the monotonic clock, and return what to note."""
+    count = former.count + 1 if former else 1
+    log_once(label, error, former)
+    # As long as it took, or longer: a slow failure leaves half of the time to the others.
+    delay_s = max(retry_s(count), time.monotonic() - started)
+    return Failure(reason(error), count, time.monotonic() + delay_s)
 
 
 def retry_s(failures: int) -> float:
