@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from embedserve.api.body import Fields
 from embedserve.api.hot import timeout_of
+from embedserve.api.replies import own_address
 from embedserve.api.search import QueryBody
 from embedserve.errors import InvalidRequestError
 from embedserve.services.chat import ChatTurn
@@ -49,7 +50,7 @@ def read_turn(request: Request, value: Mapping[str, Any], *, is_streamed: bool) 
         search=rag.search(timeout_of(request.scope["headers"])),
         refuses=rag.refuse,
         is_task=is_task(messages, header=headers.get(TASK_HEADER, ""), is_streamed=is_streamed),
-        base_url=str(request.base_url),
+        base_url=own_address(request),
         authorization=headers.get("authorization", ""),
     )
 

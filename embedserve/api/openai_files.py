@@ -140,6 +140,24 @@ def page_reply(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     }
 
 
+def whole_schema(kind: str, item: Schema, **more: Schema) -> Schema:
+    """Return the schema of a list that is never cut, as OpenAI's pages without ids are written."""
+    return shape(
+        {
+            "object": {"enum": [kind]},
+            **more,
+            "data": {"type": "array", "items": item},
+            "has_more": FLAG,
+            "next_page": {"type": ["string", "null"]},
+        }
+    )
+
+
+def whole_reply(kind: str, items: list[dict[str, Any]], **more: object) -> dict[str, Any]:
+    """Return all of a list in one page."""
+    return {"object": kind, **more, "data": items, "has_more": False, "next_page": None}
+
+
 def seconds_of(time: str) -> int:
     """Return a time of the catalog in seconds since 1970."""
     return int(datetime.fromisoformat(time).timestamp())

@@ -2,14 +2,22 @@
 
 import asyncio
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fastapi import Request, Response
 
 from embedserve.api.body import describe_body, read_model
-from embedserve.api.openai_files import DELETED, ERRORS, list_schema, page_reply, seconds_of
+from embedserve.api.openai_files import (
+    DELETED,
+    ERRORS,
+    list_schema,
+    page_reply,
+    seconds_of,
+    whole_reply,
+    whole_schema,
+)
 from embedserve.api.replies import Services, json_reply, services
-from embedserve.api.schema_parts import FLAG, OBJECT, TEXT, WHOLE, given, shape
+from embedserve.api.schema_parts import OBJECT, TEXT, WHOLE, given, shape
 from embedserve.api.vector_store_schemas import AttributesBody, BatchBody, FileBody, Page
 from embedserve.api.vector_stores import router
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError, JobNotFoundError
@@ -49,7 +57,7 @@ FILE = shape(
         "created_at": WHOLE,
         "usage_bytes": WHOLE,
         "vector_store_id": TEXT,
-        "status": {"enum": ["in_progress", "completed", "failed", "cancelled"]},
+        "status": {"enum": [*get_args(Status)]},
         "last_error": _ERROR,
         "attributes": OBJECT,
     }
@@ -60,18 +68,12 @@ BATCH = shape(
         "object": {"enum": ["vector_store.files_batch"]},
         "created_at": WHOLE,
         "vector_store_id": TEXT,
-        "status": {"enum": ["in_progress", "completed", "failed", "cancelled"]},
+        "status": {"enum": [*get_args(Status)]},
         "file_counts": OBJECT,
     }
 )
-_CONTENT = shape(
-    {
-        "object": {"enum": ["vector_store.file_content.page"]},
-        "data": {"type": "array", "items": shape({"type": TEXT, "text": TEXT})},
-        "has_more": FLAG,
-        "next_page": {"type": ["string", "null"]},
-    }
-)
+CONTENT = "vector_store.file_content.page"
+_CONTENT = whole_schema(CONTENT, shape({"type": TEXT, "text": TEXT}))
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -113,7 +115,12 @@ def list_files(request: Request, name: str, asked: Page) -> Response:
     found = services(request)
     if asked.order == "desc":
         raise InvalidRequestError("`order` is `asc` here, by path. Leave it out.", field="order")
-    parts: list[Filter] = []
+    return _listed(found, name, asked)
+
+
+def _listed(found: Services, name: str, asked: Page, *also: Filter) -> Response:
+    """Return a page of the files of a vector store by path, of those that meet `also` too."""
+    parts = [*also]
     if asked.after:
         parts.append(FieldTest("path", "gt", (_document(found, name, asked.after).path,)))
     if asked.filter:
@@ -140,14 +147,7 @@ def get_content(request: Request, name: str, file_id: str) -> Response:
     found = services(request)
     head = found.pages.document(_document(found, name, file_id).id or 0)
     text = found.pages.read(head, max_chars=max(1, head.chars)).text
-    return json_reply(
-        {
-            "object": "vector_store.file_content.page",
-            "data": [{"type": "text", "text": text}],
-            "has_more": False,
-            "next_page": None,
-        }
-    )
+    return json_reply(whole_reply(CONTENT, [{"type": "text", "text": text}]))
 
 
 @router.delete("/{name}/files/{file_id}", responses={200: given("It is out.", DELETED), **ERRORS})
@@ -246,12 +246,7 @@ def list_batch(request: Request, name: str, batch_id: str, asked: Page) -> Respo
     found = services(request)
     job = _job(found, name, batch_id)
     results = found.ingestion.files(job.id, limit=10_000, offset=0, outcomes=None)
-    paths = [result.path for result in results]
-    if asked.after:
-        paths = [path for path in paths if path > _document(found, name, asked.after).path]
-    replies = _replies(found, name, [found.documents.get(name, path) for path in paths])
-    shown = [one for one in replies if asked.filter in (None, one["status"])]
-    return json_reply(page_reply(shown, asked.limit))
+    return _listed(found, name, asked, FieldTest("path", "in", tuple(one.path for one in results)))
 
 
 def _job(found: Services, name: str, batch_id: str) -> Job:

@@ -9,9 +9,17 @@ from fastapi import APIRouter, Request, Response
 
 from embedserve.api.body import describe_body, read_model
 from embedserve.api.hot import timeout_of
-from embedserve.api.openai_files import DELETED, ERRORS, list_schema, page_reply, seconds_of
+from embedserve.api.openai_files import (
+    DELETED,
+    ERRORS,
+    list_schema,
+    page_reply,
+    seconds_of,
+    whole_reply,
+    whole_schema,
+)
 from embedserve.api.replies import Services, json_reply, services
-from embedserve.api.schema_parts import FLAG, OBJECT, STRINGS, TEXT, WHOLE, given, shape
+from embedserve.api.schema_parts import OBJECT, STRINGS, TEXT, WHOLE, given, shape
 from embedserve.api.vector_store_schemas import (
     ChunkingStrategy,
     Page,
@@ -28,6 +36,7 @@ from embedserve.services.sent_files import Attachment, file_name_of
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["vector stores"])
 
+RESULTS = "vector_store.search_results.page"
 _COUNTS = dict.fromkeys(("in_progress", "completed", "failed", "cancelled", "total"), WHOLE)
 STORE = shape(
     {
@@ -50,15 +59,7 @@ _RESULT = shape(
         "content": {"type": "array", "items": shape({"type": TEXT, "text": TEXT})},
     }
 )
-_RESULTS = shape(
-    {
-        "object": {"enum": ["vector_store.search_results.page"]},
-        "search_query": STRINGS,
-        "data": {"type": "array", "items": _RESULT},
-        "has_more": FLAG,
-        "next_page": {"type": ["string", "null"]},
-    }
-)
+_RESULTS = whole_schema(RESULTS, _RESULT, search_query=STRINGS)
 
 
 @router.post(
@@ -150,15 +151,8 @@ async def search(request: Request, name: str) -> Response:
     body = await read_model(request, SearchBody)
     asked = body.request(timeout_of(request.scope["headers"]))
     result = await services(request).search.search(name, asked)
-    return json_reply(
-        {
-            "object": "vector_store.search_results.page",
-            "search_query": list(asked.queries),
-            "data": [_found(hit) for hit in result.hits],
-            "has_more": False,
-            "next_page": None,
-        }
-    )
+    found = [_found(hit) for hit in result.hits]
+    return json_reply(whole_reply(RESULTS, found, search_query=list(asked.queries)))
 
 
 def _found(hit: Hit) -> dict[str, Any]:

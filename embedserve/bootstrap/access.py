@@ -19,7 +19,7 @@ def limits_of(settings: Settings) -> AppLimits:
         keys=read_keys(settings),
         ownership=Ownership(settings.home / "models"),
         librechat=_librechat_of(settings),
-        public_url=(settings.public_url or "").rstrip("/"),
+        public_url=settings.public_url or "",
     )
 
 

@@ -30,7 +30,6 @@ def open_chats(settings: Settings, *, keeps_keys: bool) -> Chats:
     options = ChatOptions(
         Prompts(settings.chat_prompts),
         settings.chat_model,
-        settings.public_url or "",
         settings.chat_listed_models,
     )
     return Chats(open_upstreams(settings, keeps_keys=keeps_keys), options)

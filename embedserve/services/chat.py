@@ -39,7 +39,7 @@ class ChatTurn:
     is_task: bool = False
     """The client asks for itself: nothing is looked for."""
     base_url: str = ""
-    """Where the client reached this server."""
+    """Where links to this server lead."""
     authorization: str = ""
     """What the client said of itself, for upstreams that have no key of their own here."""
 
@@ -65,7 +65,6 @@ class ChatOptions:
 
     prompts: Prompts = field(default_factory=Prompts)
     model: str = ""
-    public_url: str = ""
     listed_models: int = 20
 
 
@@ -163,7 +162,7 @@ class ChatService:
         if asked.min_score is None:
             asked = replace(asked, min_score=definition.chat.min_score)
         result = await self._search.search(index.name, asked)
-        documents = self._cited(result.hits, index, self._options.public_url or turn.base_url)
+        documents = self._cited(result.hits, index, turn.base_url)
         refuses = definition.chat.refuse if turn.refuses is None else turn.refuses
         return self._grounded(turn, (prompt, target), documents, refuses=refuses)
 
@@ -192,15 +191,12 @@ class ChatService:
         return replace(known, messages=with_context(turn.messages, context.lstrip("\n")))
 
     def _cited(self, hits: list[Hit], index: Index, base_url: str) -> tuple[CitedDocument, ...]:
-        base = base_url.rstrip("/")
-
         def link(hit: Hit) -> str:
             chunk = hit.chunk
-            return base + self._pages.link(chunk.document_id, index.id, chunk.path)
+            return base_url + self._pages.link(chunk.document_id, index.id, chunk.path)
 
         def page(hit: Hit) -> str:
-            passage = replace(hit.chunk, start=hit.start, end=hit.end)
-            return base + self._pages.permalink(index.id, passage)
+            return base_url + self._pages.permalink(index.id, hit.passage)
 
         return by_document(hits, link, page)
 
