@@ -8,10 +8,9 @@ import pytest
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError, TooLargeError
 from embedserve.services.backup import back_up
-from embedserve.services.extraction import NO_INDEX
 from embedserve.services.sent_files import FileName, FileService, file_name_of, filter_of_file
 from embedserve.store.catalog import Catalog
-from embedserve.store.upload_files import UploadFiles
+from embedserve.store.upload_files import NO_INDEX, UploadFiles
 from embedserve.types import SentFile
 
 

@@ -20,7 +20,7 @@ from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
 from embedserve.store.catalog import Catalog
-from embedserve.store.upload_files import Incoming, UploadFiles
+from embedserve.store.upload_files import NO_INDEX, Incoming, UploadFiles
 from embedserve.types import (
     EVERY_DOCUMENT,
     FieldTest,
@@ -61,6 +61,14 @@ class Upload:
     title: str = ""
     metadata: object = None
     """An object, None: none."""
+
+
+def receive_apart(files: UploadFiles, name: str) -> Upload:
+    """Begin to take a file for no index; raise InvalidRequestError.
+
+    The caller closes it, whatever happens.
+    """
+    return Upload(check_name(name), files.open(NO_INDEX))
 
 
 @dataclass(frozen=True)

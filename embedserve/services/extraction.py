@@ -5,17 +5,13 @@ from dataclasses import replace
 from embedserve.errors import ExtractionError, TooLargeError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.worker_process import never
-from embedserve.services.document_names import check_name
-from embedserve.services.documents import Upload
+from embedserve.services.documents import Upload, receive_apart
 from embedserve.services.file_problems import SKIPPED_CODES
 from embedserve.services.found import Found
 from embedserve.services.kept_files import read_kept
-from embedserve.store.upload_files import UploadFiles
+from embedserve.store.upload_files import NO_INDEX, UploadFiles
 from embedserve.types import Extraction, FoundFile
 
-NO_INDEX = 0
-"""Number of the folder where the files lie meanwhile; indexes are counted from 1. What a former
-life left there is swept at the start, as no row names it."""
 NOTHING = "No extractable text"
 """How the error begins for a file without text: clients go on without it then."""
 
@@ -31,8 +27,8 @@ class ExtractionService:
         self._max_text_chars = max_text_chars
 
     def receive(self, name: str) -> Upload:
-        """Begin to take a file; raise InvalidRequestError. The caller closes it in any case."""
-        return Upload(check_name(name), self._files.open(NO_INDEX))
+        """Begin to take a file; see `receive_apart`."""
+        return receive_apart(self._files, name)
 
     def read(self, upload: Upload) -> Extraction:
         """Return the text of what was received, and forget the file.

@@ -11,12 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError, TooLargeError
-from embedserve.services.document_names import check_name
-from embedserve.services.documents import DocumentService, Upload
-from embedserve.services.extraction import NO_INDEX
+from embedserve.services.documents import DocumentService, Upload, receive_apart
 from embedserve.store.catalog import Catalog
 from embedserve.store.database import now
-from embedserve.store.upload_files import UploadFiles
+from embedserve.store.upload_files import NO_INDEX, UploadFiles
 from embedserve.types import Job, SentFile
 
 MAX_PURPOSE_CHARS = 100
@@ -69,8 +67,8 @@ class FileService:
         self._documents = documents
 
     def receive(self, name: str) -> Upload:
-        """Begin to take a file; raise InvalidRequestError. The caller closes it in any case."""
-        return Upload(check_name(name), self._files.open(NO_INDEX))
+        """Begin to take a file; see `receive_apart`."""
+        return receive_apart(self._files, name)
 
     def keep(self, upload: Upload, purpose: str) -> SentFile:
         """Keep what was received: from here on it is not lost."""

@@ -17,6 +17,9 @@ from embedserve.errors import CatalogUnavailableError, IndexNotFoundError, TooLa
 ENDING = re.compile(r"\.[A-Za-z0-9]{1,12}")
 INCOMING = ".incoming-"
 """Begins the name of a file that is still being received."""
+NO_INDEX = 0
+"""Number of the folder of files that are for no index, or not yet; indexes are counted from 1. What
+no row names is swept at the start there as elsewhere."""
 
 
 class Incoming:
