@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.loopback_server import serving_on
+from tests.loopback_server import doubling
 
 WAIT_S = 20
 WORDS = ("Rust frees", " the value", " when its owner", " goes out of scope [1].")
@@ -176,21 +176,8 @@ def _message(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections that break are what tests are about."""
-
-
 @contextmanager
 def language_models() -> Iterator[LanguageModels]:
     """Serve on a free port of this machine."""
-    seen = LanguageModels()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"seen": seen}))
-    with serving_on(server) as seen.url:
-        try:
-            yield seen
-        finally:
-            seen.gate.set()
+    with doubling(LanguageModels(), _Handler) as seen:
+        yield seen

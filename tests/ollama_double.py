@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
-from tests.loopback_server import serving_on
+from tests.loopback_server import doubling
 
 WAIT_S = 5
 
@@ -154,20 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections that break are what tests are about."""
-
-
 @contextmanager
 def upstream() -> Iterator[Upstream]:
     """Serve on a free port of this machine."""
-    seen = Upstream("")
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"seen": seen}))
-    with serving_on(server) as seen.url:
-        try:
-            yield seen
-        finally:
-            seen.gate.set()
+    with doubling(Upstream(""), _Handler) as seen:
+        yield seen
