@@ -36,7 +36,7 @@ from embedserve.services.definitions import IndexDefinition, read_definitions
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
-from embedserve.services.extraction import NO_INDEX, ExtractionService
+from embedserve.services.extraction import ExtractionService
 from embedserve.services.file_problems import retry_after_change
 from embedserve.services.health import HealthService
 from embedserve.services.index_check import IndexCheck
@@ -48,6 +48,7 @@ from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.originals import Originals
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.recall_sample import RecallSampler
+from embedserve.services.reranking import RerankingService
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.search import SearchService
 from embedserve.services.sent_files import FileService
@@ -56,7 +57,7 @@ from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
-from embedserve.store.upload_files import UploadFiles
+from embedserve.store.upload_files import NO_INDEX, UploadFiles
 from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,17 @@ class _IndexSide:
         return has_ended_in_order and not self.worker.has_doubts()
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """What services stand on."""
+
+    settings: Settings
+    engine: Engine
+    catalog: Catalog
+    index: _IndexSide
+    sources: _Sources
+
+
 @contextmanager
 def open_house(
     settings: Settings, *, runs_jobs: bool = True, watches: bool = False
@@ -131,7 +143,7 @@ def open_house(
         index = _start_index(settings, catalog, stack, is_unclean=is_unclean)
         load_default_model(engine.encoders, settings.default_model)
         sources = _sources(settings, catalog, chats)
-        services = _services(settings, engine, catalog, index, stack, sources)
+        services = _services(_Ground(settings, engine, catalog, index, sources), stack)
         watch = WatchService(
             catalog, services.ingestion, sources.roots, watch_times(settings), sources.notices
         )
@@ -204,33 +216,20 @@ def _sources(settings: Settings, catalog: Catalog, chats: Chats) -> _Sources:
     return _Sources(definitions, roots, {}, uploads, fetcher, chats)
 
 
-def _services(
-    settings: Settings,
-    engine: Engine,
-    catalog: Catalog,
-    index: _IndexSide,
-    stack: ExitStack,
-    sources: _Sources,
-) -> Services:
-    asked, worker = index.asked, index.worker
+def _services(ground: _Ground, stack: ExitStack) -> Services:
+    settings, engine, catalog = ground.settings, ground.engine, ground.catalog
+    asked, worker, uploads = ground.index.asked, ground.index.worker, ground.sources.uploads
     sampler = open_sampler(settings, catalog, (asked, worker), engine.metrics, stack)
-    indexes = _indexes(settings, engine, catalog, index, sources, sampler)
-    dense = DenseLeg(catalog, asked, worker)
-    dense.on_approximate = sampler.offer
+    indexes = _indexes(ground, sampler)
     extractors = open_extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
     inference = open_inference(settings, engine, stack)
-    ingestion = IngestionService(
-        catalog, indexes, engine.encoders, _ingest_tools(settings, extractors, worker, sources)
-    )
-    documents = DocumentService(
-        catalog, indexes, ingestion, worker, (sources.uploads, document_limits(settings))
-    )
-    search = SearchService(
-        *(catalog, indexes, dense, engine.encoders, inference.reranking),
-        timeout_s=settings.request_timeout_s,
-    )
-    pages = DocumentPages(catalog)
+    tools = _ingest_tools(ground, extractors)
+    ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
+    limits = document_limits(settings)
+    documents = DocumentService(catalog, indexes, ingestion, worker, (uploads, limits))
+    search = _search(ground, indexes, sampler, inference.reranking)
+    pages, chats = DocumentPages(catalog), ground.sources.chats
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,
@@ -238,51 +237,57 @@ def _services(
         indexes=indexes,
         ingestion=ingestion,
         search=search,
-        chat=ChatService(indexes, search, pages, sources.chats.upstreams, sources.chats.options),
-        checks=IndexCheck(catalog, index.stored, indexes, worker, engine.encoders),
+        chat=ChatService(indexes, search, pages, chats.upstreams, chats.options),
+        checks=IndexCheck(catalog, ground.index.stored, indexes, worker, engine.encoders),
         rebuilds=RebuildService(catalog, indexes, worker),
-        archives=ArchiveService(
-            *(catalog, indexes, engine.encoders, worker),
-            spool=(settings.home, settings.max_archive_bytes),
-        ),
+        archives=_archives(ground, indexes),
         documents=documents,
-        files=FileService(catalog, sources.uploads, documents),
+        files=FileService(catalog, uploads, documents),
         pages=pages,
         originals=Originals(
-            *(catalog, sources.roots, sources.uploads), limit_bytes=settings.max_original_bytes
+            *(catalog, ground.sources.roots, uploads), limit_bytes=settings.max_original_bytes
         ),
-        extraction=ExtractionService(
-            extractors, sources.uploads, max_text_chars=settings.max_text_chars
-        ),
+        extraction=ExtractionService(extractors, uploads, max_text_chars=settings.max_text_chars),
         health=HealthService(catalog, asked, worker, open_probe(settings, engine, stack)),
         metrics=engine.metrics,
         freed=engine.encoders.freed,
     )
 
 
-def _indexes(
-    settings: Settings,
-    engine: Engine,
-    catalog: Catalog,
-    index: _IndexSide,
-    sources: _Sources,
-    sampler: RecallSampler,
-) -> IndexService:
+def _indexes(ground: _Ground, sampler: RecallSampler) -> IndexService:
+    index, sources = ground.index, ground.sources
     tools = IndexTools(
         *(index.worker, sources.roots, sources.uploads, sources.notices, sampler),
-        default_model=settings.default_model,
+        default_model=ground.settings.default_model,
     )
-    indexes = IndexService(catalog, index.asked, engine.encoders, tools)
+    indexes = IndexService(ground.catalog, index.asked, ground.engine.encoders, tools)
     indexes.apply(sources.definitions)
     return indexes
 
 
-def _ingest_tools(
-    settings: Settings, extractors: ExtractorPool, worker: IndexWorker, sources: _Sources
-) -> IngestTools:
+def _search(
+    ground: _Ground, indexes: IndexService, sampler: RecallSampler, reranking: RerankingService
+) -> SearchService:
+    dense = DenseLeg(ground.catalog, ground.index.asked, ground.index.worker)
+    dense.on_approximate = sampler.offer
+    return SearchService(
+        *(ground.catalog, indexes, dense, ground.engine.encoders, reranking),
+        timeout_s=ground.settings.request_timeout_s,
+    )
+
+
+def _archives(ground: _Ground, indexes: IndexService) -> ArchiveService:
+    return ArchiveService(
+        *(ground.catalog, indexes, ground.engine.encoders, ground.index.worker),
+        spool=(ground.settings.home, ground.settings.max_archive_bytes),
+    )
+
+
+def _ingest_tools(ground: _Ground, extractors: ExtractorPool) -> IngestTools:
+    settings, sources = ground.settings, ground.sources
     return IngestTools(
         extractors,
-        worker,
+        ground.index.worker,
         sources.roots,
         sources.uploads,
         sources.fetcher,
