@@ -96,6 +96,10 @@ class ModelNotFoundError(NotFoundError):
         self.hint = hint
 
 
+class ChatModelNotFoundError(NotFoundError):
+    """No index, or no language model behind it, has the name of a chat model."""
+
+
 class IndexNotFoundError(NotFoundError):
     """No index has that name."""
 

@@ -68,6 +68,7 @@ def test_what_needs_a_language_model_is_refused(alone: LiveServer) -> None:
     named = alone.http.post("/v1/chat/completions", json={**chat(), "model": f"{MODEL}@gpt"})
     assert named.status_code == 404
     assert "EMBEDSERVE_CHAT_UPSTREAMS" in named.json()["error"]["message"]
+    assert named.json()["error"]["code"] == "model_not_found"
     headers = {"X-OpenWebUI-Task": "title_generation"}
     task = alone.http.post("/openwebui/v1/chat/completions", json=chat(), headers=headers)
     assert task.status_code == 400

@@ -46,6 +46,7 @@ OPENAI_TYPES = {404: "not_found_error", 429: "rate_limit_error", 503: "api_error
 
 OPENAI_CODES: dict[type[EmbedserveError], str] = {
     errors.ModelNotFoundError: "model_not_found",
+    errors.ChatModelNotFoundError: "model_not_found",
     errors.InputTooLongError: "context_length_exceeded",
     errors.OverloadedError: "rate_limit_exceeded",
 }

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from embedserve.errors import IndexNotFoundError, InvalidRequestError, NotFoundError, UpstreamError
+from embedserve.errors import (
+    ChatModelNotFoundError,
+    IndexNotFoundError,
+    InvalidRequestError,
+    NotFoundError,
+    UpstreamError,
+)
 from embedserve.services.chat_answer import alone
 from embedserve.services.chat_messages import questions_of, with_context
 from embedserve.services.chat_names import ChatName
@@ -203,7 +209,7 @@ class ChatService:
     async def _target(self, name: ChatName, chat: Chat, authorization: str) -> UpstreamModel | None:
         if not self.upstreams.all:
             if name.model:
-                raise NotFoundError(
+                raise ChatModelNotFoundError(
                     f'model "{name}" not found: no upstream is set (EMBEDSERVE_CHAT_UPSTREAMS, '
                     f"EMBEDSERVE_UPSTREAM). `rag/{name.index}` answers with passages."
                 )
@@ -216,7 +222,7 @@ class ChatService:
             index = self._indexes.find(name.index)
         except IndexNotFoundError:
             known = ", ".join(f"`rag/{one}`" for one in self._indexes.names()[:20])
-            raise NotFoundError(
+            raise ChatModelNotFoundError(
                 f'model "{name}" not found: there is no index `{name.index[:80]}`. '
                 f"There is {known or 'none yet'}."
             ) from None

@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from embedserve import __version__
-from embedserve.errors import ModelNotFoundError, NotFoundError, UpstreamError
+from embedserve.errors import ChatModelNotFoundError, ModelNotFoundError, UpstreamError
 from embedserve.services.chat_names import LATEST, PREFIX
 from embedserve.services.upstream_link import (
     PASSTHROUGH,
@@ -173,7 +173,7 @@ class Upstreams:
             raise problems[0]
         if not name:
             servers = ", ".join(f"`{one.name}`" for one in self.all)
-            raise NotFoundError(
+            raise ChatModelNotFoundError(
                 f"No upstream ({servers}) has a model that writes text. Pull one there, or name "
                 "one by EMBEDSERVE_CHAT_MODEL."
             )
