@@ -15,6 +15,7 @@ import pytest
 from embedserve.errors import ExtractionError
 from embedserve.ingest.extract import FILES_PER_WORKER, ExtractorPool
 from embedserve.ingest.limits import ExtractLimits
+from tests.store_samples import wait_until
 
 MIB = 1024 * 1024
 
@@ -246,6 +247,33 @@ def test_workers_start_when_needed_and_are_replaced_after_many_files(
     finally:
         pool.close()
     assert workers.new() == set()
+
+
+def test_quick_files_that_come_together_share_a_worker(tmp_path: Path, workers: Workers) -> None:
+    pool = ExtractorPool(2, ExtractLimits())
+    path = write(tmp_path, "a.txt", "fine")
+    try:
+        pool.protections()  # one has started
+        with ThreadPoolExecutor(4) as threads:
+            texts = [threads.submit(pool.extract, path, tmp_path) for _ in range(40)]
+        assert {text.result().text for text in texts} == {"fine"}
+        assert len(workers.new()) == 1
+    finally:
+        pool.close()
+
+
+def test_a_file_that_waits_for_a_slow_one_gets_a_worker_of_its_own(
+    tmp_path: Path, workers: Workers
+) -> None:
+    pool = ExtractorPool(2, ExtractLimits())
+    path = slow_file(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        slow = [threads.submit(refused, pool, path) for _ in range(2)]
+        try:
+            wait_until(lambda: len(workers.new()) == 2, within_s=20)
+        finally:
+            pool.close()
+        assert {error.result().code for error in slow} == {"shutting_down"}
 
 
 def test_a_closed_pool_ends_running_calls_and_refuses_new_ones(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ The parent opens each file and hands over the descriptor, so that a worker needs
 import hashlib
 import json
 import os
-import queue
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -37,8 +37,12 @@ from embedserve.types import Extraction, MemberSpan, PageSpan
 
 # Parsers leak; a fresh process now and then costs a third of a second.
 FILES_PER_WORKER = 200
+# Most files take milliseconds, and a worker takes 45 MB: another one is started only once a file
+# has waited this long for those that are there.
+PATIENCE_S = 0.5
 # What a reply may hold besides its text: pages, title, warnings.
 REPLY_EXTRA_BYTES = 16 * 1024 * 1024
+POLL_S = ABANDON_POLL_MS / 1000
 # A character is at most 4 bytes of UTF-8.
 BYTES_PER_CHAR = 4
 DIGEST_BYTES = 1 << 20
@@ -69,7 +73,7 @@ class _Answer:
 
 
 class ExtractorPool:
-    """Up to `workers` extraction processes, started when first needed; safe to share by threads."""
+    """Up to `workers` extraction processes, started when needed; safe to share by threads."""
 
     def __init__(
         self,
@@ -87,10 +91,9 @@ class ExtractorPool:
         self._is_closed = False
         self._lock = threading.Lock()
         self._live: set[WorkerProcess] = set()
-        # Last in, first out: an idle worker is used before another is started.
-        self._slots: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
-        for _ in range(workers):
-            self._slots.put(None)
+        self._has_changed = threading.Condition(self._lock)
+        self._idle: list[WorkerProcess] = []
+        self._lent = 0
         # A worker dies with the thread that started it, so one thread of ours starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="extractor-starter")
 
@@ -149,11 +152,12 @@ class ExtractorPool:
         for worker in live:
             worker.process.kill()
         self._starter.shutdown()
-        # Each slot comes back when its call has noticed; then nothing uses a worker any more.
-        for worker_or_none in [self._slots.get() for _ in range(self._workers)]:
-            if worker_or_none is not None:
-                self._drop(worker_or_none)
-            self._slots.put(None)  # a later call finds it, and is told that the pool is closed
+        with self._has_changed:
+            # Each comes back when its call has noticed; then nothing uses a worker any more.
+            self._has_changed.wait_for(lambda: self._lent == 0)
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            self._drop(worker)
 
     def _opened(self, path: Path, root: Path) -> AbstractContextManager[int]:
         if may_stream(path.name):
@@ -219,7 +223,7 @@ class ExtractorPool:
 
     @contextmanager
     def _borrowed(self, is_abandoned: IsAbandoned = never) -> Iterator[WorkerProcess]:
-        worker = self._free_slot(is_abandoned)
+        worker = self._free_worker(is_abandoned)
         try:
             if worker is None or not worker.is_alive:
                 if worker is not None:
@@ -233,15 +237,24 @@ class ExtractorPool:
             ):
                 self._drop(worker)
                 worker = None
-            self._slots.put(worker)
+            with self._has_changed:
+                self._lent -= 1
+                if worker is not None:
+                    self._idle.append(worker)
+                self._has_changed.notify_all()
 
-    def _free_slot(self, is_abandoned: IsAbandoned) -> WorkerProcess | None:
+    def _free_worker(self, is_abandoned: IsAbandoned) -> WorkerProcess | None:
+        """Take one that is idle; None: one more may be started."""
+        is_patient_until_s = time.monotonic() + PATIENCE_S
         while True:
-            try:
-                return self._slots.get(timeout=ABANDON_POLL_MS / 1000)
-            except queue.Empty:
-                if is_abandoned():
-                    raise failure("abandoned", Path("-")) from None
+            with self._has_changed:
+                self._has_changed.wait_for(lambda: self._idle or not self._lent, POLL_S)
+                is_patient = time.monotonic() < is_patient_until_s
+                if self._idle or not self._lent or (self._lent < self._workers and not is_patient):
+                    self._lent += 1
+                    return self._idle.pop() if self._idle else None
+            if is_abandoned():
+                raise failure("abandoned", Path("-"))
 
     def _start(self) -> WorkerProcess:
         try:

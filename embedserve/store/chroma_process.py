@@ -33,6 +33,12 @@ MAX_BACKOFF_S = 30.0
 TERMINATE_S = 10.0
 RENEW_EVERY_S = 60.0  # what that does not help is no lock of the child's own
 MAX_LOG_BYTES = 10 * 1024 * 1024
+FRUGAL = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""For glibc: what Chroma's threads have freed goes back. 259 MiB become 208 at 44,000 rows."""
 
 ChromaStatus = Literal["starting", "up", "down"]
 
@@ -203,7 +209,7 @@ class ChromaProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
+                env={**FRUGAL, **os.environ, "ANONYMIZED_TELEMETRY": "False"},
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
             )
         with self._lock:
