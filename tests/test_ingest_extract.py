@@ -232,17 +232,23 @@ def test_memory_is_limited(tmp_path: Path) -> None:
         pool.close()
 
 
-def test_workers_start_when_needed_and_are_replaced_after_many_files(
+def test_workers_start_when_needed_and_are_replaced_after_many_parsed_files(
     tmp_path: Path, workers: Workers
 ) -> None:
     pool = ExtractorPool(2, ExtractLimits())
     try:
         assert workers.new() == set()
-        path = write(tmp_path, "a.txt", "fine")
-        pool.extract(path, tmp_path)
-        (first,) = workers.new()
+        plain = write(tmp_path, "a.txt", "fine")
+        parsed = write(tmp_path, "a.html", "<p>fine</p>")
         for _ in range(FILES_PER_WORKER):
-            pool.extract(path, tmp_path)
+            pool.extract(plain, tmp_path)
+        (first,) = workers.new()
+        for _ in range(FILES_PER_WORKER - 1):
+            pool.extract(parsed, tmp_path)
+        assert workers.new() == {first}
+        pool.extract(parsed, tmp_path)
+        assert workers.new() == set()
+        pool.extract(plain, tmp_path)
         assert first not in workers.new()
     finally:
         pool.close()

@@ -35,8 +35,10 @@ from embedserve.ingest.worker_process import (
 )
 from embedserve.types import Extraction, MemberSpan, PageSpan
 
-# Parsers leak; a fresh process now and then costs a third of a second.
+# Parsers leak; a fresh process now and then costs a third of a second. Text that is only decoded
+# leaves nothing behind.
 FILES_PER_WORKER = 200
+TEXTS_PER_WORKER = 20_000
 # Most files take milliseconds, and a worker takes 45 MB: another one is started only once a file
 # has waited this long for those that are there.
 PATIENCE_S = 0.5
@@ -179,6 +181,7 @@ class ExtractorPool:
         with self._borrowed(is_abandoned) as worker:
             try:
                 reply = worker.ask(request, file, **wait)
+                worker.plain += reply.get("is_plain", False)
                 return self._spooled(worker, reply, wait) if "piece" in reply else _Answer(reply)
             except BaseException as error:
                 worker.kill()  # whatever it still has to say is for nobody
@@ -233,7 +236,7 @@ class ExtractorPool:
             yield worker
         finally:
             if worker is not None and (
-                not worker.is_alive or worker.served >= FILES_PER_WORKER or self._is_closed
+                not worker.is_alive or _is_worn_out(worker) or self._is_closed
             ):
                 self._drop(worker)
                 worker = None
@@ -283,3 +286,8 @@ class ExtractorPool:
         worker.kill()
         with self._lock:
             self._live.discard(worker)
+
+
+def _is_worn_out(worker: WorkerProcess) -> bool:
+    parsed = worker.served - worker.plain
+    return parsed >= FILES_PER_WORKER or worker.served >= TEXTS_PER_WORKER

@@ -137,6 +137,7 @@ def _extract(content: bytes, request: _Request) -> dict[str, Any]:
         "pages": document.pages,
         "members": document.members,
         "warnings": _few(list(dict.fromkeys(read.warnings))),
+        "is_plain": kind_by(content, request.name).reader == "text",
     }
 
 

@@ -61,6 +61,9 @@ class WorkerProcess:
 
     def __init__(self, memory_bytes: int, readable: str, scratch: Scratch) -> None:
         self.served = 0
+        """Files that it was asked about."""
+        self.plain = 0
+        """Of these, those that were text as they stood, so that no parser saw them."""
         self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
         self.channel, theirs = socket.socketpair()
         # The library unpacks native code under a fixed name into the temporary folder: give it
