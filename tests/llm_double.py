@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.llm_quotes import quote
 from tests.loopback_server import doubling
 
 WAIT_S = 20
 WORDS = ("Rust frees", " the value", " when its owner", " goes out of scope [1].")
-MODELS = ("writer", "error", "cut", "silent", "slow", "endless", "caller", "plain", "late-error")
+FAULTY = ("error", "cut", "silent", "slow", "endless", "caller", "plain", "late-error")
+QUOTERS = ("quoter", "looker")
+"""They quote what they were given; the second one calls the first tool that it has before."""
+MODELS = ("writer", *FAULTY, *QUOTERS)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 CALL = {"name": "look_up", "arguments": '{"word": "borrow"}'}
 
@@ -88,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.seen.gate.wait(WAIT_S)
             self.close_connection = True
         else:
+            self.words = quote(body["messages"]) if model in QUOTERS else WORDS
+            self.call = _call_of(model, body)
             if model in ("slow", "late-error"):
                 self.seen.gate.wait(WAIT_S)
             if model == "late-error":
@@ -98,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(model)
 
     def _answer(self, model: str) -> None:
-        text = "Nothing is cited." if model == "plain" else "".join(WORDS)
+        text = "Nothing is cited." if model == "plain" else "".join(self.words)
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if self.is_ollama:
             self._whole(200, {"model": model, "message": message, "done": True, "eval_count": 4})
@@ -112,9 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if model == "caller":
-            self._call()
-        for word in WORDS if model != "caller" else ():
+        if self.call:
+            self._call(self.call)
+        for word in self.words if not self.call else ():
             self._say(word)
             if model == "cut":
                 self.close_connection = True
@@ -122,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             if model == "endless":
                 self._wait_until_left()
                 return
-        self._end(model)
+        self._end()
 
     def _say(self, word: str) -> None:
         if self.is_ollama:
@@ -130,17 +136,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._line({"id": "1", "choices": [{"index": 0, "delta": {"content": word}}]})
 
-    def _call(self) -> None:
-        head, tail = CALL["arguments"][:8], CALL["arguments"][8:]
-        for part in ({"name": CALL["name"], "arguments": head}, {"arguments": tail}):
+    def _call(self, call: dict[str, str]) -> None:
+        head, tail = call["arguments"][:8], call["arguments"][8:]
+        for part in ({"name": call["name"], "arguments": head}, {"arguments": tail}):
             calls = [{"index": 0, "id": "c1", "type": "function", "function": part}]
             self._line({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]})
 
-    def _end(self, model: str) -> None:
+    def _end(self) -> None:
         if self.is_ollama:
             self._line({"model": "m", "message": _message(""), "done": True, "eval_count": 4})
         else:
-            reason = "tool_calls" if model == "caller" else "stop"
+            reason = "tool_calls" if self.call else "stop"
             self._line({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
             self._line({"choices": [], "usage": USAGE})
             self._part(b"data: [DONE]\n\n")
@@ -170,6 +176,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
+
+
+def _call_of(model: str, body: dict[str, Any]) -> dict[str, str]:
+    """Return the call of a tool that is the answer; empty: words are."""
+    if model == "caller":
+        return CALL
+    has_called = any(one["role"] == "tool" for one in body["messages"])
+    if model != "looker" or has_called or not body.get("tools"):
+        return {}
+    return {"name": body["tools"][0]["function"]["name"], "arguments": "{}"}
 
 
 def _message(text: str) -> dict[str, str]:

@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
+from embedserve.api.chat_openai import source_of
 from embedserve.bootstrap.chats import open_chats
 from embedserve.errors import StartupError
 from embedserve.services.chat_answer import alone, citations, source_list
-from embedserve.services.chat_messages import is_task, questions_of, with_context
+from embedserve.services.chat_messages import (
+    is_begun,
+    is_task,
+    numbers_taken,
+    questions_of,
+    with_context,
+)
 from embedserve.services.chat_names import ChatName, is_chat_name, parse_chat_name
 from embedserve.services.chat_passages import (
     CitedDocument,
@@ -30,9 +37,33 @@ def said(*turns: str) -> list[dict[str, Any]]:
 
 def document(number: int, text: str, **others: Any) -> CitedDocument:  # noqa: ANN401
     passage = CitedPassage(text, 0.5, f"http://h/d/{number}#chars=1-2")
-    return CitedDocument(
-        number, f"{number}.md", others.get("title", ""), f"http://h/d/{number}", (passage,)
-    )
+    return CitedDocument(number, f"{number}.md", others.get("title", ""), (passage,))
+
+
+def test_open_webui_gets_pages_from_0_and_an_address_as_link_alone() -> None:
+    passage = CitedPassage("x", 0.5, "http://h/d/1#chars=1-2", page=3)
+    told = source_of(CitedDocument(2, "http://intranet/page", "", (passage,)))
+    identity, name = "2 http://intranet/page", "intranet/page"
+    assert told["source"] == {"id": identity, "name": name, "url": passage.url}
+    [metadata] = told["metadata"]
+    assert (metadata["source"], metadata["name"], metadata["page"]) == (identity, name, 2)
+
+
+def test_an_answer_goes_on_after_a_tool() -> None:
+    asked = said("Hello", "Hi", "What is the time?")
+    assert not is_begun(asked)
+    assert is_begun([*asked, {"role": "assistant", "tool_calls": []}, {"role": "tool"}])
+    assert not is_begun([{"role": "system", "content": "Be brief."}])
+
+
+def test_numbers_of_open_webuis_own_sources_are_taken() -> None:
+    own = '### Task:\n<context>\n<source id="1">a</source>\n<source id="2">b</source>\n</context>\n'
+    example = '### Task:\nCite (e.g., <source id="9">).\n<context>\n</context>\n'
+    assert numbers_taken(said("Hello")) == numbers_taken(said(example + "Hello")) == 0
+    assert numbers_taken(said(own + "What is that?")) == 2
+    assert numbers_taken([{"role": "system", "content": own}, *said("What is that?")]) == 2
+    assert numbers_taken(said(own + "What is that?", "It is a [1].", "And now?")) == 0
+    assert numbers_taken(said('What does <source id="7"> mean?')) == 0
 
 
 @pytest.mark.parametrize(
@@ -170,7 +201,7 @@ def test_citations_are_the_marks_of_an_answer() -> None:
 def test_the_list_of_sources_names_what_is_cited() -> None:
     documents = [document(1, "a", title="A [draft](x)"), document(2, "b")]
     assert source_list("Sources", "See [1].", documents) == (
-        "\n\n**Sources**\n\n- [1] [A (draft)(x)](http://h/d/1)"
+        "\n\n**Sources**\n\n- [1] [A (draft)(x)](http://h/d/1#chars=1-2)"
     )
     assert source_list("Sources", "See.", documents).count("\n- ") == 2
     assert source_list("Sources", "See.", []) == ""
@@ -179,7 +210,7 @@ def test_the_list_of_sources_names_what_is_cited() -> None:
 def test_passages_alone_fetch_no_pictures() -> None:
     text = alone("Best:", [document(1, "A line.\n\n![x](http://elsewhere/x.png)")])
     assert "![" not in text
-    assert text.startswith("Best:\n\n**[1]** [1.md](http://h/d/1)\n\n> A line.\n>\n> !")
+    assert text.startswith("Best:\n\n**[1]** [1.md](http://h/d/1#chars=1-2)\n\n> A line.\n>\n> !")
 
 
 def test_prompts_speak_the_language_of_the_index() -> None:

@@ -267,12 +267,54 @@ def test_open_webui_gets_status_and_sources_before_the_text(
     assert len(first["document"]) == len(first["metadata"]) == len(first["distances"])
     assert all(one["source"] == first["source"]["id"] for one in first["metadata"])
     assert all(0 <= one <= 1 for one in first["distances"])
+    assert not first["source"]["id"].startswith("http"), "it would be shown, and told to others"
+    assert first["source"]["url"] == first["metadata"][0]["url"], "of the best passage"
     path = first["metadata"][0]["url"].removeprefix("https://docs.example")
     assert both.http.get(path).status_code == 200
     text = "".join(one["choices"][0]["delta"].get("content", "") for one in told if one["choices"])
     assert text == TEXT
     assert not any("annotations" in one["choices"][0]["delta"] for one in told if one["choices"])
     assert reply.text.endswith("data: [DONE]\n\n")
+
+
+def test_open_webui_is_told_of_sources_once_though_a_tool_is_called(
+    both: Both, theirs: LanguageModels
+) -> None:
+    tools = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    body = chat("rag/book@cloud/looker", stream=True, tools=tools)
+    first = chunks(both.http.post("/openwebui/v1/chat/completions", json=body))
+    assert any("event" in one for one in first)
+    assert any("tool_calls" in one["choices"][0]["delta"] for one in first if one["choices"])
+    body["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "noon"},
+    ]
+    theirs.forget()
+    second = both.http.post("/openwebui/v1/chat/completions", json=body)
+    told = chunks(second)
+    assert not any("event" in one for one in told), "they would be shown twice"
+    assert "annotations" not in second.text
+    asked = theirs.only().body["messages"]
+    assert "<<< " in asked[0]["content"], "the model has its passages still"
+    assert asked[1:] == body["messages"][1:]
+    text = "".join(one["choices"][0]["delta"].get("content", "") for one in told if one["choices"])
+    assert text.endswith(" [1]")
+
+
+def test_numbers_go_on_after_open_webuis_own(both: Both, theirs: LanguageModels) -> None:
+    own = '### Task:\n<context>\n<source id="1" name="a">A file.</source>\n</context>\n\n'
+    body = chat("rag/book@cloud/quoter", own + OWNER, stream=True)
+    reply = both.http.post("/openwebui/v1/chat/completions", json=body)
+    names = [
+        one["event"]["data"]["source"]["name"]
+        for one in chunks(reply)
+        if one.get("event", {}).get("type") == "source"
+    ]
+    assert names
+    for number, name in enumerate(names, start=2):
+        assert f"\n[{number}] {name}" in theirs.only().last
+    assert "\n[1] " not in theirs.only().last
 
 
 def test_the_openai_client_streams_text_and_citations(both: Both) -> None:

@@ -97,6 +97,8 @@ class _Told:
         self._answer = answer
         self._grounded = grounded
         self._has_events = has_events
+        # In the middle of an answer, as after a tool's result, they have been shown already.
+        self._events = _events(grounded) if has_events and not grounded.goes_on else []
         self._said = ""
         self._is_cited = False
         self._frame = {
@@ -110,11 +112,10 @@ class _Told:
         if self._answer.has_started:
             return
         await self._answer.begin(200, SSE)
-        if self._has_events:
-            for event in _events(self._grounded):
-                # A chunk like others, for clients that know nothing of events.
-                chunk = self._chunk({"role": "assistant", "content": ""})
-                await self._answer.add(_line({**chunk, "event": event}))
+        for event in self._events:
+            # A chunk like others, for clients that know nothing of events.
+            chunk = self._chunk({"role": "assistant", "content": ""})
+            await self._answer.add(_line({**chunk, "event": event}))
 
     async def relay(self, response: httpx.Response) -> None:
         """Hand the upstream's stream on, with citations in its last chunk."""
@@ -217,23 +218,30 @@ def _events(grounded: Grounded) -> list[dict[str, Any]]:
 
 
 def _sources(grounded: Grounded) -> list[dict[str, Any]]:
-    return [_source(document) for document in grounded.documents]
+    return [source_of(document) for document in grounded.documents]
 
 
-def _source(document: CitedDocument) -> dict[str, Any]:
-    """Return a document as Open WebUI shows it; `metadata.source` is what it groups by."""
+def source_of(document: CitedDocument) -> dict[str, Any]:
+    """Return a document as Open WebUI shows it, with a link to its best passage.
+
+    `metadata.source` is what it groups by. An address there is shown in place of the name, and sent
+    to a search engine for its icon, with the code that opens the document; so it is none.
+    """
+    name = document.name.removeprefix("https://").removeprefix("http://")
+    identity = f"{document.number} {document.path}"
     metadata = [
         {
-            "source": document.url,
-            "name": document.name,
+            "source": identity,
+            "name": name,
             "url": one.url,
-            **({"page": one.page} if one.page else {}),
+            # It counts pages from 0, and shows them from 1.
+            **({"page": one.page - 1} if one.page else {}),
             **({"heading": " / ".join(one.heading)} if one.heading else {}),
         }
         for one in document.passages
     ]
     return {
-        "source": {"id": document.url, "name": document.name, "url": document.url},
+        "source": {"id": identity, "name": name, "url": document.url},
         "document": [one.text for one in document.passages],
         "metadata": metadata,
         "distances": [round(one.score, 4) for one in document.passages],

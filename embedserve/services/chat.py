@@ -18,7 +18,12 @@ from embedserve.errors import (
     UpstreamError,
 )
 from embedserve.services.chat_answer import alone
-from embedserve.services.chat_messages import questions_of, with_context
+from embedserve.services.chat_messages import (
+    is_begun,
+    numbers_taken,
+    questions_of,
+    with_context,
+)
 from embedserve.services.chat_names import ChatName
 from embedserve.services.chat_passages import CitedDocument, by_document, fenced, mark_of
 from embedserve.services.chat_prompts import Prompt, Prompts
@@ -63,6 +68,8 @@ class Grounded:
     """What was found, in words; empty: nothing was looked for."""
     text: str | None = None
     """The answer, where no language model is asked."""
+    goes_on: bool = False
+    """The answer has begun in a message before: a tool was called, or it was cut."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ class ChatService:
         if asked.min_score is None:
             asked = replace(asked, min_score=definition.chat.min_score)
         result = await self._search.search(index.name, asked)
-        documents = self._cited(result.hits, index, turn.base_url)
+        documents = self._cited(result.hits, index, turn)
         refuses = definition.chat.refuse if turn.refuses is None else turn.refuses
         return self._grounded(turn, (prompt, target), documents, refuses=refuses)
 
@@ -183,7 +190,9 @@ class ChatService:
         prompt, target = answering
         names = {"index": turn.name.index, "documents": str(len(documents))}
         status = prompt.fill(prompt.found if documents else prompt.not_found, **names)
-        known = Grounded(turn.messages, prompt, target, documents, status)
+        known = Grounded(
+            turn.messages, prompt, target, documents, status, goes_on=is_begun(turn.messages)
+        )
         if not documents and (refuses or target is None):
             return replace(known, text=prompt.fill(prompt.refusal, **names))
         if target is None:
@@ -196,15 +205,11 @@ class ChatService:
             context = prompt.fill(prompt.passages, **names, mark=mark, passages=passages)
         return replace(known, messages=with_context(turn.messages, context.lstrip("\n")))
 
-    def _cited(self, hits: list[Hit], index: Index, base_url: str) -> tuple[CitedDocument, ...]:
+    def _cited(self, hits: list[Hit], index: Index, turn: ChatTurn) -> tuple[CitedDocument, ...]:
         def link(hit: Hit) -> str:
-            chunk = hit.chunk
-            return base_url + self._pages.link(chunk.document_id, index.id, chunk.path)
+            return turn.base_url + self._pages.permalink(index.id, hit.passage)
 
-        def page(hit: Hit) -> str:
-            return base_url + self._pages.permalink(index.id, hit.passage)
-
-        return by_document(hits, link, page)
+        return by_document(hits, link, first=numbers_taken(turn.messages) + 1)
 
     async def _target(self, name: ChatName, chat: Chat, authorization: str) -> UpstreamModel | None:
         if not self.upstreams.all:

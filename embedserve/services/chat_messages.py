@@ -19,6 +19,8 @@ SHORT_WORDS = 6
 
 _CODE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.DOTALL | re.MULTILINE)
 _CONTEXT_END = "</context>"
+_CONTEXT = re.compile(r"<context>(.*)</context>", re.DOTALL)
+_NUMBER = re.compile(r'<source id="(\d{1,4})"')
 _QUERY_TAG = re.compile(r"</?user_query>")
 _BLANKS = re.compile(r"\s+")
 
@@ -81,6 +83,28 @@ def with_context(messages: Sequence[Any], context: str) -> list[Any]:
     else:
         turn["content"] = [{"type": "text", "text": context}, *content]
     return [*messages[:place], turn, *messages[place + 1 :]]
+
+
+def is_begun(messages: Sequence[object]) -> bool:
+    """Tell whether the answer to the last turn of the user has begun: a tool was called, say."""
+    place = last_user_turn(messages)
+    return place is not None and place < len(messages) - 1
+
+
+def numbers_taken(messages: Sequence[object]) -> int:
+    """Return how many sources Open WebUI has numbered itself, beside the user's last turn.
+
+    It lists its own before ours, and takes a number in the answer for a place in that list.
+    """
+    place = last_user_turn(messages)
+    texts = [
+        text_of(one)
+        for at, one in enumerate(messages)
+        if isinstance(one, dict) and (at == place or one.get("role") == "system")
+    ]
+    # Before its context it explains how to cite, with a number as an example.
+    own = (match[1] for text in texts if TASK in text for match in _CONTEXT.finditer(text))
+    return max((int(match[1]) for text in own for match in _NUMBER.finditer(text)), default=0)
 
 
 def _said(message: Any) -> str:  # noqa: ANN401  JSON

@@ -46,7 +46,6 @@ class CitedDocument:
     number: int
     path: str
     title: str
-    url: str
     passages: tuple[CitedPassage, ...]
 
     @property
@@ -54,13 +53,18 @@ class CitedDocument:
         """Return what a user knows it by."""
         return one_line(self.title or self.path)
 
+    @property
+    def url(self) -> str:
+        """Return the link to its best passage."""
+        return self.passages[0].url
+
 
 def by_document(
-    hits: Sequence[Hit], link: Callable[[Hit], str], page: Callable[[Hit], str]
+    hits: Sequence[Hit], link: Callable[[Hit], str], *, first: int = 1
 ) -> tuple[CitedDocument, ...]:
-    """Return the documents of hits in the order of their best ones, counted from 1.
+    """Return the documents of hits in the order of their best ones, counted from `first`.
 
-    `link` gives the address of a hit's document, `page` that of the hit in it.
+    `link` gives the address of a hit in its document.
     """
     found: dict[int, list[Hit]] = {}
     for hit in hits:
@@ -70,10 +74,9 @@ def by_document(
             number,
             of[0].chunk.path,
             of[0].chunk.title,
-            link(of[0]),
-            tuple(_passage(hit, page(hit)) for hit in of),
+            tuple(_passage(hit, link(hit)) for hit in of),
         )
-        for number, of in enumerate(found.values(), start=1)
+        for number, of in enumerate(found.values(), start=first)
     )
 
 

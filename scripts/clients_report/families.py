@@ -1,17 +1,16 @@
 """The environments: which clients fit together, how each is made, and how its checks are run."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from scripts.environments import node_environment, python_environment
+
 HERE = Path(__file__).parent
-INSTALL_S = 1800
 CHECKS_S = 600
 
 Kind = Literal["python", "node"]
@@ -40,38 +39,10 @@ FAMILIES = (
 
 def prepare(family: Family, cache: Path) -> Path:
     """Make the family's environment unless it is there, and return its folder."""
-    content = b"".join((HERE / name).read_bytes() for name in family.pins)
-    folder, digest = cache / family.name, hashlib.sha256(content).hexdigest()
-    stamp = folder / "embedserve-installed"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    print(f"installing {family.name} into {folder} ...", file=sys.stderr, flush=True)
-    if family.kind == "python":
-        _install_python(folder, HERE / family.pins[0])
-    else:
-        _install_node(folder, [HERE / name for name in family.pins])
-    # Written last, so that a broken installation is repeated.
-    stamp.write_text(digest, encoding="ascii")
-    return folder
-
-
-def _install_python(folder: Path, pins: Path) -> None:
-    _run([sys.executable, "-m", "venv", str(folder)], folder.parent)
-    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--no-deps", "--requirement", str(pins)], folder)
-
-
-def _install_node(folder: Path, pins: list[Path]) -> None:
-    folder.mkdir(parents=True)
-    for path in pins:
-        shutil.copy(path, folder)
-    _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(command, cwd=folder, check=True, timeout=INSTALL_S, stdout=sys.stderr)
+    folder, pins = cache / family.name, [HERE / name for name in family.pins]
+    if family.kind == "node":
+        return node_environment(folder, pins)
+    return python_environment(folder, pins[0])
 
 
 def run_checks(family: Family, folder: Path, url: str, reranker: str) -> list[dict[str, Any]]:

@@ -3,21 +3,20 @@
 No answer may be 500, and every status must be one that the document names.
 """
 
-import hashlib
 import subprocess
-import sys
 from pathlib import Path
+
+from scripts.environments import python_environment
 
 PINS = Path(__file__).parent / "schemathesis.txt"
 RULES = Path(__file__).parent / "schemathesis.toml"
-INSTALL_S = 900
 RUN_S = 3600
 CHECKS = "not_a_server_error,status_code_conformance"
 
 
 def run_schemathesis(port: int, cache: Path, seed: int, examples: int) -> list[str]:
     """Run it against a server; return what it found, as it says it."""
-    folder = _environment(cache)
+    folder = python_environment(cache / "schemathesis", PINS)
     command = [
         str(folder / "bin" / "schemathesis"), "--config-file", str(RULES), "run",
         f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS,
@@ -40,16 +39,3 @@ def run_schemathesis(port: int, cache: Path, seed: int, examples: int) -> list[s
     )
     print(done.stdout)
     return [] if done.returncode == 0 else [f"schemathesis ended with status {done.returncode}"]
-
-
-def _environment(cache: Path) -> Path:
-    """Make the environment unless it is there."""
-    folder, digest = cache / "schemathesis", hashlib.sha256(PINS.read_bytes()).hexdigest()
-    stamp = folder / "embedserve-installed"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
-        return folder
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--no-deps", "--requirement", str(PINS)], check=True, timeout=INSTALL_S)
-    stamp.write_text(digest, encoding="ascii")
-    return folder

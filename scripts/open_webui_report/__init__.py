@@ -1,0 +1,1 @@
+"""Uses Open WebUI itself in a browser, before a live server; `scripts/open_webui` starts it."""
