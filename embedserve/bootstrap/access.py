@@ -1,8 +1,12 @@
 """Settings to who may call."""
 
+from pydantic import SecretStr
+
 from embedserve.api.app import AppLimits
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
-from embedserve.api.librechat_access import SHORTEST_SECRET, LibreChatAccess
+from embedserve.api.librechat_access import LibreChatAccess
+from embedserve.api.signed_tokens import SHORTEST_SECRET
+from embedserve.api.viewers import UserTokens, ViewerSources
 from embedserve.bootstrap.address import is_loopback
 from embedserve.errors import StartupError
 from embedserve.services.ownership import Ownership
@@ -18,7 +22,7 @@ def limits_of(settings: Settings) -> AppLimits:
         max_requests=settings.max_requests,
         keys=read_keys(settings),
         ownership=Ownership(settings.home / "models"),
-        librechat=_librechat_of(settings),
+        viewers=ViewerSources(_tokens_of(settings), _librechat_of(settings)),
         public_url=settings.public_url or "",
     )
 
@@ -27,13 +31,29 @@ def _librechat_of(settings: Settings) -> LibreChatAccess | None:
     """Return how LibreChat shows who it is; None: it is not served."""
     if settings.librechat_secret is None:
         return None
-    secret = settings.librechat_secret.get_secret_value()
+    secret = _long_enough(
+        settings.librechat_secret, "librechat_secret", "the JWT_SECRET of your LibreChat"
+    )
+    return LibreChatAccess(secret, settings.librechat_index)
+
+
+def _tokens_of(settings: Settings) -> UserTokens | None:
+    """Return how a front end signs who its user is; None: none does."""
+    if settings.user_token_secret is None:
+        return None
+    whose = "the FORWARD_USER_INFO_HEADER_JWT_SECRET of your Open WebUI"
+    secret = _long_enough(settings.user_token_secret, "user_token_secret", whose)
+    return UserTokens(secret, settings.user_token_header, settings.user_token_leeway_s)
+
+
+def _long_enough(value: SecretStr, setting: str, whose: str) -> str:
+    secret = value.get_secret_value().strip()
     if len(secret) < SHORTEST_SECRET:
         raise StartupError(
-            f"Setting `librechat_secret` has less than {SHORTEST_SECRET} characters. Give it the "
-            "JWT_SECRET of your LibreChat, or unset it."
+            f"Setting `{setting}` has less than {SHORTEST_SECRET} characters. Give it {whose}, or "
+            "unset it."
         )
-    return LibreChatAccess(secret, settings.librechat_index)
+    return secret
 
 
 def read_keys(settings: Settings) -> list[ApiKey]:
