@@ -12,6 +12,9 @@ from embedserve.services.definitions import IndexDefinition
 from embedserve.services.filters import parse_filter
 from embedserve.types import Filter, ListedDocument
 
+SHORTEST_SECRET = 16
+"""Characters; LibreChat's own examples have 64."""
+
 
 @dataclass(frozen=True)
 class LibreChatAccess:

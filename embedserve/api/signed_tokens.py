@@ -7,8 +7,8 @@ import jwt
 
 from embedserve.errors import AccessError
 
-SHORTEST_SECRET = 16
-"""Characters; shorter ones can be guessed. Examples of those who sign have 64."""
+SHORTEST_SECRET = 32
+"""Characters, as RFC 7518 wants for HS256; shorter ones can be guessed."""
 
 
 def read_token(

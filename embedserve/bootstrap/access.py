@@ -1,11 +1,9 @@
 """Settings to who may call."""
 
-from pydantic import SecretStr
-
+from embedserve.api import librechat_access, signed_tokens
 from embedserve.api.app import AppLimits
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
 from embedserve.api.librechat_access import LibreChatAccess
-from embedserve.api.signed_tokens import SHORTEST_SECRET
 from embedserve.api.viewers import UserTokens, ViewerSources
 from embedserve.bootstrap.address import is_loopback
 from embedserve.errors import StartupError
@@ -31,9 +29,9 @@ def _librechat_of(settings: Settings) -> LibreChatAccess | None:
     """Return how LibreChat shows who it is; None: it is not served."""
     if settings.librechat_secret is None:
         return None
-    secret = _long_enough(
-        settings.librechat_secret, "librechat_secret", "the JWT_SECRET of your LibreChat"
-    )
+    secret = settings.librechat_secret.get_secret_value()
+    whose = "librechat_secret", "the JWT_SECRET of your LibreChat"
+    _refuse_short(secret, librechat_access.SHORTEST_SECRET, *whose)
     return LibreChatAccess(secret, settings.librechat_index)
 
 
@@ -41,19 +39,17 @@ def _tokens_of(settings: Settings) -> UserTokens | None:
     """Return how a front end signs who its user is; None: none does."""
     if settings.user_token_secret is None:
         return None
-    whose = "the FORWARD_USER_INFO_HEADER_JWT_SECRET of your Open WebUI"
-    secret = _long_enough(settings.user_token_secret, "user_token_secret", whose)
+    secret = settings.user_token_secret.get_secret_value().strip()  # as Open WebUI takes its own
+    whose = "user_token_secret", "the FORWARD_USER_INFO_HEADER_JWT_SECRET of your Open WebUI"
+    _refuse_short(secret, signed_tokens.SHORTEST_SECRET, *whose)
     return UserTokens(secret, settings.user_token_header, settings.user_token_leeway_s)
 
 
-def _long_enough(value: SecretStr, setting: str, whose: str) -> str:
-    secret = value.get_secret_value().strip()
-    if len(secret) < SHORTEST_SECRET:
+def _refuse_short(secret: str, least: int, setting: str, whose: str) -> None:
+    if len(secret) < least:
         raise StartupError(
-            f"Setting `{setting}` has less than {SHORTEST_SECRET} characters. Give it {whose}, or "
-            "unset it."
+            f"Setting `{setting}` has less than {least} characters. Give it {whose}, or unset it."
         )
-    return secret
 
 
 def read_keys(settings: Settings) -> list[ApiKey]:
