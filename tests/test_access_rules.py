@@ -149,6 +149,7 @@ class Seen:
 
     async def note(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.viewer = viewer()
+        self.headers = {name for name, _ in scope["headers"]}
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -167,6 +168,7 @@ def test_a_token_says_for_whom_a_key_asks_however_far_it_reaches() -> None:
         assert not seen.viewer.sees_all
         assert not seen.viewer.may_change
         assert viewer() == NOBODY
+        assert seen.headers == {b"authorization"}  # an upstream gets no token
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,7 @@ def test_without_keys_whoever_calls_is_nobody_but_the_home_s_own_commands() -> N
     assert seen.viewer == NOBODY
     assert seen.ask(X_Embedserve_Owner="the-home's-own").status == 200
     assert seen.viewer == OWNER
+    assert seen.headers == set()
     assert seen.ask(X_Embedserve_Owner="the-home's-own", X_OpenWebUI_User_Jwt=token()).status == 200
     assert seen.viewer.claims
     assert not seen.viewer.sees_all

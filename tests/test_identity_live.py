@@ -4,6 +4,8 @@ What each route does with it is in a table; a route that is in neither part of i
 """
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from fastapi.routing import iter_route_contexts
 
 from embedserve.api.app import HOT_ROUTES, AppLimits, create_framework_app
 from embedserve.api.replies import Services
-from tests.live import LiveServer
+from tests.live import LiveServer, environment
 from tests.llm_double import LanguageModels, language_models
 from tests.quick_model import install_quick
 
@@ -534,3 +536,63 @@ def test_files_of_librechat_keep_to_their_user(vault: Vault) -> None:
     assert gone.status_code == 404
     gone = http.request("DELETE", "/librechat/documents", json=["f-1"], headers=ann)
     assert gone.status_code == 200
+
+
+# -- without keys, and the commands of the home's owner -----------------------------------------
+
+
+def test_no_key_is_no_permission_and_the_owner_of_the_home_sees_all(
+    model_home: Path, tmp_path: Path
+) -> None:
+    home, definitions = tmp_path / "home", tmp_path / "definitions"
+    install_quick(model_home, home)
+    definitions.mkdir()
+    rules = '[access]\nrules = [{claim = "email", field = "owner"}]\n'
+    (definitions / "vault.toml").write_text(rules)
+    settings = {
+        "EMBEDSERVE_USER_TOKEN_SECRET": SECRET,
+        "EMBEDSERVE_USER_TOKEN_HEADER": "X-Who",
+        "EMBEDSERVE_DEFINITIONS": str(definitions),
+    }
+    add = ["documents", "add", "--index", "vault", "--name", "ann", "-"]
+    metadata = ["--metadata", "owner=ann@x.example"]
+    with LiveServer(home, settings=settings) as live:
+        shown = command(home, *add, *metadata, stdin=TEXTS["ann"][0])
+        assert shown.returncode == 0, shown.stderr
+        shown = command(home, "query", "--index", "vault", QUESTION, "--json")
+        assert MARKS["ann"] in shown.stdout, shown.stderr
+        asked: Body = {"json": {"query": QUESTION}}
+        path, ann = "/indexes/vault/query", token("ann@x.example")
+        assert MARKS["ann"] in live.http.post(path, headers={"X-Who": ann}, **asked).text
+        assert live.http.post(path, headers={"X-Who": ann[:-3]}, **asked).status_code == 401
+        for headers in ({}, {"X-OpenWebUI-User-Jwt": ann}, {"X-Embedserve-Owner": "x" * 43}):
+            reply = live.http.post(path, headers=headers, **asked)
+            assert (reply.status_code, reply.json()["hits"]) == (200, [])
+            assert "no user token" in reply.json()["warnings"][0]
+            assert live.http.get("/indexes/vault/export", headers=headers).status_code == 403
+            assert live.http.put("/indexes/vault", json={}, headers=headers).status_code == 403
+            assert live.http.delete("/indexes/vault", headers=headers).status_code == 403
+        assert live.http.get("/jobs").json() == {"jobs": []}
+        shown = command(home, "index", "delete", "vault")
+        assert shown.returncode == 0, shown.stderr
+        jobs = live.http.get("/jobs").text
+        assert '"vault"' in jobs
+        assert '"upload:ann"' not in jobs
+        assert SECRET not in command(home, "env", EMBEDSERVE_USER_TOKEN_SECRET=SECRET).stdout
+    assert "Traceback" not in live.log(), live.log()
+
+
+def command(
+    home: Path, *arguments: str, stdin: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as the owner of a home."""
+    return subprocess.run(
+        [sys.executable, "-m", "embedserve", *arguments, "--home", str(home)],
+        env=environment(**settings),
+        cwd=home,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -72,7 +72,15 @@ class ViewerGuard:
             await reply(scope, receive, send)
             return
         with acting_as(viewer):
-            await self._app(scope, receive, send)
+            await self._app(self._without_proof(scope), receive, send)
+
+    def _without_proof(self, scope: Scope) -> Scope:
+        """Return the request without what proved who asks: an upstream could show it to us."""
+        tokens = self._sources.tokens
+        proofs = {OWNER_HEADER, tokens.header.lower().encode() if tokens else OWNER_HEADER}
+        if proofs.isdisjoint(name for name, _ in scope["headers"]):
+            return scope
+        return {**scope, "headers": [one for one in scope["headers"] if one[0] not in proofs]}
 
     def _viewer(self, scope: Scope) -> Viewer:
         if self._sources.librechat and scope["path"].startswith(_LIBRECHAT):
