@@ -200,7 +200,7 @@ def test_without_keys_whoever_calls_is_nobody_but_the_home_s_own_commands() -> N
 
 
 def none_alg() -> str:
-    return jwt.encode({"email": "ann@x.example", "exp": int(time.time()) + 300}, None, "none")
+    return jwt.encode({"email": "ann@x.example", "exp": int(time.time()) + 300}, "", "none")
 
 
 @pytest.mark.parametrize(

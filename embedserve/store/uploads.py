@@ -183,7 +183,7 @@ class Uploads:
                 COUNTS.format(condition=condition.sql),
                 (index_id, index_id, *condition.values, index_id),
             ).fetchone()
-        return IndexCounts(*row, 0)
+        return IndexCounts(*(*row, 0))
 
     def find(self, index_id: int, path: str) -> ListedDocument | None:
         """Return one document."""
