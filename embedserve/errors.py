@@ -16,6 +16,7 @@ Rooms keep signals of their own (a worker that died, an interrupted job) to them
     │   └── PathNotFoundError          nothing to ingest at that path
     ├── AccessError                  the request does not show who asks
     │   └── KeyMissingError            the server has API keys, and the request has none
+    ├── ForbiddenError               who asks may not see or change this
     ├── PathNotAllowedError          outside the allowed roots
     ├── ConflictError                fights with what exists
     ├── OverloadedError              refused early; come back later
@@ -122,6 +123,10 @@ class AccessError(EmbedserveError):
 
 class KeyMissingError(AccessError):
     """The server has API keys and the request carries none."""
+
+
+class ForbiddenError(EmbedserveError):
+    """Whoever asks may not see this, or not change it."""
 
 
 class PathNotAllowedError(EmbedserveError):

@@ -25,7 +25,7 @@ from embedserve.types import BatchTokens
 
 PREFIX = "EMBEDSERVE_"
 SECRETS = (
-    *("api_keys", "api_key", "librechat_secret", "public_url"),
+    *("api_keys", "api_key", "librechat_secret", "user_token_secret", "public_url"),
     *("upstream", "chat_upstreams", "chat_upstream_keys"),
 )
 """Settings whose values are not repeated in errors: keys, and URLs that may hold a password."""
@@ -139,6 +139,13 @@ class Settings(BaseSettings):
     """`JWT_SECRET` of a LibreChat that keeps its files here, at `/librechat`; none: not served."""
     librechat_index: str = "librechat"
     """Index that these files go to; made with the first of them."""
+    user_token_secret: SecretStr | None = None
+    """Secret with which a front end signs who its user is (JWT, HS256), such as Open WebUI's
+    `FORWARD_USER_INFO_HEADER_JWT_SECRET`; none: no token is read. See docs/operations.md."""
+    user_token_header: str = Field(default="X-OpenWebUI-User-Jwt", pattern=r"^[A-Za-z0-9-]{1,100}$")
+    """Header that such a token comes in."""
+    user_token_leeway_s: float = Field(default=10, ge=0, le=300)
+    """Seconds that the clock of whoever signs may differ."""
     upstream: PlainUrl | None = None
     """An Ollama, such as `http://127.0.0.1:11435`, that gets what is not served here: generation,
     and models that are not installed here. Its models are listed beside ours."""

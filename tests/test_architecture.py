@@ -30,7 +30,7 @@ FENCED = {
     "fastapi": ["api/"],
     "mcp": ["api/mcp_protocol.py", "cli/mcp.py"],
     "httpx2": ["cli/mcp.py"],
-    "jwt": ["api/librechat_access.py"],
+    "jwt": ["api/signed_tokens.py"],
     "typer": ["cli/"],
     "rich": ["cli/"],
     "pydantic_settings": ["settings.py"],

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedserve.errors import ConflictError
+from embedserve.errors import ConflictError, ForbiddenError
 from embedserve.services.canary import CanaryCheck
-from embedserve.services.definitions import Chunking, IndexDefinition
+from embedserve.services.definitions import Access, AccessRule, Chunking, IndexDefinition
 from embedserve.services.origins import Origin
+from embedserve.services.viewing import OWNER, acting_as
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.model_changes import ModelChange
@@ -200,3 +201,25 @@ def test_an_index_without_chunks_changes_in_place(catalog: Catalog) -> None:
         change = ModelChange(index.id, "{}", "small", spec.artefact, 8)
         assert not catalog.model_changes.become_at_once(index, change)
         assert not catalog.model_changes.ask(index, change)
+
+
+def test_access_rules_do_not_wait_for_the_model(catalog: Catalog) -> None:
+    models = Models()
+    rules = Access(rules=(AccessRule(claim="email", field="owner"),))
+    with served(catalog, models, MemoryVectorIndex()) as house:
+        models.large.gate.clear()
+        house.indexes.put("notes", IndexDefinition(model="large", access=rules))
+        assert house.index().model == "small"
+        assert house.indexes.see("notes").is_partial
+        assert house.indexes.describe("notes").counts.chunks == 0
+        with pytest.raises(ForbiddenError):
+            house.put("large")
+        with pytest.raises(ForbiddenError):
+            house.indexes.find("notes")
+        models.large.gate.set()
+        house.wait_for_jobs()
+        assert house.index().model == "large"
+        with acting_as(OWNER):
+            assert house.indexes.describe("notes").definition.access == rules
+            house.put("large")
+        assert house.indexes.describe("notes").counts.chunks == 300

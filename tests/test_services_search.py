@@ -23,6 +23,7 @@ from embedserve.services.search import SearchService
 from embedserve.services.search_answer import AnswerMaker
 from embedserve.services.search_candidates import CandidateFinder
 from embedserve.services.search_request import SearchRequest
+from embedserve.services.viewing import Sight, sight_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import EncoderSpec, Index, Lane, ScoredId, SqlCondition, Vectors
@@ -61,8 +62,8 @@ class OneEncoder:
 
 
 class OneIndex:
-    def find(self, name: str) -> Index:
-        return Index(1, name, "{}", "one", "a" * 64, 2, "now", 1)
+    def see(self, name: str) -> Sight:
+        return sight_of(Index(1, name, "{}", "one", "a" * 64, 2, "now", 1))
 
     def check_vectors(self, index: Index, encoder: StuckEncoder) -> list[str]:
         return []
@@ -130,7 +131,9 @@ class ReadyWorker:
 
 
 def quick_search(catalog: Catalog, vector_index: MemoryVectorIndex) -> SearchService:
-    indexes = SimpleNamespace(find=catalog.indexes.get, check_vectors=lambda *_: [])
+    indexes = SimpleNamespace(
+        see=lambda name: sight_of(catalog.indexes.get(name)), check_vectors=lambda *_: []
+    )
     return SearchService(
         catalog,
         cast(IndexService, indexes),

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
@@ -40,10 +40,10 @@ from embedserve.api import (
 from embedserve.api.guard import BrowserGuard
 from embedserve.api.hot import HotPath, HotRoute
 from embedserve.api.keys import ApiKey, KeyGuard
-from embedserve.api.librechat_access import LibreChatAccess
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
 from embedserve.api.upstream import UpstreamProxy
+from embedserve.api.viewers import ViewerGuard, ViewerSources
 from embedserve.services.ownership import Ownership
 
 App = ASGIApp
@@ -65,8 +65,8 @@ class AppLimits:
     """Of which callers must send one; without any everybody may do everything."""
     ownership: Ownership | None = None
     """Which models are served here; needed with an upstream that gets the others."""
-    librechat: LibreChatAccess | None = None
-    """How LibreChat shows who it is; None: it is not served."""
+    viewers: ViewerSources = field(default_factory=ViewerSources)
+    """By what callers show who asks, of whom access rules tell what they may see."""
     public_url: str = ""
     """Where links to this server lead; empty: where the caller found it."""
 
@@ -120,6 +120,7 @@ def create_app(services: Services, limits: AppLimits) -> App:
         app = UpstreamProxy(app, upstream, limits.ownership)
     if limits.max_requests:
         app = RequestLimit(app, limits.max_requests, services.metrics)
+    app = ViewerGuard(app, limits.viewers)
     if limits.keys:
         app = KeyGuard(app, limits.keys)
     return BrowserGuard(app, origins=limits.allowed_origins, is_loopback=limits.is_loopback)
@@ -142,7 +143,7 @@ def create_framework_app(services: Services, limits: AppLimits) -> FastAPI:
     )
     app.state.services = services
     app.state.max_request_bytes = limits.max_request_bytes
-    app.state.librechat = limits.librechat
+    app.state.librechat = limits.viewers.librechat
     app.state.public_url = limits.public_url
     errors.install(app)
     for module in MODULES:

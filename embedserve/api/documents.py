@@ -195,7 +195,7 @@ async def _ended(request: Request, job: Job) -> None:
 
 def _named(request: Request, index: str, names: list[str]) -> list[dict[str, Any]]:
     found = services(request).documents
-    return [document_reply(found.get(index, name)) for name in names]
+    return [document_reply(found.get_sent(index, name)) for name in names]
 
 
 def document_reply(document: ListedDocument) -> dict[str, Any]:

@@ -25,6 +25,7 @@ STATUS: dict[type[EmbedserveError], int] = {
     errors.TooLargeError: 413,
     errors.NotFoundError: 404,
     errors.AccessError: 401,
+    errors.ForbiddenError: 403,
     errors.PathNotAllowedError: 403,
     errors.ConflictError: 409,
     errors.OverloadedError: 503,

@@ -11,7 +11,7 @@ from embedserve.api.body import describe_body, read_body, read_model, read_objec
 from embedserve.api.job_replies import job_reply, preview_reply
 from embedserve.api.replies import json_reply, services
 from embedserve.services.definitions import IndexDefinition, parse_definition
-from embedserve.services.indexes import IndexReport
+from embedserve.services.index_reports import IndexReport
 from embedserve.services.job_progress import JobReport
 
 router = APIRouter(tags=["indexes"])

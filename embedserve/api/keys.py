@@ -58,13 +58,18 @@ _GRANTED = "embedserve.granted"
 """Of an ASGI scope: what the key of a request may; absent where the server has no keys."""
 
 
+def granted_to(scope: Scope) -> frozenset[str]:
+    """Return the scopes of the key that a request carries; none without keys."""
+    granted: frozenset[str] = scope.get(_GRANTED, frozenset())
+    return granted
+
+
 def may_ingest(scope: Scope) -> bool:
     """Tell whether a request carries a key with the scope `ingest`; never without keys.
 
     For callers that write only when somebody has said so: models, who call of their own accord.
     """
-    granted: frozenset[str] = scope.get(_GRANTED, frozenset())
-    return not granted.isdisjoint((INGEST, ADMIN))
+    return not granted_to(scope).isdisjoint((INGEST, ADMIN))
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,9 @@ class KeyGuard:
         """Pass the request on, or refuse it."""
         if scope["type"] == "http":
             wanted = scope_of(scope["method"], scope["path"])
-            refusal = None if wanted == OPEN else self._refusal(scope, wanted)
+            key = key_of(scope["headers"])
+            scope[_GRANTED] = self._scopes(key) if key else frozenset()
+            refusal = None if wanted == OPEN else self._refusal(scope, wanted, key)
             if refusal:
                 reply = error_response(
                     *(scope["path"], refusal.status, refusal.message), error=refusal.error
@@ -98,17 +105,15 @@ class KeyGuard:
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, wanted: str) -> _Refusal | None:
-        key = key_of(scope["headers"])
+    def _refusal(self, scope: Scope, wanted: str, key: bytes | None) -> _Refusal | None:
         if key is None:
             way = "Send one as `Authorization: Bearer KEY` or `X-Api-Key: KEY`."
             missing = KeyMissingError(f"This server wants an API key. {way}")
             return _Refusal(401, missing.message, "", missing)
-        scopes = self._scopes(key)
+        scopes = granted_to(scope)
         if not scopes:
             message = "The API key that was sent is not one of this server's. Ask who runs it."
             return _Refusal(401, message, ', error="invalid_token"')
-        scope[_GRANTED] = scopes
         if wanted in scopes or ADMIN in scopes:
             return None
         message = (

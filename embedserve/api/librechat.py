@@ -123,7 +123,7 @@ async def _ended(caller: Caller, job: Job, path: str) -> ListedDocument:
     documents = caller.services.documents
     ended = asyncio.wrap_future(caller.services.ingestion.ended(job.id))
     await asyncio.wait([ended], timeout=documents.limits.wait_s)
-    return await asyncio.to_thread(documents.get, caller.index, path)
+    return await asyncio.to_thread(documents.get_sent, caller.index, path)
 
 
 @router.post(

@@ -42,8 +42,6 @@ STATUSES: dict[DocumentStatus, Status] = {
     "indexed": "completed",
     "unreadable": "failed",
 }
-RECENT_JOBS = 100
-"""Of an index; one that is under way is among them."""
 _DONE = ("added", "updated", "unchanged")
 _FAILED = ("skipped", "failed")
 _BATCH = "vsfb_"
@@ -99,13 +97,13 @@ async def change_file(request: Request, name: str, file_id: str) -> Response:
     """Give a file of a vector store other attributes; nothing is embedded again."""
     body = await read_model(request, AttributesBody)
     found = services(request)
-    await asyncio.to_thread(_document, found, name, file_id)  # 404 where it is none of its files
+    await asyncio.to_thread(_sent, found, name, file_id)  # 404 where it is none of its files
     return json_reply(await _attached(found, name, Attachment(file_id, body.attributes)))
 
 
 async def _attached(found: Services, name: str, one: Attachment) -> dict[str, Any]:
     await asyncio.to_thread(found.files.attach, name, [one])
-    document = await asyncio.to_thread(_document, found, name, one.file_id)
+    document = await asyncio.to_thread(_sent, found, name, one.file_id)
     return (await asyncio.to_thread(_replies, found, name, [document]))[0]
 
 
@@ -154,14 +152,23 @@ def get_content(request: Request, name: str, file_id: str) -> Response:
 def remove_file(request: Request, name: str, file_id: str) -> Response:
     """Take a file out of a vector store; the file itself stays."""
     found = services(request)
-    found.documents.delete(name, _document(found, name, file_id).path)
+    found.documents.delete(name, _sent(found, name, file_id).path)
     return json_reply({"id": file_id, "object": "vector_store.file.deleted", "deleted": True})
 
 
 def _document(found: Services, name: str, file_id: str) -> ListedDocument:
     """Return the document of a file; raise DocumentNotFoundError."""
     wanted = parse_filter(filter_of_file(file_id))
-    listed = found.documents.page(name, wanted, limit=1, offset=0)
+    return _first(found.documents.page(name, wanted, limit=1, offset=0), name, file_id)
+
+
+def _sent(found: Services, name: str, file_id: str) -> ListedDocument:
+    """Return the same to whoever may change it."""
+    wanted = parse_filter(filter_of_file(file_id))
+    return _first(found.documents.sent(name, wanted, limit=1), name, file_id)
+
+
+def _first(listed: list[ListedDocument], name: str, file_id: str) -> ListedDocument:
     if not listed:
         raise DocumentNotFoundError(
             f"Vector store `{name}` has no file `{file_id[:100]}`. List its files."
@@ -172,10 +179,9 @@ def _document(found: Services, name: str, file_id: str) -> ListedDocument:
 def _replies(found: Services, name: str, documents: list[ListedDocument]) -> list[dict[str, Any]]:
     """Return documents as files. What waits though no job is there was cancelled with its job."""
     statuses = dict(STATUSES)
-    if any(document.is_pending for document in documents):
-        jobs = (report.job.status for report in found.ingestion.reports(RECENT_JOBS, name))
-        if not any(status in ("queued", "running") for status in jobs):
-            statuses["pending"] = "cancelled"
+    is_waiting = any(document.is_pending for document in documents)
+    if is_waiting and not found.ingestion.has_open_job(name):
+        statuses["pending"] = "cancelled"
     return [_reply(name, document, statuses[document.status]) for document in documents]
 
 

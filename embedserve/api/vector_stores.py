@@ -30,7 +30,7 @@ from embedserve.api.vector_store_schemas import (
 )
 from embedserve.errors import IndexNotFoundError
 from embedserve.services.definitions import NAME, IndexDefinition
-from embedserve.services.indexes import IndexReport
+from embedserve.services.index_reports import IndexReport
 from embedserve.services.search_request import Hit
 from embedserve.services.sent_files import Attachment, file_name_of
 
@@ -92,7 +92,7 @@ def _free_name(found: Services, name: str | None) -> str:
     """Return what the index is called: the given name, where it may and is free."""
     if name and NAME.fullmatch(name):
         try:
-            found.indexes.find(name)
+            found.indexes.see(name)
         except IndexNotFoundError:
             return name
     return f"vs-{uuid4().hex[:24]}"
@@ -104,7 +104,7 @@ def list_stores(request: Request, asked: Page) -> Response:
     found = services(request)
     names = sorted(found.indexes.names(), reverse=asked.order == "desc")
     if asked.after:
-        found.indexes.find(asked.after)
+        found.indexes.see(asked.after)
         names = names[names.index(asked.after) + 1 :]
     stores = [_store(found, name) for name in names[: asked.limit + 1]]
     return json_reply(page_reply(stores, asked.limit))

@@ -1,8 +1,10 @@
 """Settings to who may call."""
 
+from embedserve.api import librechat_access, signed_tokens
 from embedserve.api.app import AppLimits
 from embedserve.api.keys import FORMAT, ApiKey, parse_keys
-from embedserve.api.librechat_access import SHORTEST_SECRET, LibreChatAccess
+from embedserve.api.librechat_access import LibreChatAccess
+from embedserve.api.viewers import UserTokens, ViewerSources
 from embedserve.bootstrap.address import is_loopback
 from embedserve.errors import StartupError
 from embedserve.services.ownership import Ownership
@@ -18,7 +20,7 @@ def limits_of(settings: Settings) -> AppLimits:
         max_requests=settings.max_requests,
         keys=read_keys(settings),
         ownership=Ownership(settings.home / "models"),
-        librechat=_librechat_of(settings),
+        viewers=ViewerSources(_tokens_of(settings), _librechat_of(settings)),
         public_url=settings.public_url or "",
     )
 
@@ -28,12 +30,26 @@ def _librechat_of(settings: Settings) -> LibreChatAccess | None:
     if settings.librechat_secret is None:
         return None
     secret = settings.librechat_secret.get_secret_value()
-    if len(secret) < SHORTEST_SECRET:
-        raise StartupError(
-            f"Setting `librechat_secret` has less than {SHORTEST_SECRET} characters. Give it the "
-            "JWT_SECRET of your LibreChat, or unset it."
-        )
+    whose = "librechat_secret", "the JWT_SECRET of your LibreChat"
+    _refuse_short(secret, librechat_access.SHORTEST_SECRET, *whose)
     return LibreChatAccess(secret, settings.librechat_index)
+
+
+def _tokens_of(settings: Settings) -> UserTokens | None:
+    """Return how a front end signs who its user is; None: none does."""
+    if settings.user_token_secret is None:
+        return None
+    secret = settings.user_token_secret.get_secret_value().strip()  # as Open WebUI takes its own
+    whose = "user_token_secret", "the FORWARD_USER_INFO_HEADER_JWT_SECRET of your Open WebUI"
+    _refuse_short(secret, signed_tokens.SHORTEST_SECRET, *whose)
+    return UserTokens(secret, settings.user_token_header, settings.user_token_leeway_s)
+
+
+def _refuse_short(secret: str, least: int, setting: str, whose: str) -> None:
+    if len(secret) < least:
+        raise StartupError(
+            f"Setting `{setting}` has less than {least} characters. Give it {whose}, or unset it."
+        )
 
 
 def read_keys(settings: Settings) -> list[ApiKey]:

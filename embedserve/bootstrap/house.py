@@ -6,7 +6,7 @@ Everything is started in order and stopped in the opposite order, whatever happe
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedserve.api.app import App, create_app
@@ -156,7 +156,8 @@ def open_house(
             watch.start()
         stack.callback(services.ingestion.stop)
         stack.callback(watch.stop)
-        app = create_app(services, limits)
+        viewers = replace(limits.viewers, owner_key=lock.key)
+        app = create_app(services, replace(limits, viewers=viewers))
         yield House(app, services, lock)
         # Reached only when nothing went wrong: after an error the next start checks the index.
         watch.stop()

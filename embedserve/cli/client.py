@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from embedserve.bootstrap.sources import read_all
 from embedserve.errors import EmbedserveError, InvalidRequestError, NotFoundError, StartupError
-from embedserve.store.home_lock import HomeLockedError, Owner, guest_of
+from embedserve.store.home_lock import HomeLockedError, Owner, guest_of, owner_key
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
 TIMEOUT_S = 300.0
@@ -27,6 +27,8 @@ OWNER_S = 30.0
 PROBE_S = 2.0
 POLL_S = 0.05
 
+OWNER_HEADER = "X-Embedserve-Owner"
+"""As `api/viewers.py` reads it: whoever can read the home sees all of its indexes."""
 COMMAND_HEADER = "X-Embedserve-Command"
 """On every reply of a house that a command opened: it ends with that command."""
 
@@ -157,7 +159,8 @@ def connect(
                 settings = opened
             except HomeLockedError:  # somebody was quicker
                 url = _visit(settings.home, stack, is_long=is_long)
-        yield stack.enter_context(client_of(url, settings.api_key))
+        own = owner_key(settings.home)
+        yield stack.enter_context(client_of(url, settings.api_key, own_key=own))
 
 
 def find_server(home: Path) -> str:
@@ -212,12 +215,18 @@ def _probe(owner: Owner) -> httpx.Response | None:
 
 
 @contextmanager
-def client_of(url: str, key: SecretStr | None) -> Iterator[Client]:
-    """Give a client of the server at an address."""
-    headers = {"X-Api-Key": key.get_secret_value()} if key else {}
+def client_of(url: str, key: SecretStr | None, *, own_key: str = "") -> Iterator[Client]:
+    """Give a client of the server at an address; `own_key`: of the home that it owns."""
+    headers = headers_of(key, own_key)
     # It is the server that was named: a proxy of the environment must not see the call.
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as http:
         yield Client(http)
+
+
+def headers_of(key: SecretStr | None, own_key: str) -> dict[str, str]:
+    """Return what shows a server who calls: a key of its settings, and the key of its home."""
+    shown = {"X-Api-Key": key.get_secret_value()} if key else {}
+    return {**shown, OWNER_HEADER: own_key} if own_key else shown
 
 
 def _url_path(segments: tuple[str, ...]) -> str:

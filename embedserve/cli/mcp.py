@@ -12,7 +12,8 @@ import typer
 
 from embedserve import __version__
 from embedserve.bootstrap.sources import read_all
-from embedserve.cli.client import TIMEOUT_S, Home, client_of, find_server
+from embedserve.cli.client import TIMEOUT_S, Home, client_of, find_server, headers_of
+from embedserve.store.home_lock import owner_key
 
 Limited = Annotated[
     list[str] | None,
@@ -33,14 +34,14 @@ def mcp(indexes: Limited = None, url: Url = None, home: Home = None) -> None:
     """Offer search and reading to a model by the Model Context Protocol, over standard input."""
     settings = read_all({"home": home, "log_level": "warning"}).settings
     address = url.rstrip("/") if url else find_server(settings.home)
-    with client_of(address, settings.api_key) as client:
+    own_key = "" if url else owner_key(settings.home)
+    with client_of(address, settings.api_key, own_key=own_key) as client:
         for name in indexes or []:
             client.get("indexes", name)  # says at once what is wrong: name, key or address
         client.get("api", "tags")
     logging.basicConfig(level=logging.WARNING)  # to standard error; the other is the protocol's
     target = httpx.URL(f"{address}/mcp", params={"index": indexes} if indexes else None)
-    key = {"X-Api-Key": settings.api_key.get_secret_value()} if settings.api_key else {}
-    asyncio.run(_pipe(str(target), key))
+    asyncio.run(_pipe(str(target), headers_of(settings.api_key, own_key)))
 
 
 async def _pipe(url: str, headers: dict[str, str]) -> None:

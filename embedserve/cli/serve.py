@@ -20,6 +20,7 @@ from embedserve.bootstrap.sources import read_all
 from embedserve.cli.client import Home
 from embedserve.cli.console import output
 from embedserve.cli.http_protocol import PlainHttp
+from embedserve.services.viewing import OWNER, acting_as
 from embedserve.settings import Settings
 
 if sys.platform != "win32":
@@ -147,6 +148,11 @@ class _Server(uvicorn.Server):
 
 def _introduce(house: House, settings: Settings, url: str, *, refresh: bool) -> None:
     """Refresh the indexes that have sources, then print calls that work when pasted."""
+    with acting_as(OWNER):
+        _introduce_as_owner(house, settings, url, refresh=refresh)
+
+
+def _introduce_as_owner(house: House, settings: Settings, url: str, *, refresh: bool) -> None:
     indexes, ingestion = house.services.indexes, house.services.ingestion
     sources = {
         name: found[0].path

@@ -224,20 +224,20 @@ class ChatService:
 
     def _find(self, name: ChatName) -> tuple[Index, IndexDefinition]:
         try:
-            index = self._indexes.find(name.index)
+            sight = self._indexes.see(name.index)
         except IndexNotFoundError:
             known = ", ".join(f"`rag/{one}`" for one in self._indexes.names()[:20])
             raise ChatModelNotFoundError(
                 f'model "{name}" not found: there is no index `{name.index[:80]}`. '
                 f"There is {known or 'none yet'}."
             ) from None
-        return index, IndexDefinition.model_validate_json(index.definition)
+        return sight.index, sight.definition
 
     def _all(self) -> list[Index]:
         found = []
         for name in self._indexes.names():
             try:
-                found.append(self._indexes.find(name))
+                found.append(self._indexes.see(name).index)
             except NotFoundError:  # deleted meanwhile
                 continue
         return found

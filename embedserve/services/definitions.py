@@ -5,11 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from embedserve.errors import DefinitionError, InvalidNameError
+from embedserve.errors import DefinitionError, InvalidNameError, InvalidRequestError
+from embedserve.services.filters import parse_filter
 from embedserve.services.search_request import MAX_K, MAX_PASSAGE_TOKENS, Fusion, Mode
 from embedserve.store.words import DEFAULT_LANGUAGE, LANGUAGES
 
@@ -87,6 +88,38 @@ class Chat(Table):
     """Whose prompt file is used; empty: that of the index."""
 
 
+class AccessRule(Table):
+    """A document is a user's whose claim is in its field, by itself or one of a list."""
+
+    claim: str = Field(min_length=1, max_length=100)
+    """Of the user's token, such as `email`; it may be a list."""
+    field: str = Field(min_length=1, max_length=100)
+    """Of the document's metadata; it may be a list too."""
+
+
+class Access(Table):
+    """Who may see which documents; with this table an index is protected."""
+
+    rules: tuple[AccessRule, ...] = Field(default=(), max_length=16, strict=False)
+    match: Literal["any", "all"] = "any"
+    """Whether one of the rules is enough, or all are needed."""
+    public: dict[str, Any] | None = None
+    """A filter: documents that everybody may see."""
+
+    @model_validator(mode="after")
+    def _say_something(self) -> "Access":
+        if not self.rules and not self.public:
+            raise ValueError("give `rules`, or a filter as `public`: nobody could see anything")
+        if self.public is not None:
+            if not self.public:
+                raise ValueError("`public` is empty; for an index that is open leave `access` out")
+            try:
+                parse_filter(self.public)
+            except InvalidRequestError as error:
+                raise ValueError(f"`public`: {error.message}") from error
+        return self
+
+
 class IndexDefinition(Table):
     """One index. Every key has a default, so an empty file is a valid definition."""
 
@@ -98,6 +131,8 @@ class IndexDefinition(Table):
     chunking: Chunking = Chunking()
     search: SearchDefaults = SearchDefaults()
     chat: Chat = Chat()
+    access: Access | None = None
+    """None: whoever may call sees every document."""
     language: str = DEFAULT_LANGUAGE
     """That full-text search takes word forms of as one; `none`: each form for itself."""
     sources: tuple[Source, ...] = Field(default=(), strict=False)
@@ -172,9 +207,11 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
         "chunking": Chunking,
         "search": SearchDefaults,
         "chat": Chat,
+        "access": Access,
         "sources": Source,
     }
     table = tables[str(location[0])] if len(location) > 1 else IndexDefinition
+    table = AccessRule if location[:2] == ("access", "rules") and len(location) > 2 else table
     key = str(location[-1])
     near = get_close_matches(key, table.model_fields, n=1, cutoff=0.5)
     guess = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(table.model_fields)}."

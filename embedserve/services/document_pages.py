@@ -1,8 +1,8 @@
 """Where a citation leads: a page with the text of one document, and a link that nobody can guess.
 
-A browser that follows a link sends no API key, so the link itself is the permission: it holds a
-code that only this catalog can make. It names one path of one index: a document that takes the
-number of one that was deleted has another link.
+A browser that follows a link sends no API key, so the link itself is the permission, but in an
+index with access rules (viewing.py): it holds a code that only this catalog can make. It names one
+path of one index: a document that takes the number of one that was deleted has another link.
 """
 
 import hmac
@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
 from embedserve.services.blanks import blanks_between
+from embedserve.services.viewing import is_seen
 from embedserve.store.catalog import Catalog
 from embedserve.types import DocumentHead, StoredChunk, TextPiece
 
@@ -135,7 +136,7 @@ class DocumentPages:
 
         Raises DocumentNotFoundError, also for one that gave no text.
         """
-        head = self._catalog.document_text.head(document_id)
+        head = self._seen(document_id)
         if head is None:
             raise DocumentNotFoundError(
                 f"There is no document {document_id} with a text. List the documents of its index."
@@ -143,16 +144,27 @@ class DocumentPages:
         return head
 
     def head(self, token: str) -> DocumentHead:
-        """Return the document that a link names; raise DocumentNotFoundError."""
+        """Return the document that a link names, to whoever may see it.
+
+        Raises DocumentNotFoundError. In an index with access rules the link is no permission.
+        """
         match = _TOKEN.fullmatch(token)
-        head = self._catalog.document_text.head(int(match[1])) if match else None
+        head = self._seen(int(match[1])) if match else None
         code = self._code(head.index_id, head.path) if head else ""
         if not head or not match or not hmac.compare_digest(code, match[2]):
             raise DocumentNotFoundError(
                 "There is no document at this address: it was removed since, or the link is not "
-                "complete. Ask again for a current one."
+                "complete, or you may not see it. Ask again for a current one."
             )
         return head
+
+    def _seen(self, document_id: int) -> DocumentHead | None:
+        """Return a document; None: there is none, or whoever asks may not see it."""
+        head = self._catalog.document_text.head(document_id)
+        if head is None:
+            return None
+        index = self._catalog.indexes.get(head.index)
+        return head if is_seen(self._catalog, index, head.id) else None
 
     def _code(self, index_id: int, path: str) -> str:
         named = f"{index_id}\0{path}".encode()

@@ -19,6 +19,7 @@ from embedserve.services.filters import unknown_fields
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingestion import IngestionService
+from embedserve.services.viewing import check_may_change
 from embedserve.store.catalog import Catalog
 from embedserve.store.upload_files import NO_INDEX, Incoming, UploadFiles
 from embedserve.types import (
@@ -101,7 +102,7 @@ class DocumentService:
 
         The caller closes its file, whatever happens.
         """
-        index = self._indexes.find(index_name)
+        index = self._indexes.find_to_change(index_name)
         return Upload(check_name(name), self._files.open(index.id))
 
     def receive_text(self, index_name: str, text: str, name: str | None) -> Upload:
@@ -126,7 +127,7 @@ class DocumentService:
 
         All of it, or nothing. Raises InvalidRequestError, TooLargeError, IndexNotFoundError.
         """
-        index = self._indexes.find(index_name)
+        index = self._indexes.find_to_change(index_name)
         if not uploads:
             raise InvalidRequestError(
                 "The request holds no document: send files as multipart/form-data, or "
@@ -173,22 +174,34 @@ class DocumentService:
     def page(
         self, index_name: str, wanted: Filter, *, limit: int, offset: int
     ) -> list[ListedDocument]:
-        """List documents by path, from every source."""
-        index = self._indexes.find(index_name)
-        return self._catalog.uploads.page(index.id, wanted, limit=limit, offset=offset)
+        """List documents by path, from every source: those that whoever asks may see."""
+        sight = self._indexes.see(index_name)
+        wanted = sight.among(wanted)
+        return self._catalog.uploads.page(sight.index.id, wanted, limit=limit, offset=offset)
 
     def get(self, index_name: str, path: str) -> ListedDocument:
         """Return one document; raise DocumentNotFoundError."""
-        index = self._indexes.find(index_name)
         for spelling in _spellings(path):
-            found = self._catalog.uploads.find(index.id, spelling)
-            if found:
-                return found
+            wanted = FieldTest("path", "in", (spelling,))
+            if found := self.page(index_name, wanted, limit=1, offset=0):
+                return found[0]
         raise _missing(index_name, path)
+
+    def sent(self, index_name: str, wanted: Filter, *, limit: int) -> list[ListedDocument]:
+        """List documents to whoever may change them, who need not be one who may read them."""
+        index = self._indexes.find_to_change(index_name)
+        return self._catalog.uploads.page(index.id, wanted, limit=limit)
+
+    def get_sent(self, index_name: str, path: str) -> ListedDocument:
+        """Return one that was sent, as `sent` does; raise DocumentNotFoundError."""
+        found = self.sent(index_name, FieldTest("path", "in", (path,)), limit=1)
+        if not found:
+            raise _missing(index_name, path)
+        return found[0]
 
     def delete(self, index_name: str, path: str) -> Deleted:
         """Delete one document with its chunks, at once; raise DocumentNotFoundError."""
-        index = self._indexes.find(index_name)
+        index = self._indexes.find_to_change(index_name)
         for spelling in _spellings(path):
             removed = self._catalog.uploads.remove(index, spelling)
             if removed.documents:
@@ -201,31 +214,36 @@ class DocumentService:
             raise InvalidRequestError(
                 'The filter is empty. Name what to delete, or everything by {"paths": ["*"]}.'
             )
-        index = self._indexes.find(index_name)
+        index = self._indexes.find_to_change(index_name)
         unknown = unknown_fields(self._catalog, index.id, wanted)
         removed = self._catalog.uploads.remove_matching(index, wanted)
         deleted = self._after(index.id, removed.documents, removed.stored)
         return replace(deleted, warnings=(*unknown, *deleted.warnings))
 
     def delete_file(self, index: Index, glob: str) -> None:
-        """Delete what matches a glob, be there any or not."""
+        """Delete what matches a glob, be there any or not; raise ForbiddenError."""
+        check_may_change(index)
         removed = self._catalog.uploads.remove_matching(index, FieldTest("path", "glob", (glob,)))
         if removed.documents:
             self._after(index.id, removed.documents, removed.stored)
 
     def waiting(self, job: Job) -> int:
         """Return how many documents a job has yet to take up."""
-        index = self._indexes.find(job.index)
+        index = self._indexes.find_to_change(job.index)
         return len(self._catalog.uploads.of_job(index.id, job.id))
 
     def pending(self, index_name: str) -> int:
-        """Count the documents of an index that wait for their job."""
-        index = self._indexes.find(index_name)
-        return self._catalog.uploads.count_pending(index.id)
+        """Count the documents of an index that wait for their job, of those that may be seen."""
+        sight = self._indexes.see(index_name)
+        if not sight.is_partial:
+            return self._catalog.uploads.count_pending(sight.index.id)
+        waiting = FieldTest("status", "in", ("pending",))
+        return self._catalog.uploads.count(sight.index.id, sight.among(waiting))
 
     def unknown_fields(self, index_name: str, wanted: Filter) -> tuple[str, ...]:
         """Name, in a sentence each, the metadata that a filter asks about and no document has."""
-        return unknown_fields(self._catalog, self._indexes.find(index_name).id, wanted)
+        sight = self._indexes.see(index_name)
+        return () if sight.is_partial else unknown_fields(self._catalog, sight.index.id, wanted)
 
     def _after(
         self, index_id: int, documents: Sequence[ListedDocument], stored: Sequence[str]

@@ -17,8 +17,9 @@ from embedserve.errors import ConflictError, EmbedserveError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.embedded_text import text_hash, texts_of
 from embedserve.services.encoders import Encoders
+from embedserve.services.index_notes import check_same_artefact
 from embedserve.services.index_worker import IndexWorker
-from embedserve.services.indexes import IndexService, check_same_artefact
+from embedserve.services.indexes import IndexService
 from embedserve.services.token_budget import chunk_budget
 from embedserve.store.catalog import Catalog
 from embedserve.store.integrity import EmbeddedChunk
@@ -110,7 +111,7 @@ class IndexCheck:
 
         Raises IndexNotFoundError before the first step.
         """
-        return self._steps(self._indexes.find(name), repairs=repairs)
+        return self._steps(self._indexes.find_to_change(name), repairs=repairs)
 
     def _steps(self, index: Index, *, repairs: bool) -> Iterator[Progress | CheckReport]:
         before = found = yield from self._look(index.name)
@@ -150,10 +151,10 @@ class IndexCheck:
         yield Progress("reading the catalog's file")
         file_problems = self._catalog.integrity.file_problems()
         while True:
-            index = self._indexes.find(name)
+            index = self._indexes.find_to_change(name)
             found = _Findings(index, file_problems, np.empty(0, dtype=np.int64))
             yield from self._look_at(index, found)
-            if _is_same(index, self._indexes.find(name)):
+            if _is_same(index, self._indexes.find_to_change(name)):
                 found.faults = list(_faults(found))
                 return found
 

@@ -8,39 +8,30 @@ from embedserve.engine.encoder import Encoder
 from embedserve.errors import ConflictError, EmbedserveError, IndexNotFoundError, VectorStoreError
 from embedserve.services.definitions import IndexDefinition, check_index_name
 from embedserve.services.encoders import Encoders
+from embedserve.services.index_notes import check_same_artefact, lexical_warnings
+from embedserve.services.index_reports import IndexReport, report_of_seen
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.origins import VectorOrigins
-from embedserve.services.recall_sample import Recall, RecallSampler
+from embedserve.services.recall_sample import RecallSampler
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.token_budget import chunk_budget
+from embedserve.services.viewing import (
+    OWNER,
+    Sight,
+    acting_as,
+    check_may_change,
+    check_sees_all,
+    is_ruled,
+    may_change,
+    sight_of,
+)
 from embedserve.store.catalog import Catalog
 from embedserve.store.model_changes import ModelChange
 from embedserve.store.upload_files import UploadFiles
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import Index, IndexCounts
+from embedserve.types import Index
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """One index with its definition and counts."""
-
-    index: Index
-    definition: IndexDefinition
-    counts: IndexCounts
-    reachable: int | None
-    """Texts that the vector index holds a vector of; None while it does not answer."""
-    problem: str | None
-    """What keeps its definition file from taking effect, or its vectors from being found."""
-    warnings: tuple[str, ...] = ()
-    """What a user of its vectors has to know."""
-    change: ModelChange | None = None
-    """What it becomes when a job has embedded all its chunks with another model."""
-    recall: Recall | None = None
-    """How well the vector index finds what is nearest; None: no query was compared yet."""
-    ready: int = 0
-    """Chunks that have their vector of that model."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +80,25 @@ class IndexService:
         return sorted(index.name for index in self._catalog.indexes.all())
 
     def find(self, name: str) -> Index:
-        """Return an index.
+        """Return an index to whoever may see all of it.
 
-        Raises IndexNotFoundError, or ConflictError when it is defined but cannot be built.
+        Raises IndexNotFoundError, ForbiddenError where access rules hide some of it, or
+        ConflictError when it is defined but cannot be built.
         """
+        return check_sees_all(self._find(name))
+
+    def find_to_change(self, name: str) -> Index:
+        """Return an index whose documents are to be changed; raises as `find` does."""
+        return check_may_change(self._find(name))
+
+    def see(self, name: str) -> Sight:
+        """Return an index as whoever asks sees it: what is read of it goes by that.
+
+        Raises IndexNotFoundError and ConflictError as `find` does.
+        """
+        return sight_of(self._find(name))
+
+    def _find(self, name: str) -> Index:
         self._apply_waiting([name] if name in self._waiting else [])
         try:
             return self._catalog.indexes.get(name)
@@ -104,8 +110,14 @@ class IndexService:
             raise
 
     def describe(self, name: str) -> IndexReport:
-        """Return definition and counts of one index; raises as `find` does."""
-        index = self.find(name)
+        """Return definition and counts of one index; raises as `see` does.
+
+        Whoever may neither see nor change all of it is told of the documents that they see.
+        """
+        sight = self.see(name)
+        index = sight.index
+        if sight.is_partial and not may_change(index):
+            return report_of_seen(self._catalog, sight)
         try:
             reachable = self._vector_index.count(index.key)
         except VectorStoreError:
@@ -113,7 +125,7 @@ class IndexService:
         change = self._catalog.model_changes.get(index.id)
         return IndexReport(
             index=index,
-            definition=IndexDefinition.model_validate_json(index.definition),
+            definition=sight.definition,
             counts=self._catalog.indexes.counts(index.id),
             reachable=reachable,
             problem=self._problems.get(name) or self._tools.index_worker.problems().get(index.key),
@@ -159,6 +171,8 @@ class IndexService:
         encoder = self._encoders.get(model)
         chunk_budget(encoder, definition)  # refuses chunks that the model cannot take
         existing = self._existing(name)
+        if existing:
+            check_sees_all(existing)
         if existing is None:
             is_done = self._create(name, definition, model, encoder)
         elif existing.artefact == encoder.spec.artefact:
@@ -173,12 +187,13 @@ class IndexService:
         return existing is None
 
     def delete(self, name: str) -> None:
-        """Remove an index with its documents; raise IndexNotFoundError.
+        """Remove an index with its documents; raise IndexNotFoundError, ForbiddenError.
 
         What was uploaded goes with it. Vectors stay by the hash of their text, so that building
         it again embeds nothing.
         """
-        deleted = self._catalog.indexes.delete(name)
+        is_protected = is_ruled(self.find_to_change(name))
+        deleted = self._catalog.indexes.delete(name, forgets_names=is_protected)
         self._tools.uploads.remove_index(deleted.id)
         self._problems.pop(name, None)
         self._tools.index_worker.hurry()
@@ -194,7 +209,8 @@ class IndexService:
     def _apply_waiting(self, names: Sequence[str]) -> None:
         for name in names:
             try:
-                self.put(name, self._waiting[name])
+                with acting_as(OWNER):  # it is a file of the server's own, whoever asked
+                    self.put(name, self._waiting[name])
             except KeyError:  # another request has just applied it
                 continue
             except EmbedserveError as error:
@@ -229,6 +245,7 @@ class IndexService:
         False when the index is gone.
         """
         self._refuse_other_chunks(existing, definition)
+        self._protect_at_once(existing, definition)
         self._origins.begin(encoder)
         model = definition.model or self._tools.default_model
         spec = encoder.spec
@@ -244,6 +261,13 @@ class IndexService:
         self.on_job()
         return True
 
+    def _protect_at_once(self, existing: Index, definition: IndexDefinition) -> None:
+        """Let access rules not wait until a job has embedded everything."""
+        stored = IndexDefinition.model_validate_json(existing.definition)
+        if stored.access != definition.access:
+            ruled = stored.model_copy(update={"access": definition.access})
+            self._catalog.model_changes.stay(existing, ruled.model_dump_json())
+
     def _refuse_other_chunks(self, existing: Index, definition: IndexDefinition) -> None:
         stored = IndexDefinition.model_validate_json(existing.definition)
         is_filled = self._catalog.indexes.counts(existing.id).chunks > 0
@@ -252,24 +276,3 @@ class IndexService:
                 f"Index `{existing.name}` holds chunks cut with another `chunking`; change it "
                 f"after `embedserve index delete {existing.name}`, or choose a new name."
             )
-
-
-def lexical_warnings(catalog: Catalog, index: Index) -> list[str]:
-    """Return what a user of full-text search has to know: that chunks are not in it yet."""
-    waiting = catalog.lexical.pending(index.id)
-    if not waiting:
-        return []
-    return [f"{waiting} chunks are not in the full text yet; only vectors find them."]
-
-
-def check_same_artefact(index: Index, encoder: Encoder) -> None:
-    """Raise ConflictError when the installed model is not the one that filled the index."""
-    if encoder.spec.artefact != index.artefact:
-        spec = encoder.spec
-        raise ConflictError(
-            f"Index `{index.name}` holds vectors of another build of `{index.model}` "
-            f"({index.artefact[:12]}) than the one that is installed now (recipe {spec.recipe} on "
-            f"{spec.engine}, {spec.artefact[:12]}); the two are never mixed. Pull the former one "
-            "again with its `--recipe` and `--engine`, or have the index embedded anew: "
-            f"`embedserve index reembed {index.name}`."
-        )

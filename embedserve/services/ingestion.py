@@ -14,6 +14,7 @@ from embedserve.errors import (
     EmbedserveError,
     IndexNotFoundError,
     InvalidRequestError,
+    JobNotFoundError,
 )
 from embedserve.services.encoders import Encoders
 from embedserve.services.held_up import TAKING_UP, HeldUp
@@ -22,10 +23,14 @@ from embedserve.services.ingest_plan import Survey
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress, JobReport
 from embedserve.services.job_run import IngestTools, JobRun, definition_of
+from embedserve.services.viewing import may_see_jobs
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome
 
 logger = logging.getLogger(__name__)
+
+RECENT_JOBS = 100
+"""Of an index; one that is under way is among them."""
 
 
 class IngestionService:
@@ -78,7 +83,7 @@ class IngestionService:
 
         Raises IndexNotFoundError, PathNotAllowedError, PathNotFoundError, InvalidRequestError.
         """
-        index = self._indexes.find(index_name)
+        index = self._indexes.find_to_change(index_name)
         job = self._catalog.jobs.create(index.name, self._wanted(index, path))
         self.tell()
         return job
@@ -89,10 +94,10 @@ class IngestionService:
         Raises JobNotFoundError, IndexNotFoundError, and ConflictError when there is nothing to
         try again.
         """
-        former = self._catalog.jobs.get(job_id)
+        former = self.job(job_id)
         if former.status in ("queued", "running"):
             raise ConflictError(f"Job `{job_id}` is {former.status}; try again when it has ended.")
-        self._indexes.find(former.index)
+        self._indexes.find_to_change(former.index)
         paths = self._catalog.jobs.failed_paths(job_id)
         if not paths:
             raise ConflictError(
@@ -109,7 +114,7 @@ class IngestionService:
         An index that does not exist counts as an empty one. Raises as `submit` does.
         """
         try:
-            index = self._indexes.find(index_name)
+            index = self._indexes.find_to_change(index_name)
         except IndexNotFoundError:
             if path is None:
                 raise
@@ -133,8 +138,19 @@ class IngestionService:
                 future.set_result(None)
 
     def job(self, job_id: str) -> Job:
-        """Return a job; raise JobNotFoundError."""
-        return self._catalog.jobs.get(job_id)
+        """Return a job; raise JobNotFoundError, also for one that whoever asks may not see.
+
+        Its files are documents' names, so a job is for those who may change its index.
+        """
+        job = self._catalog.jobs.get(job_id)
+        if not may_see_jobs(self._catalog, job.index):
+            raise JobNotFoundError(f"Job `{job_id}` is of an index that others may change.")
+        return job
+
+    def has_open_job(self, index_name: str) -> bool:
+        """Tell whether a job of an index waits or runs, as far as its newest tell."""
+        newest = self._catalog.jobs.latest(RECENT_JOBS, index=index_name)
+        return any(job.status in ("queued", "running") for job in newest)
 
     def report(self, job_id: str) -> JobReport:
         """Return a job with how far it is now; raise JobNotFoundError."""
@@ -142,18 +158,21 @@ class IngestionService:
 
     def reports(self, limit: int, index_name: str | None = None) -> list[JobReport]:
         """Return the newest jobs first."""
-        return [self._report(job) for job in self._catalog.jobs.latest(limit, index=index_name)]
+        newest = self._catalog.jobs.latest(limit, index=index_name)
+        return [self._report(job) for job in newest if may_see_jobs(self._catalog, job.index)]
 
     def files(
         self, job_id: str, *, limit: int, offset: int, outcomes: Sequence[Outcome] | None
     ) -> list[FileResult]:
-        """Return a page of what the job did to each file."""
+        """Return a page of what the job did to each file; raise as `job` does."""
+        self.job(job_id)
         return self._catalog.jobs.file_results(
             job_id, limit=limit, offset=offset, outcomes=outcomes
         )
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop within a second; what it committed stays."""
+        self.job(job_id)  # may it be seen?
         job = self._catalog.jobs.request_cancel(job_id)
         if job.status == "cancelled":
             self._resolve(job_id)

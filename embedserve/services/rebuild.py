@@ -46,7 +46,7 @@ class RebuildService:
 
         Raises IndexNotFoundError before the first step, VectorStoreError while it cannot go on.
         """
-        index = self._indexes.find(name)
+        index = self._indexes.find_to_change(name)
         self._catalog.generations.begin(index)
         self._worker.hurry()
         return self._follow(index)
@@ -73,7 +73,7 @@ class RebuildService:
     def _follow(self, index: Index) -> Iterator[RebuildProgress]:
         seen = 0
         while True:
-            present = self._indexes.find(index.name)
+            present = self._indexes.find_to_change(index.name)
             total = self._catalog.chunks.count(index.id)
             if present.key != index.key:
                 yield RebuildProgress(total, total, is_serving=True)

@@ -13,7 +13,7 @@ from embedserve.errors import DeadlineError, InvalidRequestError, OverloadedErro
 from embedserve.ranking.duplicates import collapse
 from embedserve.ranking.passages import fill_budget
 from embedserve.services.deadline import deadline
-from embedserve.services.definitions import IndexDefinition, SearchDefaults
+from embedserve.services.definitions import SearchDefaults
 from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.encoders import Encoders
 from embedserve.services.filters import unknown_fields
@@ -31,6 +31,7 @@ from embedserve.services.search_request import (
     SearchRequest,
     SearchResult,
 )
+from embedserve.services.viewing import Sight, sight_of, viewer
 from embedserve.store.catalog import Catalog
 from embedserve.store.filter_sql import condition_of
 from embedserve.types import EVERY_DOCUMENT, Index, SqlCondition
@@ -93,17 +94,17 @@ class SearchService:
         self, index_name: str, request: SearchRequest, deadline_s: float | None
     ) -> tuple[SearchRequest, Candidates]:
         while True:
-            index = self._indexes.find(index_name)
-            asked = with_defaults(
-                request, IndexDefinition.model_validate_json(index.definition).search
-            )
+            sight = self._indexes.see(index_name)
+            index = sight.index
+            asked = with_defaults(request, sight.definition.search)
             check(asked)
             encoder = self._encoders.get(index.model)
             warnings = self._indexes.check_vectors(index, encoder)
-            warnings += unknown_fields(self._catalog, index.id, asked.filter)
+            warnings += _told_of(sight) or unknown_fields(self._catalog, index.id, asked.filter)
+            asked = replace(asked, filter=sight.among(asked.filter))
             found = self._finder.find(index, encoder, asked, self._among(asked), deadline_s)
             found.warnings[:0] = warnings
-            if self._indexes.find(index_name).artefact == index.artefact:
+            if self._indexes.see(index_name).index.artefact == index.artefact:
                 return asked, found
             # It took another model meanwhile.
 
@@ -143,7 +144,9 @@ class SearchService:
         if request.highlights and hits:
             words = self._catalog.lexical.words(found.index)
             hits = [*map(Highlighter(words, request.queries).marked, hits)]
-        suggestions = {} if hits else self._suggested(found.index, request)
+        # Spellings are of the words of all documents.
+        is_partial = sight_of(found.index).is_partial
+        suggestions = {} if hits or is_partial else self._suggested(found.index, request)
         watch.lap("answer")
         return SearchResult(
             hits=hits,
@@ -163,6 +166,18 @@ class SearchService:
         for query in request.queries:
             found |= self._catalog.lexical.suggest(index, query)
         return found
+
+
+def _told_of(sight: Sight) -> list[str]:
+    """Return what there is to say to a user who may see some of an index; none: sees all."""
+    if not sight.is_partial:
+        return []
+    if viewer().claims:
+        return [f"Index `{sight.index.name}` has access rules: what you may see was searched."]
+    return [
+        f"Index `{sight.index.name}` has access rules, and no user token came with the request: "
+        "what everybody may see was searched."
+    ]
 
 
 def _apart(hits: list[NamedHit]) -> list[NamedHit]:

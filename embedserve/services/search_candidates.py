@@ -20,7 +20,7 @@ from embedserve.ranking.fusion import (
     fuse_scores,
 )
 from embedserve.services.dense_leg import DenseLeg
-from embedserve.services.indexes import lexical_warnings
+from embedserve.services.index_notes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog

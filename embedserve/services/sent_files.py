@@ -12,10 +12,11 @@ from uuid import uuid4
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError, TooLargeError
 from embedserve.services.documents import DocumentService, Upload, receive_apart
+from embedserve.services.viewing import check_may_change, is_ruled, may_change, sight_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.database import now
 from embedserve.store.upload_files import NO_INDEX, UploadFiles
-from embedserve.types import Job, SentFile
+from embedserve.types import FieldTest, Job, SentFile
 
 MAX_PURPOSE_CHARS = 100
 BLOCK_BYTES = 256 * 1024
@@ -87,9 +88,19 @@ class FileService:
     def get(self, file_id: str) -> SentFile:
         """Return one; raise DocumentNotFoundError."""
         found = self._catalog.files.get(file_id)
-        if found is None:
+        if found is None or not self._is_seen(file_id):
             raise _missing(file_id)
         return found
+
+    def _is_seen(self, file_id: str) -> bool:
+        """Tell whether whoever asks may see a file: one that is in protected indexes, in one."""
+        copies = FieldTest("path", "glob", (f"{file_id}/*",))
+        protected = [index for index in self._catalog.indexes.all() if is_ruled(index)]
+        holding = [one for one in protected if self._catalog.uploads.count(one.id, copies)]
+        return not holding or any(
+            may_change(one) or self._catalog.uploads.count(one.id, sight_of(one).among(copies))
+            for one in holding
+        )
 
     def page(
         self, *, limit: int, after: str, purpose: str, is_newest_first: bool
@@ -97,9 +108,16 @@ class FileService:
         """List files by when they came; `after` is the id of the last of the former page."""
         if after:
             self.get(after)
-        return self._catalog.files.page(
-            limit=limit, after=after, purpose=purpose, is_newest_first=is_newest_first
-        )
+        shown: list[SentFile] = []
+        while len(shown) < limit:
+            found = self._catalog.files.page(
+                limit=limit, after=after, purpose=purpose, is_newest_first=is_newest_first
+            )
+            shown += [file for file in found if self._is_seen(file.id)]
+            if len(found) < limit:
+                break
+            after = found[-1].id
+        return shown[:limit]
 
     def blocks(self, file: SentFile) -> Iterator[bytes]:
         """Give the bytes of a file; raise DocumentNotFoundError when it went meanwhile."""
@@ -112,7 +130,11 @@ class FileService:
                 yield block
 
     def delete(self, file_id: str) -> None:
-        """Forget a file, and take its copies out of every index."""
+        """Forget a file, and take its copies out of every index; raise ForbiddenError."""
+        self.get(file_id)
+        for index in self._catalog.indexes.all():
+            if self._catalog.uploads.count(index.id, FieldTest("path", "glob", (f"{file_id}/*",))):
+                check_may_change(index)
         stored = self._catalog.files.remove(file_id)
         if stored is None:
             raise _missing(file_id)

@@ -16,6 +16,7 @@ from embedserve.errors import EmbedserveError
 from embedserve.ingest.watch import Settling, changes, folder_of
 from embedserve.services.definitions import IndexDefinition
 from embedserve.services.roots import AllowedRoots
+from embedserve.services.viewing import OWNER, acting_as
 from embedserve.store.catalog import Catalog
 from embedserve.types import Job
 
@@ -103,7 +104,8 @@ class WatchService:
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
-                self._round()
+                with acting_as(OWNER):
+                    self._round()
             except EmbedserveError as error:  # of the catalog; the next round tries again
                 logger.warning("watch: %s", error)
                 self._stop.wait(LOOK_S)

@@ -36,12 +36,16 @@ _EQUAL = f"({_ALIKE} AND {{left}}.atom IS wanted.atom)"
 _FIELD_EQUAL = _EQUAL.format(left="field")
 _ITEM_EQUAL = _EQUAL.format(left="item")
 # What is no list has no items, whichever of the conditions SQLite looks at first.
+_IN_LIST = (
+    "EXISTS (SELECT 1 FROM"
+    " json_each(CASE field.type WHEN 'array' THEN field.value ELSE '[]' END) item"
+    f" WHERE {_ITEM_EQUAL})"
+)
 _CONTAINS = (
     "(field.type = 'text' AND wanted.type = 'text' AND instr(field.atom, wanted.atom) > 0"
-    " OR EXISTS (SELECT 1 FROM"
-    " json_each(CASE field.type WHEN 'array' THEN field.value ELSE '[]' END) item"
-    f" WHERE {_ITEM_EQUAL}))"
+    f" OR {_IN_LIST})"
 )
+_HAS = f"({_FIELD_EQUAL} OR {_IN_LIST})"
 # An upload that was not ingested yet has no id, and one that replaces a document has a job.
 _STATUS = """
 CASE WHEN EXISTS (SELECT 1 FROM uploads sent WHERE sent.index_id = {table}.index_id
@@ -108,6 +112,8 @@ def _of_metadata(key: str, operator: Operator, values: str, table: str) -> SqlCo
         return SqlCondition(f"EXISTS (SELECT 1 FROM {each} WHERE field.key = ?)", (key,))
     if operator == "in":
         meets = _FIELD_EQUAL
+    elif operator == "has":
+        meets = _HAS
     elif operator == "contains":
         meets = _CONTAINS
     elif operator == "glob":

@@ -8,10 +8,11 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedserve.errors import StartupError
@@ -35,6 +36,8 @@ class Owner:
     pid: int
     url: str | None
     """Where it serves; None while it is starting."""
+    key: str = field(default="", compare=False, repr=False)
+    """What a caller there shows to have read this file, as only the home's owner can."""
 
 
 class HomeLockedError(StartupError):
@@ -55,9 +58,11 @@ class HomeLock(Closing):
     def __init__(self, home: Path) -> None:
         """Take the lock, or raise HomeLockedError; create the folder (mode 0700) if needed."""
         self._home = home
+        self.key = secrets.token_urlsafe(32)
         try:
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(_path(home), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(self._descriptor, 0o600)  # whatever a former owner of the file let others do
         except OSError as error:
             raise StartupError(
                 f"Home `{home}` cannot be used: {error.strerror}. Choose another with `--home DIR`."
@@ -83,7 +88,7 @@ class HomeLock(Closing):
             os.close(self._descriptor)
 
     def _write(self, url: str | None) -> None:
-        content = json.dumps({"pid": os.getpid(), "url": url}).encode()
+        content = json.dumps({"pid": os.getpid(), "url": url, "key": self.key}).encode()
         os.pwrite(self._descriptor, content.ljust(CONTENT_BYTES), 0)
 
 
@@ -100,6 +105,11 @@ def owner_of(home: Path) -> Owner | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def owner_key(home: Path) -> str:
+    """Return what shows the home's owner that a caller can read the home; empty: there is none."""
+    return _read(home).key
 
 
 @contextmanager
@@ -146,6 +156,6 @@ def _path(home: Path) -> Path:
 def _read(home: Path) -> Owner:
     try:
         value = json.loads(_path(home).read_text(encoding="utf-8"))
-        return Owner(pid=int(value["pid"]), url=value["url"])
+        return Owner(pid=int(value["pid"]), url=value["url"], key=value.get("key", ""))
     except (OSError, ValueError, KeyError, TypeError):
         return Owner(pid=0, url=None)  # the first owner has not written yet

@@ -4,7 +4,7 @@ import sqlite3
 
 from embedserve.errors import ConflictError, IndexNotFoundError
 from embedserve.store.database import Database, now
-from embedserve.store.job_rows import cancel_jobs
+from embedserve.store.job_rows import cancel_jobs, forget_names
 from embedserve.store.lexical_rows import language_of
 from embedserve.store.representatives import COUNT_TEXTS
 from embedserve.store.rows import Row
@@ -48,8 +48,10 @@ class Indexes:
             rows = connection.execute(INDEX + "ORDER BY i.name")
             return [Index(*row) for row in rows]
 
-    def delete(self, name: str) -> Index:
+    def delete(self, name: str, *, forgets_names: bool = False) -> Index:
         """Delete an index with all that it holds, except vectors and the history of its jobs.
+
+        Of that too the names of documents, if it `forgets_names`.
 
         The vector index drops it later, and no job of it ever runs on a new index of that name.
         """
@@ -62,6 +64,8 @@ class Indexes:
             )
             connection.execute("DELETE FROM indexes WHERE id = ?", (index.id,))
             cancel_jobs(connection, name, f"Index `{name}` was deleted before the job had ended.")
+            if forgets_names:
+                forget_names(connection, name)
         return index
 
     def counts(self, index_id: int) -> IndexCounts:

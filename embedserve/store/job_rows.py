@@ -69,3 +69,11 @@ def cancel_jobs(connection: sqlite3.Connection, index: str, error: str) -> None:
         " WHERE index_name = ? AND status = 'queued'",
         (now(), index),
     )
+
+
+def forget_names(connection: sqlite3.Connection, index: str) -> None:
+    """Take the names of documents out of the jobs of an index, in the caller's transaction."""
+    of_index = "(SELECT id FROM jobs WHERE index_name = ?)"
+    connection.execute(f"DELETE FROM job_files WHERE job_id IN {of_index}", (index,))
+    connection.execute(f"DELETE FROM job_paths WHERE job_id IN {of_index}", (index,))
+    connection.execute("UPDATE jobs SET path = '' WHERE index_name = ?", (index,))

@@ -16,7 +16,7 @@ from embedserve.store.filter_sql import Value, condition_of, metadata_keys_of
 from embedserve.store.jobs import insert_job
 from embedserve.store.rows import PROBLEM_COLUMNS, read_problem
 from embedserve.store.snapshot_cache import SnapshotCache
-from embedserve.types import Filter, Index, Job, ListedDocument, StoredUpload
+from embedserve.types import Filter, Index, IndexCounts, Job, ListedDocument, StoredUpload
 
 UPLOADS_PATH = "upload:"
 """How the path of a job on uploads begins; folders begin with a slash."""
@@ -33,6 +33,18 @@ WITH listed AS (
   FROM uploads u WHERE u.index_id = ? AND NOT EXISTS (
     SELECT 1 FROM documents d WHERE d.index_id = u.index_id AND d.path = u.path)
 )
+"""
+
+COUNTS = f"""
+{LISTED}, seen AS (SELECT id, problem_code FROM listed WHERE {{condition}}),
+found AS (SELECT c.text_hash FROM seen s CROSS JOIN chunks c ON c.document_id = s.id)
+SELECT
+  (SELECT count(*) FROM seen s WHERE EXISTS (SELECT 1 FROM chunks c WHERE c.document_id = s.id)),
+  (SELECT count(*) FROM seen WHERE problem_code IS NOT NULL),
+  (SELECT count(*) FROM found),
+  (SELECT count(*) FROM found f JOIN indexes i ON i.id = ?
+     JOIN vectors v ON v.artefact = i.artefact AND v.text_hash = f.text_hash),
+  (SELECT count(DISTINCT text_hash) FROM found)
 """
 
 SAVE_UPLOAD = """
@@ -152,6 +164,26 @@ class Uploads:
         """List documents by path."""
         with self._database.read() as connection:
             return _listed(connection, index_id, wanted, (limit, offset))
+
+    def count(self, index_id: int, wanted: Filter) -> int:
+        """Count the documents that meet a filter, those that wait for their job among them."""
+        condition = condition_of(wanted, "listed")
+        with self._database.read() as connection:
+            row = connection.execute(
+                f"{LISTED} SELECT count(*) FROM listed WHERE {condition.sql}",
+                (index_id, index_id, *condition.values),
+            ).fetchone()
+        return int(row[0])
+
+    def counts(self, index_id: int, wanted: Filter) -> IndexCounts:
+        """Count what an index holds of the documents that meet a filter; nothing pends of them."""
+        condition = condition_of(wanted, "listed")
+        with self._database.read() as connection:
+            row = connection.execute(
+                COUNTS.format(condition=condition.sql),
+                (index_id, index_id, *condition.values, index_id),
+            ).fetchone()
+        return IndexCounts(*(*row, 0))
 
     def find(self, index_id: int, path: str) -> ListedDocument | None:
         """Return one document."""

@@ -17,7 +17,7 @@ Column = Literal[
     "id", "path", "kind", "source", "status", "title", "size_bytes", "indexed_at", "modified_at"
 ]
 Comparison = Literal["gt", "gte", "lt", "lte"]
-Operator = Literal["in", "glob", "contains", "exists"] | Comparison
+Operator = Literal["in", "has", "glob", "contains", "exists"] | Comparison
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class MetadataField:
 
 @dataclass(frozen=True)
 class FieldTest:
-    """One test of one field; `in` and `glob` are met by any of the values, the others have one.
+    """One test of one field; `in`, `has` and `glob` are met by any of the values, others have one.
 
-    `exists` has none. Values of `indexed_at` are written as the catalog writes them, those of
-    `modified_at` are nanoseconds.
+    `has` is of metadata alone: it is one of the values, or a list that holds one. `exists` has
+    none. Values of `indexed_at` are written as the catalog writes them, those of `modified_at` are
+    nanoseconds.
     """
 
     field: Column | MetadataField
