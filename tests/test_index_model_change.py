@@ -223,3 +223,16 @@ def test_access_rules_do_not_wait_for_the_model(catalog: Catalog) -> None:
             assert house.indexes.describe("notes").definition.access == rules
             house.put("large")
         assert house.indexes.describe("notes").counts.chunks == 300
+
+
+def test_access_rules_of_a_file_hold_though_the_rest_of_it_cannot(catalog: Catalog) -> None:
+    rules = Access(rules=(AccessRule(claim="email", field="owner"),))
+    with served(catalog, Models(), MemoryVectorIndex()) as house:
+        assert not house.indexes.see("notes").is_partial
+        other = Chunking(max_tokens=16)
+        house.indexes.apply({"notes": IndexDefinition(chunking=other, access=rules)})
+        assert "another `chunking`" in house.indexes.problems["notes"]
+        assert house.indexes.see("notes").is_partial
+        # One that opens the index again does so only as a whole.
+        house.indexes.apply({"notes": IndexDefinition(chunking=other)})
+        assert house.indexes.see("notes").is_partial

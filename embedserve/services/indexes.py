@@ -201,7 +201,8 @@ class IndexService:
     def apply(self, definitions: Mapping[str, IndexDefinition]) -> None:
         """Create or change indexes as their definition files say, at start.
 
-        One that cannot be applied keeps its former state, and its problem is told.
+        One that cannot be applied keeps its former state, but for access rules, which hold at once,
+        and its problem is told.
         """
         self._waiting = dict(definitions)
         self._apply_waiting(list(definitions))
@@ -217,6 +218,13 @@ class IndexService:
                 if self._problems.get(name) != error.message:
                     logger.warning("index %s: its definition is not in effect: %s", name, error)
                 self._problems[name] = error.message
+                self._protect_meanwhile(name)
+
+    def _protect_meanwhile(self, name: str) -> None:
+        """Let access rules hold where the rest of a definition file cannot be in effect."""
+        existing, wanted = self._existing(name), self._waiting.get(name)
+        if existing and wanted and wanted.access:
+            self._protect_at_once(existing, wanted)
 
     def _create(self, name: str, definition: IndexDefinition, model: str, encoder: Encoder) -> bool:
         """Create the index; tell whether the name was still free."""
