@@ -44,14 +44,19 @@ class Server:
 
     def stop(self) -> None:
         """Ask the server to stop, unless it has, and wait until it is gone."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
+        end(self.process)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a process to stop, unless it has; one that does not in time is killed, and raises."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from embedserve.api.errors import respond
-from embedserve.api.keys import granted_to
+from embedserve.api.keys import granted_to, may_ingest
 from embedserve.api.librechat_access import LibreChatAccess
-from embedserve.api.scopes import ADMIN, INGEST
+from embedserve.api.scopes import ADMIN
 from embedserve.api.signed_tokens import read_token
 from embedserve.errors import AccessError
 from embedserve.services.viewing import OWNER, Viewer, acting_as
@@ -93,8 +93,7 @@ class ViewerGuard:
             return Viewer(claims=tokens.claims(given[0].decode("latin-1")))
         if self._is_owner(scope):
             return OWNER
-        granted = granted_to(scope)
-        return Viewer(sees_all=ADMIN in granted, may_change=not granted.isdisjoint((INGEST, ADMIN)))
+        return Viewer(sees_all=ADMIN in granted_to(scope), may_change=may_ingest(scope))
 
     def _of_librechat(self, access: LibreChatAccess, scope: Scope) -> Viewer:
         """Return LibreChat's user, whose files it sends and deletes; its routes refuse others."""

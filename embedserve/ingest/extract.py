@@ -39,8 +39,8 @@ from embedserve.types import Extraction, MemberSpan, PageSpan
 # leaves nothing behind.
 FILES_PER_WORKER = 200
 TEXTS_PER_WORKER = 20_000
-# Most files take milliseconds, and a worker takes 45 MB: another one is started only once a file
-# has waited this long for those that are there.
+# Most files take milliseconds, and one more worker takes 15 MB and the third of a second: it is
+# started only once a file has waited this long for those that are there.
 PATIENCE_S = 0.5
 # What a reply may hold besides its text: pages, title, warnings.
 REPLY_EXTRA_BYTES = 16 * 1024 * 1024

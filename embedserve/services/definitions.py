@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from embedserve.errors import DefinitionError, InvalidNameError, InvalidRequestE
 from embedserve.services.filters import parse_filter
 from embedserve.services.search_request import MAX_K, MAX_PASSAGE_TOKENS, Fusion, Mode
 from embedserve.store.words import DEFAULT_LANGUAGE, LANGUAGES
+from embedserve.types import Index
 
 DEFAULT_CHUNK_TOKENS = 128
 """Best of 64 to 800 in recall at a fixed token budget (Chroma's chunking evaluation set)."""
@@ -199,6 +201,17 @@ def check_index_name(name: str) -> str:
             "`-`, beginning with a letter or digit."
         )
     return name
+
+
+def definition_of(index: Index) -> IndexDefinition:
+    """Return the definition that an index has."""
+    return stored_definition(index.definition)
+
+
+@lru_cache(maxsize=256)  # every read of an index asks for its access rules
+def stored_definition(stored: str) -> IndexDefinition:
+    """Return a definition that the catalog holds as JSON."""
+    return IndexDefinition.model_validate_json(stored)
 
 
 def _unknown_key(location: tuple[int | str, ...]) -> str:

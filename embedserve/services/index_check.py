@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import ConflictError, EmbedserveError, VectorStoreError
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import definition_of
 from embedserve.services.embedded_text import text_hash, texts_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_notes import check_same_artefact
@@ -208,7 +208,7 @@ class IndexCheck:
     def _embed_again(self, index: Index, ids: list[int]) -> None:
         encoder = self._encoders.get(index.model)
         check_same_artefact(index, encoder)
-        definition = IndexDefinition.model_validate_json(index.definition)
+        definition = definition_of(index)
         budget = chunk_budget(encoder, definition)
         chunks = self._catalog.integrity.embedded_chunks(index.id, ids)
         wanted = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import ConflictError, EmbedserveError, IndexNotFoundError, VectorStoreError
-from embedserve.services.definitions import IndexDefinition, check_index_name
+from embedserve.services.definitions import IndexDefinition, check_index_name, definition_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_notes import check_same_artefact, lexical_warnings
 from embedserve.services.index_reports import IndexReport, report_of_seen
@@ -271,13 +271,13 @@ class IndexService:
 
     def _protect_at_once(self, existing: Index, definition: IndexDefinition) -> None:
         """Let access rules not wait until a job has embedded everything."""
-        stored = IndexDefinition.model_validate_json(existing.definition)
+        stored = definition_of(existing)
         if stored.access != definition.access:
             ruled = stored.model_copy(update={"access": definition.access})
             self._catalog.model_changes.stay(existing, ruled.model_dump_json())
 
     def _refuse_other_chunks(self, existing: Index, definition: IndexDefinition) -> None:
-        stored = IndexDefinition.model_validate_json(existing.definition)
+        stored = definition_of(existing)
         is_filled = self._catalog.indexes.counts(existing.id).chunks > 0
         if is_filled and stored.chunking != definition.chunking:
             raise ConflictError(

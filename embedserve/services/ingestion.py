@@ -16,13 +16,14 @@ from embedserve.errors import (
     InvalidRequestError,
     JobNotFoundError,
 )
+from embedserve.services.definitions import definition_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.held_up import TAKING_UP, HeldUp
 from embedserve.services.indexes import IndexService
 from embedserve.services.ingest_plan import Survey
 from embedserve.services.interruption import Interruption, JobInterruptedError
 from embedserve.services.job_progress import JobProgress, JobReport
-from embedserve.services.job_run import IngestTools, JobRun, definition_of
+from embedserve.services.job_run import IngestTools, JobRun
 from embedserve.services.viewing import may_see_jobs
 from embedserve.store.catalog import Catalog
 from embedserve.types import FileResult, Index, Job, JobStatus, Outcome

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.ingest.scan import ScanRules
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import IndexDefinition, definition_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.file_ingest import Tools
 from embedserve.services.index_worker import IndexWorker
@@ -149,8 +149,3 @@ class JobRun:
             if below.is_relative_to(target.root):
                 return [replace(target, below=below)]
         return [Target(below, ScanRules(), below)]
-
-
-def definition_of(index: Index) -> IndexDefinition:
-    """Return the definition that an index has."""
-    return IndexDefinition.model_validate_json(index.definition)

@@ -17,7 +17,7 @@ import numpy as np
 from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.errors import ConflictError
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import stored_definition
 from embedserve.services.embedded_text import text_hash, texts_of
 from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import INTERRUPT_POLL_S, IndexWorker
@@ -58,7 +58,7 @@ class Reembedding:
             if change is None:
                 return
             encoder = self._encoder(index, change)
-            definition = IndexDefinition.model_validate_json(change.definition)
+            definition = stored_definition(change.definition)
             budget = chunk_budget(encoder, definition)
             if self._embed_all(job, change, encoder, budget) and self._switch(index, change):
                 self.index_worker.hurry()

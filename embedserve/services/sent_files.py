@@ -16,7 +16,7 @@ from embedserve.services.viewing import check_may_change, is_ruled, may_change, 
 from embedserve.store.catalog import Catalog
 from embedserve.store.database import now
 from embedserve.store.upload_files import NO_INDEX, UploadFiles
-from embedserve.types import FieldTest, Job, SentFile
+from embedserve.types import FieldTest, Index, Job, SentFile
 
 MAX_PURPOSE_CHARS = 100
 BLOCK_BYTES = 256 * 1024
@@ -55,8 +55,13 @@ def filter_of_file(file_id: str) -> dict[str, object]:
     if match := _DOCUMENT_ID.fullmatch(file_id):
         return {"ids": [int(match[1])]}
     if _FILE_ID.fullmatch(file_id):
-        return {"paths": [f"{file_id}/*"]}
+        return {"paths": [_copies(file_id)]}
     raise _missing(file_id)
+
+
+def _copies(file_id: str) -> str:
+    """Return a glob for what a file is called in the indexes that it was given to."""
+    return f"{file_id}/*"
 
 
 class FileService:
@@ -88,14 +93,16 @@ class FileService:
     def get(self, file_id: str) -> SentFile:
         """Return one; raise DocumentNotFoundError."""
         found = self._catalog.files.get(file_id)
-        if found is None or not self._is_seen(file_id):
+        if found is None or not self._is_seen(file_id, self._protected()):
             raise _missing(file_id)
         return found
 
-    def _is_seen(self, file_id: str) -> bool:
+    def _protected(self) -> list[Index]:
+        return [index for index in self._catalog.indexes.all() if is_ruled(index)]
+
+    def _is_seen(self, file_id: str, protected: Sequence[Index]) -> bool:
         """Tell whether whoever asks may see a file: one that is in protected indexes, in one."""
-        copies = FieldTest("path", "glob", (f"{file_id}/*",))
-        protected = [index for index in self._catalog.indexes.all() if is_ruled(index)]
+        copies = FieldTest("path", "glob", (_copies(file_id),))
         holding = [one for one in protected if self._catalog.uploads.count(one.id, copies)]
         return not holding or any(
             may_change(one) or self._catalog.uploads.count(one.id, sight_of(one).among(copies))
@@ -108,12 +115,13 @@ class FileService:
         """List files by when they came; `after` is the id of the last of the former page."""
         if after:
             self.get(after)
+        protected = self._protected()
         shown: list[SentFile] = []
         while len(shown) < limit:
             found = self._catalog.files.page(
                 limit=limit, after=after, purpose=purpose, is_newest_first=is_newest_first
             )
-            shown += [file for file in found if self._is_seen(file.id)]
+            shown += [file for file in found if self._is_seen(file.id, protected)]
             if len(found) < limit:
                 break
             after = found[-1].id
@@ -132,15 +140,16 @@ class FileService:
     def delete(self, file_id: str) -> None:
         """Forget a file, and take its copies out of every index; raise ForbiddenError."""
         self.get(file_id)
-        for index in self._catalog.indexes.all():
-            if self._catalog.uploads.count(index.id, FieldTest("path", "glob", (f"{file_id}/*",))):
+        copies = FieldTest("path", "glob", (_copies(file_id),))
+        for index in self._protected():
+            if self._catalog.uploads.count(index.id, copies):
                 check_may_change(index)
         stored = self._catalog.files.remove(file_id)
         if stored is None:
             raise _missing(file_id)
         self._files.remove(NO_INDEX, [stored])
         for index in self._catalog.indexes.all():
-            self._documents.delete_file(index, f"{file_id}/*")
+            self._documents.delete_file(index, _copies(file_id))
 
     def attach(self, index: str, attachments: Sequence[Attachment]) -> Job:
         """Copy files into an index and queue their job: all of them, or nothing.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from embedserve.errors import ForbiddenError, IndexNotFoundError
 from embedserve.services.access import visible_to
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import IndexDefinition, definition_of
 from embedserve.store.catalog import Catalog
 from embedserve.types import EVERY_DOCUMENT, AllOf, FieldTest, Filter, Index
 
@@ -70,7 +70,7 @@ class Sight:
 
 def sight_of(index: Index) -> Sight:
     """Return an index as whoever asks sees it."""
-    definition = IndexDefinition.model_validate_json(index.definition)
+    definition = definition_of(index)
     if definition.access is None or viewer().sees_all:
         return Sight(index, definition, EVERY_DOCUMENT)
     return Sight(index, definition, visible_to(viewer().claims, definition.access))
@@ -78,7 +78,7 @@ def sight_of(index: Index) -> Sight:
 
 def is_ruled(index: Index) -> bool:
     """Tell whether an index has access rules, that is, is protected."""
-    return IndexDefinition.model_validate_json(index.definition).access is not None
+    return definition_of(index).access is not None
 
 
 def is_seen(catalog: Catalog, index: Index, document_id: int) -> bool:

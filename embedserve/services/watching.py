@@ -14,7 +14,7 @@ from typing import Protocol
 
 from embedserve.errors import EmbedserveError
 from embedserve.ingest.watch import Settling, changes, folder_of
-from embedserve.services.definitions import IndexDefinition
+from embedserve.services.definitions import stored_definition
 from embedserve.services.roots import AllowedRoots
 from embedserve.services.viewing import OWNER, acting_as
 from embedserve.store.catalog import Catalog
@@ -187,7 +187,7 @@ class WatchService:
         if definition not in self._definitions:
             if len(self._definitions) > 1000:
                 self._definitions.clear()
-            parsed = IndexDefinition.model_validate_json(definition)
+            parsed = stored_definition(definition)
             paths = tuple(source.path for source in parsed.sources if self._may_watch(source.path))
             self._definitions[definition] = paths if parsed.watch and parsed.sources else None
         return self._definitions[definition]

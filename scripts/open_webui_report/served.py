@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.serving import fresh_home
 from tests.live import LiveServer
 from tests.llm_double import LanguageModels, language_models
 
@@ -36,12 +37,12 @@ class Served:
 @contextmanager
 def served(models: Path, chapters: Path) -> Iterator[Served]:
     """Serve with keys, and ingest the chapters."""
-    with tempfile.TemporaryDirectory() as name, language_models() as theirs:
-        folder = Path(name)
-        home, documents = folder / "home", folder / "documents"
-        home.mkdir()
-        (home / "models").symlink_to(models.resolve())
-        documents.mkdir()
+    with (
+        fresh_home(models) as home,
+        tempfile.TemporaryDirectory() as folder,
+        language_models() as theirs,
+    ):
+        documents = Path(folder).resolve()
         for path in chapters.glob(CHAPTERS):
             shutil.copy(path, documents)
         settings = {

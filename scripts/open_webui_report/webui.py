@@ -1,20 +1,21 @@
 """Open WebUI, installed in an environment of its own and started with the settings of the docs."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from embedserve.store.loopback import free_port
+from scripts.serving import end
+
 START_S = 600
 """The first start makes a database; on two slow cores it takes minutes."""
-STOP_S = 60
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def offline(folder: Path) -> dict[str, str]:
 @contextmanager
 def open_webui(program: Path, told: Mapping[str, str]) -> Iterator[str]:
     """Run it with fresh data until the block ends; give its address."""
-    port = _free_port()
+    # It takes no port 0. Another program may take this one meanwhile; it then ends with an error.
+    port = free_port(0)
     command = [str(program), "serve", "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
@@ -98,7 +100,8 @@ def open_webui(program: Path, told: Mapping[str, str]) -> Iterator[str]:
             print(log_path.read_text(errors="replace")[-20_000:])
             raise
         finally:
-            _stop(process)
+            with suppress(subprocess.TimeoutExpired):  # it was killed
+                end(process)
 
 
 def _environment() -> dict[str, str]:
@@ -108,15 +111,6 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith(("_proxy", "_api_key"))
     }
-
-
-def _free_port() -> int:
-    # It takes no port 0. Between here and its start another program may take this one; it then
-    # ends with an error.
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log_path: Path) -> None:
@@ -129,13 +123,3 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log_path: Path) -> None:
             except (httpx.HTTPError, ValueError):
                 time.sleep(0.5)
     raise SystemExit(f"Open WebUI did not start:\n{log_path.read_text(errors='replace')[-5000:]}")
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
