@@ -1,6 +1,6 @@
 """Small stand-ins that keep a contract without its costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import VectorStoreUnreachableError
-from embedserve.types import ChunkVectors, ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredIds, Vectors
 from tests.loopback_server import on_free_port, serving_on
+
+
+def scored(scores: Mapping[int, float]) -> ScoredIds:
+    """Return ids with their scores, in that order."""
+    return ScoredIds(np.array([*scores], np.int64), np.array([*scores.values()], np.float64))
 
 
 class MemoryVectorIndex:
@@ -33,11 +38,11 @@ class MemoryVectorIndex:
         for id_ in ids:
             self.rows.get(key, {}).pop(id_, None)
 
-    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> ScoredIds:
         self._answer(key)
         stored = self.rows.get(key, {}).items()
-        hits = [ScoredId(id_, min(1.0, float(row @ vector))) for id_, row in stored]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:count]
+        found = scored({id_: min(1.0, float(row @ vector)) for id_, row in stored})
+        return found.where(np.lexsort((found.ids, -found.scores)))[:count]
 
     def count(self, key: int) -> int:
         self._answer(key)

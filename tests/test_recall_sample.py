@@ -15,8 +15,8 @@ from embedserve.services.recall_sample import Recall, RecallSampler, recall_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
-from embedserve.types import Index, ScoredId, Vectors
-from tests.fakes import MemoryVectorIndex
+from embedserve.types import Index, ScoredIds, Vectors
+from tests.fakes import MemoryVectorIndex, scored
 from tests.live import LiveServer
 from tests.store_samples import catalog_with_index, document, drain, unit_vectors, wait_until
 from tests.test_metrics import samples
@@ -38,7 +38,7 @@ class ForgetfulIndex(MemoryVectorIndex):
         self.may_answer.set()
         self.is_asked = Event()
 
-    def search(self, key: int, vector: Vectors, *, count: int) -> list[ScoredId]:
+    def search(self, key: int, vector: Vectors, *, count: int) -> ScoredIds:
         self.is_asked.set()
         assert self.may_answer.wait(10)
         return super().search(key, vector, count=2 * count)[::2]
@@ -122,10 +122,10 @@ def test_nothing_is_measured_without_a_share(
 
 
 def test_equally_near_texts_stand_for_each_other() -> None:
-    exact = Found([ScoredId(1, 0.9), ScoredId(2, 0.5)])
-    assert recall_of(Found([ScoredId(1, 0.9), ScoredId(7, 0.5)]), exact) == 1
-    assert recall_of(Found([ScoredId(1, 0.9), ScoredId(7, 0.4)]), exact) == 0.5
-    assert recall_of(Found([]), exact) == 0
+    exact = Found(scored({1: 0.9, 2: 0.5}))
+    assert recall_of(Found(scored({1: 0.9, 7: 0.5})), exact) == 1
+    assert recall_of(Found(scored({1: 0.9, 7: 0.4})), exact) == 0.5
+    assert recall_of(Found(scored({})), exact) == 0
 
 
 def test_a_server_measures_its_queries(home: Path) -> None:
@@ -179,8 +179,5 @@ def test_chroma_finds_nearly_all_of_the_nearest(tmp_path: Path) -> None:
         process.stop()
     scores = questions @ vectors.T  # (questions, chunks)
     nearest = np.argsort(-scores)[:, :COUNT]
-    exact = [
-        Found([ScoredId(at, float(row[at])) for at in best.tolist()])
-        for row, best in zip(scores, nearest, strict=True)
-    ]
+    exact = [Found(ScoredIds(best, row[best])) for row, best in zip(scores, nearest, strict=True)]
     assert np.mean([recall_of(*both) for both in zip(found, exact, strict=True)]) >= LEAST

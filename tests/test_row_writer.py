@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from embedserve.services.row_writer import RowWriter
 from embedserve.store.catalog import Catalog
-from embedserve.types import ChunkVectors, Index, ScoredId, Vectors
+from embedserve.types import ChunkVectors, Index, ScoredIds, Vectors
 from tests.fakes import MemoryVectorIndex
 from tests.store_samples import catalog_with_index, document
 
@@ -26,9 +26,9 @@ class Noting(MemoryVectorIndex):
         self.stored.append(ids.tolist())
         super().upsert(key, ids, vectors)
 
-    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> ScoredIds:
         found = super().search(key, vector, count=count + len(self.unreachable))
-        return [hit for hit in found if hit.id not in self.unreachable][:count]
+        return found.where(~np.isin(found.ids, [*self.unreachable]))[:count]
 
 
 @pytest.fixture

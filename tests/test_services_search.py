@@ -26,7 +26,7 @@ from embedserve.services.search_request import SearchRequest
 from embedserve.services.viewing import Sight, sight_of
 from embedserve.store.catalog import Catalog
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import EncoderSpec, Index, Lane, ScoredId, SqlCondition, Vectors
+from embedserve.types import EncoderSpec, Index, Lane, ScoredIds, SqlCondition, Vectors
 from tests.fakes import MemoryVectorIndex
 from tests.store_samples import catalog_with_index, document, drain, unit_vectors
 
@@ -219,7 +219,7 @@ def test_texts_are_read_as_far_as_an_answer_needs_them_and_change_nothing(tmp_pa
             answers.append(
                 (
                     [(one.id, one.cosine, one.found.score) for one in chosen.kept],
-                    chosen.scores,
+                    [*map(chosen.scores, chosen.kept)],
                     chosen.alike,
                     chosen.dropped,
                 )
@@ -250,7 +250,7 @@ class CountingIndex(MemoryVectorIndex):
         super().__init__()
         self.counts: list[int] = []
 
-    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> ScoredIds:
         self.counts.append(count)
         return super().search(key, vector, count=count)
 

@@ -59,7 +59,7 @@ def test_staged_chunks_wait_for_the_full_text_and_come_into_it(tmp_path: Path) -
         catalog.documents.commit(index, last, job_id=job, outcome="added")
         assert catalog.lexical.has_pending.is_set()
         assert catalog.lexical.pending(index.id) == 6
-        assert catalog.lexical.search(index, ["appl"], count=5) == []
+        assert not catalog.lexical.search(index, ["appl"], count=5)
         while catalog.lexical.index_pending(index.id):
             pass
         assert catalog.lexical.pending(index.id) == 0

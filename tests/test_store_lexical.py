@@ -77,7 +77,7 @@ def assert_plain(opened: Opened, folder: Path, terms: list[str]) -> None:
     assert {hit.id: hit.score for hit in hits} == pytest.approx(expected)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     best = catalog.lexical.search(index, terms, count=5)
-    assert best == hits[:5]
+    assert [*best] == [*hits[:5]]
     assert catalog.lexical.look(index.id).is_sound
 
 
@@ -178,7 +178,7 @@ def test_among_restricts_to_ids_or_to_a_condition_on_any_chunk_of_the_text(
     assert {chunk.text for chunk in texts.values()} == {"apple number 29", "apple for all"}
     scores = {hit.id: hit.score for hit in lexical.search(index, terms, count=100)}
     assert [hit.score for hit in hits] == [scores[hit.id] for hit in hits]
-    assert lexical.search(index, terms, count=5, among=SqlCondition("0")) == []
+    assert not lexical.search(index, terms, count=5, among=SqlCondition("0"))
 
 
 def test_what_is_indexed_anew_waits_and_is_complete_after_some_steps(
@@ -230,7 +230,7 @@ def test_small_segments_are_gathered_once_nobody_writes(opened: Opened, tmp_path
     quiet.gather(index.id)
     assert len(segments()) == FEW
     quiet.has_pending.clear()
-    assert quiet.search(index, ["appl"], count=20) == hits
+    assert quiet.search(index, ["appl"], count=20).ids.tolist() == hits.ids.tolist()
     assert not quiet.has_pending.is_set()
     database.close()
 
@@ -324,7 +324,7 @@ def test_two_indexes_have_statistics_of_their_own_and_go_alone(
         version = document(f"/{number}", [f"apples {number}"])
         catalog.documents.commit(other, version, job_id=job, outcome="added")
     catalog.indexes.delete("b")
-    assert catalog.lexical.search(other, ["appl"], count=5) == []
+    assert not catalog.lexical.search(other, ["appl"], count=5)
     assert_plain(opened, tmp_path, ["appl"])
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite3")) as connection:
         count = connection.execute("SELECT count(*) FROM lexical_blocks").fetchone()

@@ -20,12 +20,12 @@ def test_a_text_meets_a_condition_where_any_of_its_chunks_does(tmp_path: Path) -
             catalog.documents.commit(index, document(path, texts), job_id=job, outcome="added")
         both, only_a, only_b, again = catalog.chunks.ids(index.id).tolist()
         assert catalog.meeting.ids(index.id, AT_B).tolist() == [both, only_b]
-        assert catalog.chunks.live(index.id, [only_a, both, only_b, 99], among=AT_B) == {
+        assert catalog.chunks.live(index.id, [only_a, both, only_b, 99], among=AT_B) == [
             both,
             only_b,
-        }
-        assert catalog.chunks.live(index.id, [only_a, again, 99]) == {only_a, again}
-        assert catalog.chunks.live(index.id + 1, [only_a]) == set()
+        ]
+        assert catalog.chunks.live(index.id, [only_a, again, 99]) == [only_a, again]
+        assert catalog.chunks.live(index.id + 1, [only_a]) == []
         with catalog._database.read() as connection:
             assert live(connection, index.id, [only_b, both], AT_B) == [only_b, both]
 
@@ -70,5 +70,5 @@ def test_many_ids_are_asked_about_at_once(tmp_path: Path) -> None:
         texts = [f"text {number}" for number in range(2000)]
         catalog.documents.commit(index, document("/a", texts), job_id=job, outcome="added")
         ids = catalog.chunks.ids(index.id)
-        assert catalog.chunks.live(index.id, ids.tolist()) == set(ids.tolist())
+        assert catalog.chunks.live(index.id, ids.tolist()) == ids.tolist()
         assert np.array_equal(catalog.meeting.ids(index.id, SqlCondition("1")), ids)

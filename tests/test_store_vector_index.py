@@ -95,7 +95,7 @@ def test_a_key_that_holds_nothing_is_no_error(vector_index: VectorIndex) -> None
     vector_index.delete(2, [1])
     vector_index.drop(2)
     vector_index.upsert(2, np.empty(0, np.int64), unit_vectors(0))
-    assert vector_index.search(2, unit_vectors(1)[0], count=3) == []
+    assert not vector_index.search(2, unit_vectors(1)[0], count=3)
     assert vector_index.ids(2).tolist() == []
     assert vector_index.count(2) == 0
 
@@ -104,7 +104,7 @@ def test_a_dropped_key_is_empty_and_can_be_filled_again(vector_index: VectorInde
     vectors = unit_vectors(2)
     vector_index.upsert(1, np.array([1, 2]), vectors)
     vector_index.drop(1)
-    assert vector_index.search(1, vectors[0], count=3) == []
+    assert not vector_index.search(1, vectors[0], count=3)
     vector_index.upsert(1, np.array([3]), vectors[:1])
     assert vector_index.ids(1).tolist() == [3]
 
@@ -120,7 +120,7 @@ def test_a_handle_survives_the_loss_of_its_collection(chroma_url: str) -> None:
     vectors = unit_vectors(2)
     mine.upsert(1, np.array([1]), vectors[:1])
     other.drop(1)
-    assert mine.search(1, vectors[0], count=1) == []
+    assert not mine.search(1, vectors[0], count=1)
     mine.upsert(1, np.array([1]), vectors[:1])
     other.drop(1)
     mine.upsert(1, np.array([2]), vectors[1:])

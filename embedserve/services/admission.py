@@ -57,19 +57,20 @@ class Admission:
 
 def forecast(texts: Sequence[str], max_tokens: int, *, prompt: str = "") -> int:
     """Return about how many tokens texts will have behind `prompt`, each cut to `max_tokens`."""
-    before = _forecast(prompt) - _SPECIAL_TOKENS
-    return sum(min(before + _forecast(text), max_tokens) for text in texts)
+    before = forecast_one(prompt) - _SPECIAL_TOKENS
+    return sum(min(before + forecast_one(text), max_tokens) for text in texts)
 
 
 def forecast_pairs(
     query: str, texts: Sequence[str], max_tokens: int, *, max_text_tokens: int | None
 ) -> int:
     """Return about how many tokens `query` will have with each of the texts, all pairs together."""
-    query_tokens = min(_forecast(query), max_tokens)
+    query_tokens = min(forecast_one(query), max_tokens)
     room = max_tokens - query_tokens
     return len(texts) * query_tokens + forecast(texts, min(max_text_tokens or room, room))
 
 
-def _forecast(text: str) -> int:
+def forecast_one(text: str) -> int:
+    """Return about how many tokens one text will have."""
     chars = _TOKEN_CHARS if text.isascii() else _OTHER_TOKEN_CHARS
     return len(text) // chars + _SPECIAL_TOKENS

@@ -5,15 +5,17 @@ exactly beside it, and while the index is down everything is: slower, and said i
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from embedserve.errors import VectorStoreError
 from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
 from embedserve.store.vector_index import VectorIndex
-from embedserve.types import Index, ScoredId, SqlCondition, Vectors
+from embedserve.types import Index, ScoredIds, SqlCondition, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ exactly among what meets it."""
 FEW_MEETING = 4000
 """Texts that meet a filter, if they are known: no more are compared one by one at once. It takes 19
 microseconds for each, and four times as many candidates of the vector index would not do."""
+_NOTHING = ScoredIds(np.empty(0, np.int64), np.empty(0))
 EXACTLY = "every vector was compared exactly instead."
 
 
@@ -38,7 +41,7 @@ EXACTLY = "every vector was compared exactly instead."
 class Found:
     """What a leg found, best first."""
 
-    hits: list[ScoredId]
+    hits: ScoredIds
     """By the chunk that stands for each text, of those that may be shown."""
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -71,7 +74,7 @@ class DenseLeg:
             return self._exactly(index, vector, count, among)
         if not self._worker.is_ready(index.key):
             if not self._catalog.chunks.count(index.id):
-                return Found([], is_exact=True)
+                return Found(_NOTHING, is_exact=True)
             why = f"The vector index is being loaded or repaired; {EXACTLY}"
             return self._exactly(index, vector, count, among, why)
         waiting = self._waiting(index)
@@ -106,7 +109,7 @@ class DenseLeg:
         among: SqlCondition | None,
         waiting: list[int],
     ) -> Found:
-        found = Found([])
+        found = Found(_NOTHING)
         for times in FILTERED_TIMES if among else (1,):
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             asked = count * times + min(len(waiting), MORE_WAITING)
@@ -136,21 +139,21 @@ class DenseLeg:
         return Found(live.hits, is_exact=True, warnings=[why] if why else [])
 
     def _live(
-        self, index: Index, scored: list[ScoredId], count: int, among: SqlCondition | None
+        self, index: Index, scored: ScoredIds, count: int, among: SqlCondition | None
     ) -> Found:
         """Ask the catalog: what is not there is not alive.
 
         A filter is asked of some at a time: a broad one is met by enough of the first.
         """
         step = max(1, 2 * count if among else len(scored))
-        hits: list[ScoredId] = []
+        parts = [_NOTHING]
         for start in range(0, len(scored), step):
             part = scored[start : start + step]
-            alive = self._catalog.chunks.live(index.id, [item.id for item in part], among=among)
-            hits += [item for item in part if item.id in alive]
-            if len(hits) >= count:
+            alive = self._catalog.chunks.live(index.id, part.ids.tolist(), among=among)
+            parts.append(part.where(np.isin(part.ids, alive)))
+            if sum(map(len, parts)) >= count:
                 break
-        return Found(hits[:count])
+        return Found(_joined(parts)[:count])
 
     def _are_few(self, index: Index, among: SqlCondition) -> bool:
         known = self._catalog.meeting.known(index.id, among)
@@ -160,10 +163,16 @@ class DenseLeg:
         return self._catalog.chunks.count_texts(index.id)
 
 
-def _merged(*legs: list[ScoredId]) -> list[ScoredId]:
-    best: dict[int, float] = {}
-    for leg in legs:
-        for item in leg:
-            best[item.id] = max(item.score, best.get(item.id, -2.0))
-    merged = [ScoredId(id, score) for id, score in best.items()]
-    return sorted(merged, key=lambda item: (-item.score, item.id))
+def _joined(parts: Sequence[ScoredIds]) -> ScoredIds:
+    return ScoredIds(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
+
+
+def _merged(*legs: ScoredIds) -> ScoredIds:
+    """Return the hits of all legs best first, each once with its best score."""
+    every = _joined(legs)
+    every = every.where(np.lexsort((every.ids, -every.scores)))
+    _, first = np.unique(every.ids, return_index=True)
+    return every.where(np.sort(first))

@@ -16,7 +16,7 @@ from embedserve.ranking.passages import (
     fill_budget,
     merge_passages,
 )
-from embedserve.services.admission import forecast
+from embedserve.services.admission import forecast_one
 from embedserve.services.blanks import blanks_between
 from embedserve.services.search_candidates import Candidate, Candidates
 from embedserve.services.search_request import Dropped, Hit, Scores, SearchRequest
@@ -32,8 +32,9 @@ MOST_DIVERSE = 100
 class Chosen:
     """Candidates that may be answered with, best first, and what became of the others."""
 
+    scores: Callable[[Candidate], Scores]
+    """Of any of them; nothing is counted for those that nobody asks about."""
     kept: list[Candidate] = field(default_factory=list)
-    scores: dict[int, Scores] = field(default_factory=dict)
     alike: dict[int, list[int]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     best_rejected: float | None = None
@@ -48,19 +49,17 @@ class AnswerMaker:
     def choose(self, found: Candidates, request: SearchRequest) -> Chosen:
         """Leave out what is too weak or says what a better one says."""
         ranked = self._varied(found, request)
-        chosen = Chosen()
-        relevance = self._relevance(found.index, request)
+        chosen = Chosen(self._relevance(found.index, request))
         distinct: Distinct[int] = Distinct()
         for candidate in ranked:
-            scores = relevance(candidate)
-            if request.min_score is not None and scores.shown < request.min_score:
-                chosen.best_rejected = max(scores.shown, chosen.best_rejected or 0.0)
+            shown = None if request.min_score is None else chosen.scores(candidate).shown
+            if shown is not None and shown < (request.min_score or 0):
+                chosen.best_rejected = max(shown, chosen.best_rejected or 0.0)
                 chosen.dropped.append(Dropped(candidate.id, "below min_score"))
             elif not distinct.add(candidate.id, candidate.text.chunks[0].text):
                 chosen.dropped.append(Dropped(candidate.id, "near duplicate"))
             else:
                 chosen.kept.append(candidate)
-                chosen.scores[candidate.id] = scores
                 if len(chosen.kept) == request.wanted:  # before more texts are read
                     break
         chosen.alike = distinct.copies
@@ -176,7 +175,7 @@ def _hit(best: Candidate, chunks: tuple[StoredChunk, ...], chosen: Chosen, token
         start=chunks[0].start,
         end=chunks[-1].end,
         chunks=chunks,
-        scores=chosen.scores[best.id],
+        scores=chosen.scores(best),
         tokens=tokens,
         also_in=tuple(others),
         places=best.text.places,
@@ -201,4 +200,4 @@ def _placed(chunk: StoredChunk, tokens: int | None = None) -> PlacedChunk:
 
 def _tokens(chunk: StoredChunk) -> int:
     """Return about how many tokens a chunk has: a passage is as long as that, more or less."""
-    return forecast([chunk.text], len(chunk.text) + 2)
+    return forecast_one(chunk.text)

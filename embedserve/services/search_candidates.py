@@ -1,7 +1,6 @@
 """From a question to ranked candidates: each leg is asked, and what they say is fused."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from embedserve.engine.encoder import Encoder
 from embedserve.engine.tokenizer import TokenizedText
 from embedserve.ranking.fusion import (
     DENSE_WEIGHT,
+    Fused,
     FusedHit,
     Leg,
     dense_weight,
@@ -24,7 +24,7 @@ from embedserve.services.index_notes import lexical_warnings
 from embedserve.services.reading import prompt_of
 from embedserve.services.search_request import SearchRequest
 from embedserve.store.catalog import Catalog
-from embedserve.types import Index, ScoredId, SqlCondition, StoredText, Vectors
+from embedserve.types import Index, ScoredIds, SqlCondition, StoredText, Vectors
 
 LEG_CANDIDATES = 100
 """Of each leg: more changed no ranking (docs/decisions.md), fewer than 50 did."""
@@ -70,17 +70,20 @@ class Candidates:
     """So many are read together."""
     ranked: list[Candidate] = field(default_factory=list)
     """What was read so far."""
-    left: deque[FusedHit] = field(default_factory=deque)
-    """What was not, best first."""
+    hits: Sequence[FusedHit] = ()
+    """All that was found."""
+    looked: int = 0
+    """So many of them are read, or are no longer alive."""
     is_exact: bool = False
     warnings: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def first(self, count: int) -> list[Candidate]:
         """Return the best `count`, or all there are."""
-        while self.left and len(self.ranked) < count:
+        while self.looked < len(self.hits) and len(self.ranked) < count:
             wanted = max(count - len(self.ranked), self.at_once)
-            hits = [self.left.popleft() for _ in range(min(wanted, len(self.left)))]
+            hits = self.hits[self.looked : self.looked + wanted]
+            self.looked += len(hits)
             known = {one.id for one in self.ranked}
             # A text is there once, whatever a vector index of others may hold.
             found = {one.id: one for one in reversed(self.read(hits)) if one.id not in known}
@@ -135,7 +138,7 @@ class CandidateFinder:
             index,
             partial(self._read, looked, vectors),
             at_once=max(LEAST_READ, min(request.wanted, len(fused))),
-            left=deque(fused),
+            hits=fused,
             is_exact=looked.is_exact,
             warnings=[*warnings, *dict.fromkeys(looked.warnings)],
             timings_ms=timings_ms,
@@ -154,7 +157,7 @@ class CandidateFinder:
         looked.warnings += lexical_warnings(self._catalog, looked.index)
         return [Leg("lexical", self._lexical(looked, query)) for query in queries]
 
-    def _lexical(self, looked: "_Looked", query: str) -> list[ScoredId]:
+    def _lexical(self, looked: "_Looked", query: str) -> ScoredIds:
         index, among = looked.index, looked.among
         asked = self._catalog.lexical.query_terms(index, query)
         if asked.is_cut:
@@ -219,7 +222,7 @@ def embedding(
         pending.cancel()  # no effect on one that is done
 
 
-def _fused(request: SearchRequest, dense: list[Leg], lexical: list[Leg]) -> list[FusedHit]:
+def _fused(request: SearchRequest, dense: list[Leg], lexical: list[Leg]) -> Fused:
     """Make one order of the legs; there is one of each kind for each query, or none of a kind."""
     if request.fusion == "sureness" and dense and lexical:
         weights = [dense_weight(one, other) for one, other in zip(dense, lexical, strict=True)]

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,6 +63,39 @@ def is_refusal(error: Exception) -> bool:
     return translation(error, was_closed=False) is not None
 
 
+class DirectClient(httpx.Client):
+    """A client of this very machine: without proxies, cookies and redirects.
+
+    What asks about them took a third of a call's processor time (1.1 instead of 1.7 ms).
+    """
+
+    def __init__(
+        self, transport: httpx.HTTPTransport, *, headers: httpx.Headers, timeout: httpx.Timeout
+    ) -> None:
+        super().__init__(transport=transport, headers=headers, timeout=timeout, trust_env=False)
+        self._direct = transport
+        self._extensions = {"timeout": timeout.as_dict()}
+
+    def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:  # noqa: ANN401
+        """Send a body as it is; whatever else is asked for goes the long way."""
+        if options.keys() != {"content"}:
+            return super().request(method, url, **options)
+        place = _parsed(url) if isinstance(url, str) else url
+        request = httpx.Request(
+            method, place, headers=self.headers, extensions=self._extensions, **options
+        )
+        response = self._direct.handle_request(request)
+        response.request = request
+        response.read()
+        return response
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx.URL:
+    """Read an address; there are few, and reading one takes .3 ms."""
+    return httpx.URL(url)
+
+
 def connect(url: str, timeout_s: float) -> FastAPI:
     """Make the part of Chroma's client that speaks HTTP, with a deadline on every call.
 
@@ -78,12 +112,13 @@ def connect(url: str, timeout_s: float) -> FastAPI:
         anonymized_telemetry=False,
     )
     server = FastAPI(System(settings))
-    session = httpx.Client(
-        timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-        headers=server._session.headers,
-        limits=server.http_limits,
-        trust_env=address.hostname not in LOOPBACK,
-    )
+    timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
+    headers, limits = server._session.headers, server.http_limits
+    if address.hostname in LOOPBACK:
+        transport = httpx.HTTPTransport(limits=limits, trust_env=False)
+        session: httpx.Client = DirectClient(transport, headers=headers, timeout=timeout)
+    else:
+        session = httpx.Client(headers=headers, timeout=timeout, limits=limits)
     server._session.close()
     server._session = session
     return server

@@ -102,10 +102,10 @@ class Chunks:
 
     def live(
         self, index_id: int, ids: Iterable[int], *, among: SqlCondition | None = None
-    ) -> set[int]:
+    ) -> list[int]:
         """Return those of some ids that are live, and whose text meets `among` (meeting.py)."""
         with self._database.read() as connection:
-            return set(live(connection, index_id, ids, among))
+            return live(connection, index_id, ids, among)
 
     def between(self, places: Iterable[tuple[int, int, int]]) -> dict[int, StoredChunk]:
         """Map id to chunk for what lies in (document, first ordinal, last), both included."""

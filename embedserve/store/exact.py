@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.chunks import Chunks
-from embedserve.types import ChunkVectors, Index, ScoredId
+from embedserve.types import ChunkVectors, Index, ScoredIds
 
 PAGE = 8192  # rows in memory at once: 12 MiB at 384 dimensions
 
@@ -24,7 +24,7 @@ class ExactSearch:
         *,
         count: int,
         among: Collection[int] | None = None,
-    ) -> list[ScoredId]:
+    ) -> ScoredIds:
         """Return the `count` nearest chunks, best first, ties by id.
 
         `vector` is (dimensions,) float32 of unit length; `among` restricts the search to those
@@ -37,10 +37,7 @@ class ExactSearch:
             scores = np.concatenate([scores, page.vectors @ vector])
             best = np.lexsort((ids, -scores))[:count]
             ids, scores = ids[best], scores[best]
-        return [
-            ScoredId(int(id_), min(1.0, float(score)))
-            for id_, score in zip(ids, scores, strict=True)
-        ]
+        return ScoredIds(ids, np.minimum(1.0, scores.astype(np.float64)))
 
     def _pages(self, index: Index, among: Collection[int] | None) -> Iterator[ChunkVectors]:
         if among is not None:

@@ -23,7 +23,7 @@ from embedserve.store.segment_merge import due, merge_segments, scattered
 from embedserve.store.segment_reader import SegmentReader
 from embedserve.store.spelling import nearest, spelt, vocabulary
 from embedserve.store.words import Words, key_of, words_of
-from embedserve.types import Index, ScoredId, SqlCondition
+from embedserve.types import Index, ScoredIds, SqlCondition
 
 MOST_TERMS = 256
 """Of a query: more than a model reads of one."""
@@ -88,7 +88,7 @@ class Lexical:
         *,
         count: int,
         among: NDArray[np.int64] | SqlCondition | None = None,
-    ) -> list[ScoredId]:
+    ) -> ScoredIds:
         """Return the best chunks by BM25, best first; one that stands for its text in each case.
 
         `among` restricts them to ids, ascending, or to those whose text some chunk has that meets
@@ -98,7 +98,7 @@ class Lexical:
         with self._database.read() as connection:
             segments = segments_of(connection, index.id)
             if not len(keys) or not segments:
-                return []
+                return ScoredIds(keys[:0], np.empty(0))
             if self._database.quiet_s > self._quiet_s and scattered(segments):
                 self.has_pending.set()
             reader = SegmentReader(connection, self._cache)
@@ -107,7 +107,7 @@ class Lexical:
                 best = self._filtered(connection, index.id, ranking, among, count)
             else:
                 best = (ranking if among is None else _restricted(ranking, among)).best(count)
-        return [ScoredId(*row) for row in zip(best.ids.tolist(), best.scores.tolist(), strict=True)]
+        return ScoredIds(best.ids, best.scores)
 
     def pending(self, index_id: int) -> int:
         """Count the chunks that wait to be indexed; a search misses them until then."""

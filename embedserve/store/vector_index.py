@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.registry import Registry
-from embedserve.types import ChunkVectors, ScoredId, Vectors
+from embedserve.types import ChunkVectors, ScoredIds, Vectors
 
 
 class VectorIndex(Protocol):
@@ -28,7 +28,7 @@ class VectorIndex(Protocol):
         """Forget these ids; those that are not there do not matter."""
         ...
 
-    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> list[ScoredId]:
+    def search(self, key: int, vector: NDArray[np.float32], *, count: int) -> ScoredIds:
         """Return up to `count` nearest ids, best first; the score is cosine, -1..1."""
         ...
 

@@ -18,7 +18,6 @@ from embedserve.types.catalog import (
     NewDocument,
     Outcome,
     PendingChanges,
-    ScoredId,
     SqlCondition,
     StoredChunk,
     StoredText,
@@ -69,6 +68,7 @@ from embedserve.types.model import (
     TokenOffsets,
     Vectors,
 )
+from embedserve.types.scored import ScoredId, ScoredIds
 
 __all__ = [
     "EVERY_DOCUMENT",
@@ -117,6 +117,7 @@ __all__ = [
     "Provenance",
     "Scalar",
     "ScoredId",
+    "ScoredIds",
     "SentFile",
     "SourceKind",
     "SqlCondition",

@@ -1,7 +1,7 @@
 """What is at rest in the catalog: indexes, documents, chunks, jobs. And what a search finds."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from embedserve.types.file import (
     FROM_FOLDER,
@@ -264,13 +264,6 @@ class Job:
 
 
 # -- search -----------------------------------------------------------------------------------
-
-
-class ScoredId(NamedTuple):
-    """A chunk id with its score: cosine similarity to the query, -1..1, or BM25, above 0."""
-
-    id: int
-    score: float
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedserve.ranking.calibration import overlap
 from embedserve.ranking.fusion import Leg, fuse_ranks
-from embedserve.types import ScoredId, Vectors
+from embedserve.types import ScoredIds, Vectors
 from scripts.relevance_report.sets import JudgedSet, Question
 
 DEPTH, HITS = 50, 10
@@ -66,7 +66,7 @@ class _Search:
         terms = _terms(question.text)
         cosines = self._set.vectors @ vector
         nearest = np.argsort(-cosines, kind="stable")[:DEPTH]
-        dense = [ScoredId(int(id), float(cosines[id])) for id in nearest]
+        dense = ScoredIds(nearest, cosines[nearest].astype(np.float64))
         fused = fuse_ranks([Leg("dense", dense), Leg("lexical", self._best(terms))])[:HITS]
         bm25 = {hit.id: hit.score for hit in self._best(terms, among=[hit.id for hit in fused])}
         return [
@@ -79,9 +79,9 @@ class _Search:
             for hit in fused
         ]
 
-    def _best(self, terms: Sequence[str], among: Sequence[int] | None = None) -> list[ScoredId]:
+    def _best(self, terms: Sequence[str], among: Sequence[int] | None = None) -> ScoredIds:
         if not terms:
-            return []
+            return ScoredIds(np.empty(0, np.int64), np.empty(0))
         condition = "" if among is None else "AND rowid IN (SELECT value FROM json_each(?))"
         values = [] if among is None else [json.dumps(among)]
         asked = " OR ".join(f'"{term}"' for term in terms)
@@ -89,8 +89,9 @@ class _Search:
             f"SELECT rowid, -bm25(t) FROM t WHERE t MATCH ? {condition}"
             f" ORDER BY 2 DESC, 1 LIMIT {DEPTH}",
             (asked, *values),
-        )
-        return [ScoredId(id, score) for id, score in rows]
+        ).fetchall()
+        ids, scores = [row[0] for row in rows], [row[1] for row in rows]
+        return ScoredIds(np.array(ids, np.int64), np.array(scores, np.float64))
 
 
 def _terms(text: str) -> list[str]:
