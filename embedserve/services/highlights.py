@@ -6,7 +6,6 @@ whole index, and known without a look at it (docs/decisions.md).
 """
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -68,19 +67,19 @@ def best_sentences(text: str, found: Sequence[Piece]) -> list[Span]:
     """
     spans = list(sentence_spans(text))
     starts = [span.start for span in spans]
-    held: list[set[str]] = [set() for _ in spans]
+    held: dict[int, set[str]] = {}
     for piece in found:
-        held[max(bisect_right(starts, piece.start) - 1, 0)].add(piece.term)
-    holding = Counter(term for terms in held for term in terms)
-    weights = [sum(1 / holding[term] for term in terms) for terms in held]
-    bodies = [
-        weight if not HEADING.fullmatch(text, *span) else 0.0
-        for weight, span in zip(weights, spans, strict=True)
-    ]
-    weights = bodies if any(bodies) else weights
-    best = max(weights, default=0.0)
-    order = sorted(range(len(spans)), key=lambda at: -weights[at])[:MOST_SENTENCES]
-    return [spans[at] for at in order if best and weights[at] >= NEARLY * best]
+        held.setdefault(max(bisect_right(starts, piece.start) - 1, 0), set()).add(piece.term)
+    holding: dict[str, int] = {}
+    for terms in held.values():
+        for term in terms:
+            holding[term] = holding.get(term, 0) + 1
+    weights = {at: sum(1 / holding[term] for term in terms) for at, terms in held.items()}
+    bodies = {at: one for at, one in weights.items() if not HEADING.fullmatch(text, *spans[at])}
+    weights = bodies or weights
+    best = max(weights.values(), default=0.0)
+    order = sorted(weights, key=lambda at: (-weights[at], at))[:MOST_SENTENCES]
+    return [spans[at] for at in order if weights[at] >= NEARLY * best]
 
 
 def spans_of(found: Iterable[Piece]) -> tuple[tuple[int, int], ...]:

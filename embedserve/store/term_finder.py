@@ -20,10 +20,15 @@ class TermFinder:
         self._words = words
         self._terms = {key_of(term): term for term in terms}
         self._pieces: dict[str, tuple[Piece, ...]] = {}
+        """Of words that hold a term."""
+        self._seen: set[str] = set()
 
     def find(self, text: str) -> list[Piece]:
         """Return the places of the terms as `Words.pieces` has them, many times as fast."""
-        held = {word: pieces for word in _distinct(text) if (pieces := self._of(word))}
+        words = _distinct(text)
+        self._pieces |= self._words.having(words - self._seen, self._terms)
+        self._seen |= words
+        held = {word: self._pieces[word] for word in words & self._pieces.keys()}
         if len(held) > FEWWORDS:
             places = ((match.start(), match[0]) for match in WORD.finditer(text))
         else:
@@ -35,20 +40,16 @@ class TermFinder:
         ]
         return sorted(found, key=lambda piece: (piece.start, -piece.end))
 
-    def _of(self, word: str) -> tuple[Piece, ...]:
-        pieces = self._pieces.get(word)
-        if pieces is None:
-            pieces = self._pieces[word] = self._words.of_word(word, self._terms)
-        return pieces
-
 
 def _distinct(text: str) -> set[str]:
     """Return the words of a text."""
+    if text.isascii():
+        words = set(spaced(text))
+        pointed = {word for word in words if "." in word}
+        return (words - pointed).union(*map(WORD.findall, pointed))
     tokens = set(text.split())
     foreign = {token for token in tokens if not token.isascii()}
-    words = {word.strip(".") for word in spaced(" ".join(tokens - foreign))} - {""}
-    pointed = {word for word in words if "." in word}
-    return (words - pointed).union(*map(WORD.findall, pointed | foreign))
+    return _distinct(" ".join(tokens - foreign)).union(*map(WORD.findall, foreign))
 
 
 def _places(text: str, word: str) -> Iterator[int]:

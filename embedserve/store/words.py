@@ -104,13 +104,20 @@ class Words:
             for piece in self._pieces(match[0]):
                 yield Piece(match.start() + piece.start, match.start() + piece.end, piece.term)
 
-    def of_word(self, word: str, terms: Mapping[int, str]) -> tuple[Piece, ...]:
-        """Return the pieces of one word whose terms are among some, given by their keys."""
-        known = self._keys.get(word)
-        if terms.keys().isdisjoint(self._learn(word) if known is None else known):
-            return ()
-        wanted = terms.values()
-        return tuple(piece for piece in self._pieces(word) if piece.term in wanted)
+    def having(
+        self, words: Iterable[str], terms: Mapping[int, str]
+    ) -> dict[str, tuple[Piece, ...]]:
+        """Map those of some words that hold one of some terms, by their keys, to its pieces."""
+        known, wanted = self._keys, frozenset(terms.values())
+        found = {}
+        for word in words:
+            keys = known.get(word)
+            for key in self._learn(word) if keys is None else keys:
+                if key in terms:
+                    pieces = self._pieces(word)
+                    found[word] = tuple(piece for piece in pieces if piece.term in wanted)
+                    break
+        return found
 
     def split(self, text: str) -> list[str]:
         """Return the words of a text as they stand there."""
