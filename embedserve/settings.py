@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     """Header that such a token comes in."""
     user_token_leeway_s: float = Field(default=10, ge=0, le=300)
     """Seconds that the clock of whoever signs may differ."""
+    signed_link_s: int = Field(default=3600, ge=0, le=604_800)
+    """Seconds that a link to a document of an index with access rules opens it for whoever has the
+    link, given to a user who may see it; 0: no link opens it without a token."""
     upstream: PlainUrl | None = None
     """An Ollama, such as `http://127.0.0.1:11435`, that gets what is not served here: generation,
     and models that are not installed here. Its models are listed beside ours."""

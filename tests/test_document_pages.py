@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
-from embedserve.services.document_pages import PAGE_CHARS, DocumentPages, Passage
+from embedserve.services.document_pages import PAGE_CHARS, DocumentPages, PageName, Passage
 from embedserve.store.catalog import Catalog
-from embedserve.types import Chunk, Index
+from embedserve.types import Chunk, Index, StoredChunk
 from tests.live import LiveServer
 from tests.store_samples import catalog_with_index, document
 
@@ -72,50 +72,55 @@ def test_a_part_of_the_text_is_what_stands_there(
     assert (found.text.split(), found.end) == (text.split(), end)
 
 
-def token(link: str) -> str:
-    return link.removeprefix("/d/").partition("?")[0]
+def named(link: str) -> PageName:
+    return PageName(link.removeprefix("/d/").partition("?")[0])
 
 
 def test_a_link_leads_to_its_document_alone(shelf: tuple[Catalog, Index, str]) -> None:
-    catalog, index, _ = shelf
+    catalog, _, _ = shelf
     number = add(shelf, "/d/a.md", ["one", "two"])
     other = add(shelf, "/d/b.md", ["three"])
     pages = DocumentPages(catalog)
-    link = pages.link(number, index.id, "/d/a.md")
-    assert [piece.text for piece in pages.page(token(link)).pieces] == ["one", "two"]
+    link = pages.link(pages.document(number))
+    assert [piece.text for piece in pages.page(named(link)).pieces] == ["one", "two"]
     code = link.partition("-")[2]
     wrong = [f"{other}-{code}", f"{number}-{'0' * 20}", f"{number}", "", "x-1", f"{2**61}-{code}"]
     for bad in wrong:
         with pytest.raises(DocumentNotFoundError):
-            pages.page(bad)
+            pages.page(PageName(bad))
 
 
 def test_links_outlive_the_process_and_differ_by_catalog(tmp_path: Path) -> None:
+    index, chunk = Index(1, "notes", "{}", "m", "a", 8, "", 1), chunk_of("/a")
     with Catalog(tmp_path / "one") as one, Catalog(tmp_path / "two") as two:
-        link = DocumentPages(one).link(1, 1, "/a")
-        assert DocumentPages(one).link(1, 1, "/a") == link
-        assert DocumentPages(two).link(1, 1, "/a") != link
+        link = DocumentPages(one).permalink(index, chunk)
+        assert DocumentPages(one).permalink(index, chunk) == link
+        assert DocumentPages(two).permalink(index, chunk) != link
+
+
+def chunk_of(path: str) -> StoredChunk:
+    return StoredChunk(1, "one", 0, 3, None, (), None, 0, 1, path, "")
 
 
 def test_a_number_that_is_given_again_has_another_link(shelf: tuple[Catalog, Index, str]) -> None:
     catalog, index, job = shelf
     number = add(shelf, "/d/a.md", ["one"])
     pages = DocumentPages(catalog)
-    link = pages.link(number, index.id, "/d/a.md")
+    link = pages.link(pages.document(number))
     catalog.documents.delete(index, "/d/a.md", job_id=job)
     with pytest.raises(DocumentNotFoundError):
-        pages.page(token(link))
+        pages.page(named(link))
     assert add(shelf, "/d/secret.md", ["another"]) == number
     with pytest.raises(DocumentNotFoundError):
-        pages.page(token(link))
+        pages.page(named(link))
 
 
 def test_a_long_document_is_shown_in_parts(shelf: tuple[Catalog, Index, str]) -> None:
-    catalog, index, _ = shelf
+    catalog, _, _ = shelf
     texts = [f"{number:05d}" + "x" * 995 for number in range(350)]
     number = add(shelf, "/d/long.txt", texts)
     pages = DocumentPages(catalog)
-    name = token(pages.link(number, index.id, "/d/long.txt"))
+    name = named(pages.link(pages.document(number)))
     shown, start = [], 0
     while start < pages.head(name).chars:
         page = pages.page(name, start=start)
@@ -131,10 +136,10 @@ def test_a_long_document_is_shown_in_parts(shelf: tuple[Catalog, Index, str]) ->
 
 
 def test_a_passage_that_is_none_is_refused(shelf: tuple[Catalog, Index, str]) -> None:
-    catalog, index, _ = shelf
+    catalog, _, _ = shelf
     number = add(shelf, "/d/a.md", ["one"])
     pages = DocumentPages(catalog)
-    name = token(pages.link(number, index.id, "/d/a.md"))
+    name = named(pages.link(pages.document(number)))
     with pytest.raises(InvalidRequestError):
         pages.page(name, passage=Passage(3, 3))
 
@@ -158,6 +163,7 @@ def test_a_hit_links_to_its_marked_passage(server: LiveServer) -> None:
     [hit] = [hit for hit in server.query("notes", "quick brown fox") if "fox" in hit["text"]]
     link, _, fragment = hit["permalink"].partition("#chars=")
     assert fragment == f"{hit['start']}-{hit['end']}"
+    assert "signed=" not in link  # the index has no rules
     with httpx.Client(base_url=server.http.base_url, trust_env=False) as browser:  # without a key
         reply = browser.get(f"{link}&chars={fragment}")
     assert reply.status_code == 200, reply.text

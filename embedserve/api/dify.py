@@ -19,7 +19,7 @@ from embedserve.api.schema_parts import DIFY_ERROR, OBJECT, TEXT, answers, given
 from embedserve.errors import EmbedserveError, InvalidRequestError
 from embedserve.services.filters import parse_filter
 from embedserve.services.search_request import MAX_K, Hit, SearchRequest
-from embedserve.types import EVERY_DOCUMENT, Filter
+from embedserve.types import EVERY_DOCUMENT, Filter, Index
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ async def retrieval(request: Request) -> Response:
         logger.warning("Dify gets nothing: %s", error)
         services(request).metrics.count_refusal(error)
         raise
-    return json_reply({"records": [_record(request, result.index_id, hit) for hit in result.hits]})
+    return json_reply({"records": [_record(request, result.index, hit) for hit in result.hits]})
 
 
-def _record(request: Request, index_id: int, hit: Hit) -> dict[str, Any]:
+def _record(request: Request, index: Index, hit: Hit) -> dict[str, Any]:
     chunk = hit.chunk
-    link = services(request).pages.permalink(index_id, hit.passage)
+    link = services(request).pages.permalink(index, hit.passage)
     return {
         "content": hit.text,
         "score": round(hit.score, 6),

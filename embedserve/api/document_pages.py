@@ -1,18 +1,20 @@
 """Where citations lead: `/d/{document}`, a page with the text of a document, safe to open.
 
 Nothing of a document reaches the page but its text, escaped; the only script that the page may run
-is our own, by its digest. Part of the address is its permission, so it is told to no other site.
+is our own, by its digest. Part of the address is its permission, so it is told to no other site,
+and kept by no browser.
 """
 
 import re
 from base64 import b64encode
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -21,11 +23,15 @@ from embedserve.api.replies import services
 from embedserve.api.schema_parts import FILE
 from embedserve.errors import InvalidRequestError
 from embedserve.services.blanks import blanks_between
-from embedserve.services.document_pages import DocumentPage, Passage
+from embedserve.services.document_pages import DocumentPage, PageName, Passage
 from embedserve.services.originals import Offer
 from embedserve.types import TextPiece
 
 router = APIRouter(tags=["documents"])
+
+Signed = Annotated[
+    str, Query(description="What opens a document of an index with access rules, for a while.")
+]
 
 _CHARS = re.compile(r"([0-9]{1,12})-([0-9]{1,12})")
 # A browser keeps nothing, and tells no site where it came from.
@@ -34,6 +40,20 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+@dataclass(frozen=True)
+class _Address:
+    """Of a page, for its own links."""
+
+    document: str
+    signed: str
+    """What opened it; empty: nothing."""
+
+    def to(self, below: str = "", **query: str) -> str:
+        """Return the address of what is below it, or of another part of it, as HTML has it."""
+        asked = urlencode({**query, **({"signed": self.signed} if self.signed else {})})
+        return escape(f"/d/{self.document}{below}{asked and '?'}{asked}")
 
 
 @router.get(
@@ -54,19 +74,22 @@ def document_page(
     version: Annotated[
         str, Query(alias="v", max_length=64, description="What the link was made of.")
     ] = "",
+    signed: Signed = "",
 ) -> Response:
     """Show the text of a document to a person, with the passage of a citation marked."""
     passage = _passage(chars) if chars else None
-    found = services(request).pages.page(document, start=start, passage=passage, version=version)
+    name = PageName(document, signed)
+    found = services(request).pages.page(name, start=start, passage=passage, version=version)
     offer = services(request).originals.offer(found.head)
     headers = {**_HEADERS, "Content-Security-Policy": _policy()}
     return Response(_html(found, document, offer), media_type="text/html", headers=headers)
 
 
 @router.get("/d/{document}/original", response_class=Response)
-def original(request: Request, document: str) -> Response:
+def original(request: Request, document: str, signed: Signed = "") -> Response:
     """Give the file that a document was read from, to be saved, if it is still what was read."""
-    found = services(request).originals.open(services(request).pages.head(document))
+    head = services(request).pages.head(PageName(document, signed))
+    found = services(request).originals.open(head)
     headers = {
         **_HEADERS,
         "Content-Disposition": _disposition(found.name),
@@ -98,13 +121,14 @@ def _html(page: DocumentPage, document: str, offer: Offer | None) -> str:
     head = page.head
     earlier = max(0, page.start - (page.end - page.start)) if page.start else None
     later = page.end if page.end < head.chars else None
+    address = _Address(document, page.signed)
     return Template(_file("html")).substitute(
         title=escape(head.title or head.path),
         place=escape(f"{head.path} · index {head.index}"),
-        original=_original(offer, document) if offer else "",
+        original=_original(offer, address) if offer else "",
         notice=_notice(page),
-        earlier=_link(document, earlier, "Earlier"),
-        later=_link(document, later, "Later"),
+        earlier=_link(address, earlier, "Earlier"),
+        later=_link(address, later, "Later"),
         text=_text(page),
         style=_file("css"),
         script=_file("js"),
@@ -121,21 +145,22 @@ def _notice(page: DocumentPage) -> str:
     return f'<p class="notice">{told}</p>'
 
 
-def _original(offer: Offer, document: str) -> str:
+def _original(offer: Offer, address: _Address) -> str:
     if offer.problem:
         told = escape(offer.problem)
     elif offer.address:
         told = f'Fetched from <a href="{escape(offer.address)}">{escape(offer.address)}</a>'
     else:
         size = f"{offer.size_bytes:,} bytes"
-        told = f'<a href="/d/{escape(document)}/original">Original file</a>, {size}'
+        told = f'<a href="{address.to("/original")}">Original file</a>, {size}'
     return f'<p class="place">{told}</p>'
 
 
-def _link(document: str, start: int | None, word: str) -> str:
+def _link(address: _Address, start: int | None, word: str) -> str:
     if start is None:
         return ""
-    return f'<p class="more"><a href="/d/{escape(document)}?from={start}">{word}</a></p>'
+    there = address.to(**{"from": str(start)})
+    return f'<p class="more"><a href="{there}">{word}</a></p>'
 
 
 def _text(page: DocumentPage) -> str:

@@ -21,7 +21,7 @@ from embedserve.services.search_request import (
     SearchRequest,
     SearchResult,
 )
-from embedserve.types import EVERY_DOCUMENT, StoredChunk
+from embedserve.types import EVERY_DOCUMENT, Index, StoredChunk
 
 router = APIRouter(tags=["indexes"])
 
@@ -175,14 +175,14 @@ class _Shown:
             "text": hit.text,
             "score": _rounded(hit.score),
             "scores": {key: _rounded(value) for key, value in vars(scores).items()},
-            **self._place(result.index_id, hit.passage),
+            **self._place(result.index, hit.passage),
             "lines": _lines(hit),
             "chunks": [
                 {"id": str(one.id), "start": one.start, "end": one.end} for one in hit.chunks
             ],
             "tokens": hit.tokens,
             "places": hit.places,
-            "also_in": [self._place(result.index_id, one) for one in hit.also_in],
+            "also_in": [self._place(result.index, one) for one in hit.also_in],
             "near_duplicates": hit.near_duplicates,
         }
         if hit.highlights:
@@ -192,7 +192,7 @@ class _Shown:
             told["legs"] = {name: standing._asdict() for name, standing in hit.legs.items()}
         return told
 
-    def _place(self, index_id: int, chunk: StoredChunk) -> dict[str, Any]:
+    def _place(self, index: Index, chunk: StoredChunk) -> dict[str, Any]:
         return {
             "id": str(chunk.id),
             "document": {
@@ -206,7 +206,7 @@ class _Shown:
             "start": chunk.start,
             "end": chunk.end,
             "lines": vars(chunk.lines) if chunk.lines else None,
-            "permalink": self._pages.permalink(index_id, chunk),
+            "permalink": self._pages.permalink(index, chunk),
         }
 
 

@@ -26,7 +26,7 @@ from embedserve.api.tool_schemas import (
     SearchArguments,
 )
 from embedserve.errors import InvalidRequestError, NotFoundError
-from embedserve.services.document_pages import TextRange
+from embedserve.services.document_pages import PageName, TextRange
 from embedserve.services.filters import parse_filter
 from embedserve.services.search_request import ManyResult, NamedHit, SearchRequest
 from embedserve.types import EVERY_DOCUMENT, DocumentHead
@@ -105,13 +105,13 @@ async def search(call: Call, asked: SearchArguments) -> dict[str, Any]:
 
 
 def _result(call: Call, found: ManyResult, named: NamedHit) -> dict[str, Any]:
-    hit, index_id = named.hit, found.results[named.name].index_id
+    hit, index = named.hit, found.results[named.name].index
     chunk, pages = hit.passage, call.services.pages
-    token = pages.token(chunk.document_id, index_id, chunk.path)
+    token = pages.token(index, chunk)
     return {
         "id": f"{token}:{hit.start}-{hit.end}",
         "title": chunk.title or chunk.path,
-        "url": call.url(pages.permalink(index_id, chunk)),
+        "url": call.url(pages.permalink(index, chunk)),
     }
 
 
@@ -181,11 +181,10 @@ def _range(call: Call, asked: RangeArguments) -> dict[str, Any]:
 
 def _document(call: Call, found: TextRange) -> dict[str, Any]:
     head = found.head
-    link = call.services.pages.link(head.id, head.index_id, head.path)
     return {
         "title": head.title or head.path,
         "text": found.text,
-        "url": call.url(link),
+        "url": call.url(call.services.pages.link(head)),
         "metadata": {
             **orjson.loads(head.metadata),
             "index": head.index,
@@ -202,7 +201,7 @@ def _named(call: Call, identifier: str) -> tuple[DocumentHead, int, int]:
     match = _ID.fullmatch(identifier)
     if not match:
         raise InvalidRequestError("`id` is none of those that `search` gives. Search first.")
-    head = call.services.pages.head(match[1])
+    head = call.services.pages.head(PageName(match[1]))
     call.allow(head.index)
     return head, int(match[2] or 0), int(match[3] or 0)
 

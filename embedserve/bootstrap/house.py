@@ -230,7 +230,7 @@ def _services(ground: _Ground, stack: ExitStack) -> Services:
     limits = document_limits(settings)
     documents = DocumentService(catalog, indexes, ingestion, worker, (uploads, limits))
     search = _search(ground, indexes, sampler, inference.reranking)
-    pages, chats = DocumentPages(catalog), ground.sources.chats
+    pages, chats = DocumentPages(catalog, settings.signed_link_s), ground.sources.chats
     return Services(
         embedding=inference.embedding,
         reranking=inference.reranking,

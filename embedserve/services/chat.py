@@ -175,7 +175,7 @@ class ChatService:
         if asked.min_score is None:
             asked = replace(asked, min_score=definition.chat.min_score)
         result = await self._search.search(index.name, asked)
-        documents = self._cited(result.hits, index, turn)
+        documents = self._cited(result.hits, result.index, turn)
         refuses = definition.chat.refuse if turn.refuses is None else turn.refuses
         return self._grounded(turn, (prompt, target), documents, refuses=refuses)
 
@@ -207,7 +207,7 @@ class ChatService:
 
     def _cited(self, hits: list[Hit], index: Index, turn: ChatTurn) -> tuple[CitedDocument, ...]:
         def link(hit: Hit) -> str:
-            return turn.base_url + self._pages.permalink(index.id, hit.passage)
+            return turn.base_url + self._pages.permalink(index, hit.passage)
 
         return by_document(hits, link, first=numbers_taken(turn.messages) + 1)
 

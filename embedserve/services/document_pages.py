@@ -1,31 +1,41 @@
-"""Where a citation leads: a page with the text of one document, and a link that nobody can guess.
+"""Where a citation leads: a page with the text of one document, for whoever may see it.
 
-A browser that follows a link sends no API key, so the link itself is the permission, but in an
-index with access rules (viewing.py): it holds a code that only this catalog can make. It names one
-path of one index: a document that takes the number of one that was deleted has another link.
+What its address looks like, and what opens it, is in `document_links.py`.
 """
 
-import hmac
-import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 
 from embedserve.errors import DocumentNotFoundError, InvalidRequestError
 from embedserve.services.blanks import blanks_between
+from embedserve.services.document_links import DocumentLinks, LinkedDocument, id_in
 from embedserve.services.viewing import is_seen
 from embedserve.store.catalog import Catalog
-from embedserve.types import DocumentHead, StoredChunk, TextPiece
+from embedserve.types import DocumentHead, Index, StoredChunk, TextPiece
 
 PAGE_CHARS = 100_000
 """Of text on one page: what a browser lays out at once."""
 LEAD_CHARS = 4_000
 """Of text before the passage that is asked for."""
-_CODE_BYTES = 10  # 80 bits: guessing at 1,000 a second would take 10^13 years
-_VERSION_CHARS = 8
-_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{%d})" % (2 * _CODE_BYTES))  # noqa: UP031
 _SECRET = "link_secret"
+
+
+@dataclass(frozen=True)
+class PageName:
+    """What an address says of a document."""
+
+    token: str
+    """What follows `/d/`."""
+    signed: str = ""
+    """Its signature; empty: it has none."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    head: DocumentHead
+    signed: str = ""
+    """The signature that opened it; empty: none was needed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class DocumentPage:
     """What to mark."""
     has_changed: bool
     """Whether the document is another one than when the link was made."""
+    signed: str = ""
+    """The signature that opened it; empty: none was needed."""
 
     @property
     def start(self) -> int:
@@ -72,33 +84,40 @@ class TextRange:
 class DocumentPages:
     """Make links to documents, the pages they lead to, and their text by itself."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, signed_s: int = 0) -> None:
+        """Let signed links hold for `signed_s` seconds; 0: none is signed."""
         self._catalog = catalog
         # Here and not with the first link: who asks a question must not have to write.
-        self._key = _secret(catalog)
+        self._links = DocumentLinks(_secret(catalog), signed_s=signed_s)
 
-    def link(self, document_id: int, index_id: int, path: str) -> str:
+    def link(self, head: DocumentHead) -> str:
         """Return the path of a document's page on this server."""
-        return f"/d/{self.token(document_id, index_id, path)}"
+        return self._links.page(self._linked(head))
 
-    def token(self, document_id: int, index_id: int, path: str) -> str:
-        """Return what names a document, and shows that whoever has it was told of it."""
-        return f"{document_id}-{self._code(index_id, path)}"
+    def token(self, index: Index, chunk: StoredChunk) -> str:
+        """Return what names the document of a chunk, and shows that whoever has it was told."""
+        return self._links.token(LinkedDocument.of_chunk(index, chunk))
 
-    def permalink(self, index_id: int, chunk: StoredChunk) -> str:
+    def permalink(self, index: Index, chunk: StoredChunk) -> str:
         """Return the link to a chunk, which tells when its document has changed since."""
-        link = self.link(chunk.document_id, index_id, chunk.path)
-        return f"{link}?v={chunk.sha256[:_VERSION_CHARS]}#chars={chunk.start}-{chunk.end}"
+        document = LinkedDocument.of_chunk(index, chunk)
+        return self._links.passage(document, chunk.start, chunk.end)
 
     def page(
-        self, token: str, *, start: int = 0, passage: Passage | None = None, version: str = ""
+        self,
+        name: PageName,
+        *,
+        start: int = 0,
+        passage: Passage | None = None,
+        version: str = "",
     ) -> DocumentPage:
         """Return the text from the character `start` on, or around a passage.
 
-        `token` is what follows `/d/`. Raises DocumentNotFoundError, and InvalidRequestError for a
-        passage that ends before it begins.
+        Raises DocumentNotFoundError, and InvalidRequestError for a passage that ends before it
+        begins.
         """
-        head = self.head(token)
+        opened = self._open(name)
+        head = opened.head
         if passage:
             if not 0 <= passage.start < passage.end:
                 raise InvalidRequestError(
@@ -108,7 +127,7 @@ class DocumentPages:
             start = max(0, passage.start - LEAD_CHARS)
         pieces = self._catalog.document_text.pieces(head.id, start, max_chars=PAGE_CHARS)
         has_changed = bool(version) and not head.sha256.startswith(version)
-        return DocumentPage(head, pieces, passage, has_changed)
+        return DocumentPage(head, pieces, passage, has_changed, opened.signed)
 
     def read(self, head: DocumentHead, *, start: int = 0, max_chars: int) -> TextRange:
         """Return the text from the character `start` on, `max_chars` of it at the most."""
@@ -143,20 +162,28 @@ class DocumentPages:
             )
         return head
 
-    def head(self, token: str) -> DocumentHead:
-        """Return the document that a link names, to whoever may see it.
+    def head(self, name: PageName) -> DocumentHead:
+        """Return the document that an address names, to whoever may see it.
 
-        Raises DocumentNotFoundError. In an index with access rules the link is no permission.
+        Raises DocumentNotFoundError. In an index with access rules the address is no permission,
+        but for the one that is signed.
         """
-        match = _TOKEN.fullmatch(token)
-        head = self._seen(int(match[1])) if match else None
-        code = self._code(head.index_id, head.path) if head else ""
-        if not head or not match or not hmac.compare_digest(code, match[2]):
-            raise DocumentNotFoundError(
-                "There is no document at this address: it was removed since, or the link is not "
-                "complete, or you may not see it. Ask again for a current one."
-            )
-        return head
+        return self._open(name).head
+
+    def _open(self, name: PageName) -> _Opened:
+        number = id_in(name.token)
+        head = None if number is None else self._catalog.document_text.head(number)
+        if head:
+            linked = self._linked(head)
+            if self._links.is_named(linked, name.token):
+                if is_seen(self._catalog, linked.index, head.id):
+                    return _Opened(head)
+                if self._links.is_opened(linked, name.signed):
+                    return _Opened(head, name.signed)
+        raise DocumentNotFoundError(
+            "There is no document at this address: it was removed since, or the link is not "
+            "complete, or is too old, or you may not see it. Ask again for a current one."
+        )
 
     def _seen(self, document_id: int) -> DocumentHead | None:
         """Return a document; None: there is none, or whoever asks may not see it."""
@@ -166,9 +193,8 @@ class DocumentPages:
         index = self._catalog.indexes.get(head.index)
         return head if is_seen(self._catalog, index, head.id) else None
 
-    def _code(self, index_id: int, path: str) -> str:
-        named = f"{index_id}\0{path}".encode()
-        return hmac.digest(self._key, named, sha256)[:_CODE_BYTES].hex()
+    def _linked(self, head: DocumentHead) -> LinkedDocument:
+        return LinkedDocument.of_head(self._catalog.indexes.get(head.index), head)
 
 
 def _secret(catalog: Catalog) -> bytes:

@@ -150,7 +150,7 @@ class SearchService:
         watch.lap("answer")
         return SearchResult(
             hits=hits,
-            index_id=found.index.id,
+            index=found.index,
             model=found.index.model,
             mode=request.mode or "hybrid",
             is_exact=found.is_exact,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from embedserve.types import EVERY_DOCUMENT, Filter, StoredChunk
+from embedserve.types import EVERY_DOCUMENT, Filter, Index, StoredChunk
 
 if TYPE_CHECKING:  # with it comes numpy, which a command that asks does not need
     from embedserve.ranking.fusion import Standing
@@ -150,7 +150,8 @@ class SearchResult:
     """Hits, best first, and how they were found."""
 
     hits: list[Hit]
-    index_id: int
+    index: Index
+    """As it was when it was asked."""
     model: str
     mode: Mode
     is_exact: bool

@@ -26,6 +26,11 @@ class Viewer:
     may_change: bool = False
     """Whether to send, delete and ingest documents, which tells of no other documents' content."""
 
+    @property
+    def is_proven(self) -> bool:
+        """Tell whether a token or a key has shown who it is."""
+        return bool(self.claims) or self.sees_all
+
 
 NOBODY = Viewer()
 OWNER = Viewer(sees_all=True, may_change=True)
