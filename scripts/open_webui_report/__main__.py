@@ -11,7 +11,18 @@ from typing import Any
 
 from scripts.environments import node_environment, python_environment
 from scripts.open_webui_report.judge import Evidence, judge
-from scripts.open_webui_report.served import INDEX, MODEL, READER, TOOL_CALLER, Served, served
+from scripts.open_webui_report.served import (
+    ADA,
+    BERT,
+    DESK,
+    INDEX,
+    MODEL,
+    READER,
+    TOOL_CALLER,
+    USER_TOKEN_SECRET,
+    Served,
+    served,
+)
 from scripts.open_webui_report.webui import Addresses, open_webui, settings
 
 HERE = Path(__file__).parent
@@ -33,7 +44,8 @@ def main() -> None:
     )
     shutil.copy(DRIVER, driver)  # node looks for packages beside the script
     with served(told.models, told.data / CHAPTERS) as both:
-        where = Addresses(both.url, READER, f"{both.theirs.url}/v1", told.reranker)
+        upstream = f"{both.theirs.url}/v1"
+        where = Addresses(both.url, READER, upstream, USER_TOKEN_SECRET, told.reranker)
         with open_webui(program, settings(where)) as url:
             seen = _drive(driver, url, both, told)
             seen["webui"] = url
@@ -61,6 +73,9 @@ def _drive(folder: Path, url: str, both: Served, told: argparse.Namespace) -> di
         "TOOL_CALLER": TOOL_CALLER,
         "QUESTION": "What happens when the owner of a value goes out of scope?",
         "FILE_QUESTION": "Who is the estimator of the repair?",
+        "DESK": DESK,
+        "DESK_QUESTION": "How large is the travel budget of the team?",
+        "PEOPLE": json.dumps([{"name": one.name, "email": one.email} for one in (ADA, BERT)]),
         "ELSEWHERE": "Which cheese did the bishop of Zanzibar prefer in 1731?",
         "UPLOAD": str((told.data / UPLOAD).resolve()),
         "TOOLS_URL": f"{both.url}/tools",

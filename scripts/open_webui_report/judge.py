@@ -1,16 +1,30 @@
 """What Open WebUI must have shown, and what must have reached embedserve and the language model."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.open_webui_report.served import INDEX, MODEL, TOOL_CALLER, Served
+import httpx
+
+from scripts.open_webui_report.served import (
+    ADA,
+    BERT,
+    DESK,
+    EVERYBODY,
+    INDEX,
+    MODEL,
+    TOOL_CALLER,
+    Person,
+    Served,
+)
 from tests.llm_double import Asked
 from tests.llm_quotes import NOTHING, TASK
 
 Seen = dict[str, Any]
 PASSAGE = "When the owner goes out of scope, the value will be dropped."
+USER_CHECK = "a user asks it the same: their own documents alone, behind links"
 ESTIMATOR = "Ellis Turner"
 """Who the invoice names; it is in its first page."""
 
@@ -40,12 +54,12 @@ class Evidence:
         return found
 
 
-def judge(evidence: Evidence) -> list[Row]:
-    """Return a row for each check."""
+def judge(evidence: Evidence, only: Collection[str] = ()) -> list[Row]:
+    """Return a row for each check, or for those that are named."""
     rows = []
-    for what, check in _CHECKS.items():
+    for what in only or _CHECKS:
         try:
-            check(evidence)
+            _CHECKS[what](evidence)
         except AssertionError as error:
             rows.append(Row(what, str(error)))
         else:
@@ -56,7 +70,7 @@ def judge(evidence: Evidence) -> list[Row]:
 def _settings(found: Evidence) -> None:
     told = found.step("settings")
     _must(told["saved"] == 200, f"saving the header gave status {told['saved']}")
-    wanted = {f"rag/{INDEX}", f"rag/{INDEX}@{MODEL}", MODEL}
+    wanted = {f"rag/{INDEX}", f"rag/{INDEX}@{MODEL}", f"rag/{DESK}", MODEL}
     _must(wanted <= set(told["models"]), f"its models are {told['models']}")
     _must("all-minilm" not in str(told["models"]), "it offers an embedding model for chats")
 
@@ -138,6 +152,45 @@ def _tools(found: Evidence) -> None:
     _must("server:documents" in ids, f"its tools are {ids}")
 
 
+def _people(found: Evidence) -> None:
+    told = found.step("people")
+    _must(told["added"] == 200, f"adding a user gave status {told['added']}")
+    _must(told["shared"] == 200, f"showing the model to all gave status {told['shared']}")
+
+
+def _own(step: str, person: Person, other: Person) -> Callable[[Evidence], None]:
+    def check(found: Evidence) -> None:
+        told = found.step(step)
+        answer, source = told["answer"], told["source"]
+        _must(f"Found in {DESK}:" in answer["text"], f"no status: {answer['text']}")
+        _must(answer["sources"] == [person.title, EVERYBODY.title], f"{answer['sources']}")
+        _must(source["heading"] == person.title, f"the source is {source['heading']}")
+        _must(_figure(person) in answer["text"], f"not their own: {answer['text']}")
+        _must(_figure(other) not in str(told), f"somebody else's: {told}")
+        for link in ("title", "content"):
+            _must(source[link]["text"] == person.text, f"its {link} opens {source[link]}")
+        given = [one for one in found.both.theirs.asked if _figure(person) in str(one.body)]
+        _must(bool(given), "the language model was given nothing of theirs")
+        _must(not any(_figure(other) in str(one.body) for one in given), "given somebody else's")
+        _closed(source["title"]["url"])
+
+    return check
+
+
+def _figure(person: Person) -> str:
+    """Return what their document alone says."""
+    return " ".join(re.findall(r"[0-9],[0-9]{3} euros", person.text))
+
+
+def _closed(url: str) -> None:
+    """Raise AssertionError unless a link opens the page by its signature alone."""
+    with httpx.Client(trust_env=False) as browser:
+        opened = browser.get(url)
+        closed = browser.get(re.sub("signed=[^&#]*", "", url))
+    _must(opened.status_code == 200, f"the link gives status {opened.status_code}")
+    _must(closed.status_code == 404, f"without its signature it gives {closed.status_code}")
+
+
 def _quiet(found: Evidence) -> None:
     places = (found.both.url, found.seen["webui"], "data:", "blob:")
     others = [one for one in found.seen["requested"] if not one.startswith(places)]
@@ -161,5 +214,8 @@ _CHECKS: dict[str, Callable[[Evidence], None]] = {
     "a file and an index in one chat: numbers lead to the right source": _both,
     "titles, tags and follow-ups reach the language model without passages": _tasks,
     "the tool server is verified and offered": _tools,
+    "a user is added, and may ask a protected index": _people,
+    "an administrator asks it: their own documents alone, behind links": _own("admin", ADA, BERT),
+    USER_CHECK: _own("user", BERT, ADA),
     "no address of a document is told to another site": _quiet,
 }

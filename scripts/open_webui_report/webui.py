@@ -27,6 +27,8 @@ class Addresses:
     """Of embedserve, scope `read`."""
     upstream: str
     """A server with language models, base of OpenAI's API."""
+    user_token_secret: str
+    """What it signs with who its users are."""
     reranker: str = ""
     """Name of a reranker that embedserve has; empty: none is used."""
 
@@ -48,6 +50,10 @@ def settings(where: Addresses) -> dict[str, str]:
         "EXTERNAL_DOCUMENT_LOADER_URL": where.embedserve,
         "EXTERNAL_DOCUMENT_LOADER_API_KEY": where.key,
     }
+    users = {
+        "ENABLE_FORWARD_USER_INFO_HEADERS": "true",
+        "FORWARD_USER_INFO_HEADER_JWT_SECRET": where.user_token_secret,
+    }
     reranking = {
         "ENABLE_RAG_HYBRID_SEARCH": "true",
         "RAG_RERANKING_ENGINE": "external",
@@ -55,14 +61,13 @@ def settings(where: Addresses) -> dict[str, str]:
         "RAG_EXTERNAL_RERANKER_API_KEY": where.key,
         "RAG_RERANKING_MODEL": where.reranker,
     }
-    return {**connections, **documents, **(reranking if where.reranker else {})}
+    return {**connections, **documents, **users, **(reranking if where.reranker else {})}
 
 
 def offline(folder: Path) -> dict[str, str]:
-    """Return settings of an installation that asks nobody but us, and needs no account."""
+    """Return settings of an installation that asks nobody but us."""
     return {
         "DATA_DIR": str(folder),
-        "WEBUI_AUTH": "False",
         "WEBUI_SECRET_KEY": "for a test of one page",
         "OFFLINE_MODE": "true",
         "HF_HUB_OFFLINE": "1",

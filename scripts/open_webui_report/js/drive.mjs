@@ -4,7 +4,9 @@ import { chromium } from 'playwright-core';
 
 const { WEBUI_URL, BROWSER, PICTURES, INDEX, MODEL, TOOL_CALLER, UPLOAD, TOOLS_URL, KEY } =
   process.env;
-const { QUESTION, FILE_QUESTION, ELSEWHERE } = process.env;
+const { QUESTION, FILE_QUESTION, ELSEWHERE, DESK, DESK_QUESTION } = process.env;
+const [ADMIN, USER] = JSON.parse(process.env.PEOPLE).map((one) => (
+  { ...one, password: 'of a test', profile_image_url: '' }));
 const WAIT_MS = Number(process.env.WAIT_MS ?? 120_000); // two slow cores, four programs
 const FLAGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
@@ -12,11 +14,8 @@ const FLAGS = [
 ];
 
 const browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS });
-const context = await browser.newContext({ viewport: { width: 1200, height: 760 } });
-context.setDefaultTimeout(WAIT_MS);
-const page = await context.newPage();
 const requested = new Set();
-context.on('request', (request) => requested.add(request.url()));
+let context, page; // of whoever is signed in
 
 const picture = (name, of = page) => of.screenshot({ path: `${PICTURES}/${name}.png` });
 
@@ -32,10 +31,21 @@ const call = (path, method = 'GET', body = undefined) =>
     [path, method, body],
   );
 
-async function open() {
+// Signs somebody up or in, in a browser of their own.
+async function enter(way, person) {
+  context = await browser.newContext({ viewport: { width: 1200, height: 760 } });
+  context.setDefaultTimeout(WAIT_MS);
+  context.on('request', (request) => requested.add(request.url()));
+  page = await context.newPage();
+  const reply = await context.request.post(`${WEBUI_URL}/api/v1/auths/${way}`, { data: person });
+  const { token, role } = await reply.json();
+  await page.goto(`${WEBUI_URL}/health`);
+  await page.evaluate((token) => { localStorage.token = token; }, token);
   await page.goto(WEBUI_URL, { waitUntil: 'domcontentloaded' });
   await page.locator('#chat-input').waitFor();
-  await page.getByRole('button', { name: "Okay, Let's Go!" }).click();
+  // What is new is told to administrators.
+  if (role === 'admin') await page.getByRole('button', { name: "Okay, Let's Go!" }).click();
+  return role;
 }
 
 async function choose(model) {
@@ -106,7 +116,7 @@ async function attach() {
 
 const steps = {
   async settings() {
-    await open();
+    await enter('signup', ADMIN);
     const config = (await call('/openai/config')).body;
     const headers = { 'X-OpenWebUI-Task': '{{TASK}}' };
     config.OPENAI_API_CONFIGS = { 0: { enable: true, auth_type: 'bearer', headers } };
@@ -153,6 +163,25 @@ const steps = {
     const saved = await call('/api/v1/configs/tool_servers', 'POST',
       { TOOL_SERVER_CONNECTIONS: [server] });
     return { verified, saved: saved.status, tools: (await call('/api/v1/tools/')).body };
+  },
+  async people() {
+    const added = await call('/api/v1/auths/add', 'POST', { ...USER, role: 'user' });
+    // Models are the administrators' alone until they say otherwise.
+    const everybody = { principal_type: 'user', principal_id: '*', permission: 'read' };
+    const shared = await call('/api/v1/models/model/access/update', 'POST',
+      { id: `rag/${DESK}`, access_grants: [everybody] });
+    return { added: added.status, shared: shared.status };
+  },
+  async admin() {
+    await choose(`rag/${DESK}`);
+    return { answer: await ask(DESK_QUESTION), source: await follow('admin') };
+  },
+  async user() {
+    const role = await enter('signin', USER);
+    await choose(`rag/${DESK}`);
+    const answer = await ask(DESK_QUESTION);
+    await picture('user-answer');
+    return { role, answer, source: await follow('user') };
   },
 };
 
