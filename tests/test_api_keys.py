@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from embedserve.api.app import HOT_ROUTES, AppLimits, create_framework_app
+from embedserve.api.app import HOT_ROUTES, NAMED_ROUTES, AppLimits, create_framework_app
 from embedserve.api.keys import KeyGuard, parse_keys
 from embedserve.api.replies import Services
 from embedserve.api.scopes import ADMIN, INGEST, OPEN, READ, ROWS, scope_of
@@ -29,7 +29,7 @@ def test_every_route_says_which_scope_it_needs() -> None:
     app = create_framework_app(cast(Services, object()), AppLimits(1, (), is_loopback=True))
     contexts = iter_route_contexts(app.routes)
     routes = {(method, str(one.path)) for one in contexts for method in one.methods or ()}
-    routes |= {("POST", path) for path in HOT_ROUTES}
+    routes |= {("POST", path) for path in (*HOT_ROUTES, *NAMED_ROUTES)}
     assert len(routes) > 20
     named = {("GET" if method == "HEAD" else method, path) for method, path in routes}
     assert named - set(ROWS) == set(), "api/scopes.py needs a row for each"

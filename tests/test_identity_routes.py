@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from embedserve.api.app import HOT_ROUTES, AppLimits, create_framework_app
+from embedserve.api.app import HOT_ROUTES, NAMED_ROUTES, AppLimits, create_framework_app
 from embedserve.api.replies import Services
 from tests.identity_routes import CHANGES, ELSEWHERE, LIBRECHAT, LINKING, READS, ROWS, Row
 from tests.identity_vault import (
@@ -45,7 +45,7 @@ def test_every_route_is_in_the_table() -> None:
         for method in one.methods or ()
         if method != "HEAD"
     }
-    found |= {("POST", path) for path in HOT_ROUTES}
+    found |= {("POST", path) for path in (*HOT_ROUTES, *NAMED_ROUTES)}
     known = {*READS, *CHANGES}
     known |= {(method, path) for method, paths in ELSEWHERE.items() for path in paths.split()}
     known |= {

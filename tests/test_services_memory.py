@@ -59,7 +59,7 @@ def client(told: Told) -> Iterator[TestClient]:
 
     services = cast(Services, SimpleNamespace(metrics=Metrics(), freed=told))
     others = Starlette(routes=[Route("/other", echo, methods=["POST"])])
-    app = HotPath(others, routes={"/hot": hot}, services=services, max_request_bytes=MIB)
+    app = HotPath(others, routes={"/hot": hot}, named={}, services=services, max_request_bytes=MIB)
     with TestClient(app) as client:
         yield client
 

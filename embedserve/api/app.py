@@ -38,7 +38,7 @@ from embedserve.api import (
     vector_store_files,
 )
 from embedserve.api.guard import BrowserGuard
-from embedserve.api.hot import HotPath, HotRoute
+from embedserve.api.hot import HotPath, HotRoute, NamedRoute
 from embedserve.api.keys import ApiKey, KeyGuard
 from embedserve.api.replies import Services
 from embedserve.api.request_limit import RequestLimit
@@ -80,6 +80,8 @@ HOT_ROUTES: Mapping[str, HotRoute] = {
     **tokens.ROUTES,
 }
 
+NAMED_ROUTES: Mapping[str, NamedRoute] = {"/indexes/{name}/query": search.query}
+
 MODULES = (
     ollama,
     ollama_models,
@@ -112,6 +114,7 @@ def create_app(services: Services, limits: AppLimits) -> App:
     app: App = HotPath(
         create_framework_app(services, limits),
         routes=HOT_ROUTES,
+        named=NAMED_ROUTES,
         services=services,
         max_request_bytes=limits.max_request_bytes,
     )

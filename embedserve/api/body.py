@@ -158,6 +158,8 @@ class Fields:
     """
 
     def __init__(self, value: Mapping[str, Any]) -> None:
+        self.given = value
+        """As it came."""
         self._values = {name.lower(): item for name, item in value.items()}
         self._values |= {name: item for name, item in value.items() if name.islower()}
 

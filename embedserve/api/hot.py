@@ -1,12 +1,13 @@
-"""The embedding routes as plain ASGI: read, embed, write, and nothing between.
+"""The routes that answer most as plain ASGI: read, work, write, and nothing between.
 
-They are called thousands of times a second, and a framework's routing, dependency and response
-layers cost more than tokenizing a query. Everything else goes on to the framework's application,
-which also describes these routes in the OpenAPI document.
+Embeddings are asked for thousands of times a second, and a framework's routing, dependency and
+response layers cost more than tokenizing a query. Everything else goes on to the framework's
+application; openapi.py describes these routes beside its own.
 """
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 HotRoute = Callable[[Services, Fields, float | None], Awaitable[Reply]]
 """Services, body, and the seconds that the client waits (None: as long as it takes)."""
+
+NamedRoute = Callable[[Services, str, Fields, float | None], Awaitable[Reply]]
+"""The same of what the path names."""
 
 # Most answers are there sooner; only for those that are not is it worth a task to watch the client.
 _WATCH_AFTER_S = 0.05
@@ -42,11 +46,17 @@ class HotPath:
         app: ASGIApp,
         *,
         routes: Mapping[str, HotRoute],
+        named: Mapping[str, NamedRoute],
         services: Services,
         max_request_bytes: int,
     ) -> None:
+        """Answer `routes`, and those of `named`, which have one `{name}` in their path."""
         self._app = app
         self._routes = routes
+        self._named = [
+            (re.compile(re.escape(path).replace(r"\{name\}", "([^/]+)")), path, route)
+            for path, route in named.items()
+        ]
         self._services = services
         self._max_request_bytes = max_request_bytes
 
@@ -55,7 +65,7 @@ class HotPath:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route = self._routes.get(scope["path"])
+        path, route = self._found(scope["path"])
         if route is None:
             await self._pass_on(scope, receive, send)
             return
@@ -66,7 +76,16 @@ class HotPath:
         started = time.perf_counter()
         status = await self._answer(route, scope, receive, send)
         seconds = time.perf_counter() - started
-        self._services.metrics.count_request(scope["path"], status, seconds)
+        self._services.metrics.count_request(path, status, seconds)
+
+    def _found(self, path: str) -> tuple[str, HotRoute | None]:
+        """Return the route of a path, and how it is written where routes are listed."""
+        if path in self._routes:
+            return path, self._routes[path]
+        for pattern, written, route in self._named:
+            if match := pattern.fullmatch(path):
+                return written, _with_name(route, match[1])
+        return path, None
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the framework answer."""
@@ -136,6 +155,10 @@ class HotPath:
             body.add(message.get("body", b""))
             is_more = message.get("more_body", False)
         return body.whole()
+
+
+def _with_name(route: NamedRoute, name: str) -> HotRoute:
+    return lambda services, fields, timeout_s: route(services, name, fields, timeout_s)
 
 
 def timeout_of(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

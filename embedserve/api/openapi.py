@@ -15,6 +15,7 @@ from embedserve.api.schema_parts import (
     refused,
 )
 from embedserve.api.scopes import OPEN, scope_of
+from embedserve.api.search import QUERY_SCHEMAS
 
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
@@ -22,7 +23,7 @@ _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Return the framework's document with the hot routes, and with the answers that are given."""
     told = {path: _methods(path, methods) for path, methods in document["paths"].items()}
-    told |= HOT_SCHEMAS | RERANK_SCHEMAS
+    told |= HOT_SCHEMAS | RERANK_SCHEMAS | QUERY_SCHEMAS
     paths = {path: _guarded(path, methods) for path, methods in told.items()}
     components = dict(document.get("components", {}))
     schemas = components.get("schemas", {})

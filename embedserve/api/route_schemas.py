@@ -25,7 +25,7 @@ from embedserve.api.schema_parts import (
     sent,
     shape,
 )
-from embedserve.api.search_schemas import ANSWER, ANSWER_OF_MANY
+from embedserve.api.search_schemas import ANSWER_OF_MANY
 
 _ABOUT = {
     "parent_model": TEXT,
@@ -246,9 +246,6 @@ ROUTE_SCHEMAS: dict[str, dict[str, Schema]] = {
         "get": _told(given("The document.", OBJECT), "400 404 409"),
         "put": {"responses": _ACCEPTED},
         "delete": _told(given("It is gone.", _DELETED), "400 404 409"),
-    },
-    "/indexes/{name}/query": {
-        "post": _told(given("The hits.", ANSWER), "400 404 409 413 500 503"),
     },
     "/query": {"post": _told(given("The hits of all.", ANSWER_OF_MANY), "400 404 409 413 500 503")},
     "/indexes/{name}/export": {

@@ -33,6 +33,7 @@ KEEP_ALIVE: Schema = {
     "description": "How long the model stays in memory after this request: seconds, or a duration "
     "such as `5m`; 0 lets it go, negative keeps it.",
 }
+PATH_NAME: Schema = {"name": "name", "in": "path", "required": True, "schema": TEXT}
 TIMEOUT: Schema = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",

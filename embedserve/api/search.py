@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from embedserve.api.body import describe_body, read_model
+from embedserve.api.body import Fields, check_model, describe_body, read_model
 from embedserve.api.hot import timeout_of
-from embedserve.api.replies import json_reply, services
-from embedserve.api.schema_parts import TIMEOUT
+from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
+from embedserve.api.schema_parts import PATH_NAME, TIMEOUT, given, refused
+from embedserve.api.search_schemas import ANSWER
 from embedserve.errors import InvalidRequestError
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.filters import FILTER_SCHEMA, parse_filter
@@ -106,18 +107,12 @@ class ManyBody(QueryBody):
     indexes: list[str] = Field(min_length=1, max_length=32, description="Their names.")
 
 
-@router.post(
-    "/indexes/{name}/query",
-    responses={503: {"description": "The server is busy, or the request's time is over."}},
-    openapi_extra={**describe_body(QueryBody), "parameters": [TIMEOUT]},
-)
-async def query(request: Request, name: str) -> Response:
-    """Find the passages that answer a question."""
-    body = await read_model(request, QueryBody)
-    asked = body.request(timeout_of(request.scope["headers"]))
-    result = await services(request).search.search(name, asked)
-    shown = _Shown(services(request).pages, body.explain)
-    return json_reply(
+async def query(house: Services, name: str, fields: Fields, timeout_s: float | None) -> Reply:
+    """Find the passages that answer a question; a route of `hot`."""
+    body = check_model(fields.given, QueryBody)
+    result = await house.search.search(name, body.request(timeout_s))
+    shown = _Shown(house.pages, body.explain)
+    return fast_reply(
         {
             "hits": [shown.hit(result, hit) for hit in result.hits],
             "index": name,
@@ -217,3 +212,20 @@ def _lines(hit: Hit) -> dict[str, int] | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
+
+
+QUERY_SCHEMAS = {
+    "/indexes/{name}/query": {
+        "post": {
+            "tags": ["indexes"],
+            "summary": "Find the passages that answer a question",
+            "parameters": [PATH_NAME, TIMEOUT],
+            **describe_body(QueryBody),
+            "responses": {
+                "200": given("The hits.", ANSWER),
+                **refused("400 404 409 413 500 503"),
+            },
+        }
+    }
+}
+"""What the OpenAPI document says of the route of `hot`."""
