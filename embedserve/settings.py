@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     alone_threads: int = Field(default=1, ge=0)
     """Threads for a text that is alone in the engine; 0 means one for each core. More than 1 loads
     each model twice."""
+    search_threads: int = Field(default=0, ge=0)
+    """Queries that are worked on at once, others wait; 0 means one more than there are cores."""
     micro_batch_tokens: int = Field(default=BatchTokens.usual, ge=1)
     """Tokens that one engine call carries at most (a longer text runs alone)."""
     bulk_batch_tokens: int = Field(default=BatchTokens.bulk, ge=1)

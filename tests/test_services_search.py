@@ -19,7 +19,7 @@ from embedserve.services.encoders import Encoders
 from embedserve.services.index_worker import IndexWorker
 from embedserve.services.indexes import IndexService
 from embedserve.services.reranking import RerankingService
-from embedserve.services.search import SearchService
+from embedserve.services.search import SearchLimits, SearchService
 from embedserve.services.search_answer import AnswerMaker
 from embedserve.services.search_candidates import CandidateFinder
 from embedserve.services.search_request import SearchRequest
@@ -81,7 +81,7 @@ def search(encoder: StuckEncoder, catalog: Catalog, *, timeout_s: float) -> Sear
         DenseLeg(catalog, cast(VectorIndex, object()), cast(IndexWorker, object())),
         cast(Encoders, OneEncoder(encoder)),
         cast(RerankingService, object()),
-        timeout_s=timeout_s,
+        SearchLimits(timeout_s=timeout_s),
     )
 
 

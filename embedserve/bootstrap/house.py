@@ -26,14 +26,13 @@ from embedserve.bootstrap.engine import (
     open_inference,
     open_probe,
 )
-from embedserve.bootstrap.recall import open_sampler
+from embedserve.bootstrap.search import Searched, open_sampler, open_search
 from embedserve.errors import CatalogUnavailableError
 from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.fetch import Fetcher
 from embedserve.services.archives import ArchiveService
 from embedserve.services.chat import ChatService
 from embedserve.services.definitions import IndexDefinition, read_definitions
-from embedserve.services.dense_leg import DenseLeg
 from embedserve.services.document_pages import DocumentPages
 from embedserve.services.documents import DocumentService
 from embedserve.services.extraction import ExtractionService
@@ -48,9 +47,7 @@ from embedserve.services.lexical_worker import LexicalWorker
 from embedserve.services.originals import Originals
 from embedserve.services.rebuild import RebuildService
 from embedserve.services.recall_sample import RecallSampler
-from embedserve.services.reranking import RerankingService
 from embedserve.services.roots import AllowedRoots
-from embedserve.services.search import SearchService
 from embedserve.services.sent_files import FileService
 from embedserve.services.watching import WatchService
 from embedserve.settings import Settings
@@ -220,7 +217,8 @@ def _sources(settings: Settings, catalog: Catalog, chats: Chats) -> _Sources:
 def _services(ground: _Ground, stack: ExitStack) -> Services:
     settings, engine, catalog = ground.settings, ground.engine, ground.catalog
     asked, worker, uploads = ground.index.asked, ground.index.worker, ground.sources.uploads
-    sampler = open_sampler(settings, catalog, (asked, worker), engine.metrics, stack)
+    searched = Searched(catalog, asked, worker, engine.encoders)
+    sampler = open_sampler(settings, searched, engine.metrics, stack)
     indexes = _indexes(ground, sampler)
     extractors = open_extractors(settings, stack)
     retry_after_change(catalog, extractors.identity)
@@ -229,7 +227,7 @@ def _services(ground: _Ground, stack: ExitStack) -> Services:
     ingestion = IngestionService(catalog, indexes, engine.encoders, tools)
     limits = document_limits(settings)
     documents = DocumentService(catalog, indexes, ingestion, worker, (uploads, limits))
-    search = _search(ground, indexes, sampler, inference.reranking)
+    search = open_search(settings, searched, indexes, inference.reranking, sampler, stack)
     pages, chats = DocumentPages(catalog, settings.signed_link_s), ground.sources.chats
     return Services(
         embedding=inference.embedding,
@@ -264,17 +262,6 @@ def _indexes(ground: _Ground, sampler: RecallSampler) -> IndexService:
     indexes = IndexService(ground.catalog, index.asked, ground.engine.encoders, tools)
     indexes.apply(sources.definitions)
     return indexes
-
-
-def _search(
-    ground: _Ground, indexes: IndexService, sampler: RecallSampler, reranking: RerankingService
-) -> SearchService:
-    dense = DenseLeg(ground.catalog, ground.index.asked, ground.index.worker)
-    dense.on_approximate = sampler.offer
-    return SearchService(
-        *(ground.catalog, indexes, dense, ground.engine.encoders, reranking),
-        timeout_s=ground.settings.request_timeout_s,
-    )
 
 
 def _archives(ground: _Ground, indexes: IndexService) -> ArchiveService:

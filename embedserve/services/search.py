@@ -5,8 +5,12 @@ reranker is asked for, it orders the best candidates anew, as far as its time re
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from embedserve.engine.encoder import Encoder
 from embedserve.errors import DeadlineError, InvalidRequestError, OverloadedError
@@ -36,9 +40,22 @@ from embedserve.store.catalog import Catalog
 from embedserve.store.filter_sql import condition_of
 from embedserve.types import EVERY_DOCUMENT, Index, SqlCondition
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 RERANKED = 50
 """Candidates that a reranker gets."""
 RERANK_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class SearchLimits:
+    """What all queries share."""
+
+    timeout_s: float = 0
+    """That a query takes at most; 0: as long as it does."""
+    threads: int = 2
+    """Queries that are worked on at once."""
 
 
 class SearchService:
@@ -51,15 +68,14 @@ class SearchService:
         dense: DenseLeg,
         encoders: Encoders,
         reranking: RerankingService,
-        *,
-        timeout_s: float = 0,
+        limits: SearchLimits = SearchLimits(),
     ) -> None:
-        """Give queries `timeout_s` at most; 0: as long as they take."""
         self._catalog = catalog
         self._indexes = indexes
         self._encoders = encoders
         self._reranking = reranking
-        self._timeout_s = timeout_s
+        self._timeout_s = limits.timeout_s
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="search")
         self._finder = CandidateFinder(catalog, dense)
         self._maker = AnswerMaker(catalog)
 
@@ -71,10 +87,10 @@ class SearchService:
         """
         async with deadline(request.timeout_s, self._timeout_s) as deadline_s:
             if request.rerank is None:  # the usual way: one hop to a thread and back
-                return await asyncio.to_thread(self._search, index_name, request, deadline_s)
-            asked, found = await asyncio.to_thread(self._find, index_name, request, deadline_s)
+                return await self._in_turn(self._search, index_name, request, deadline_s)
+            asked, found = await self._in_turn(self._find, index_name, request, deadline_s)
             await self._rerank(found, asked)
-            return await asyncio.to_thread(self._answer, found, asked)
+            return await self._in_turn(self._answer, found, asked)
 
     async def search_many(self, names: Sequence[str], request: SearchRequest) -> ManyResult:
         """Ask several indexes; the best hits of all by score. Raises as `search` does."""
@@ -83,6 +99,19 @@ class SearchService:
         hits = [NamedHit(name, hit) for name, result in results.items() for hit in result.hits]
         hits.sort(key=lambda named: -named.hit.score)
         return ManyResult(results, _as_many(_apart(hits), request))
+
+    def close(self) -> None:
+        """Let the threads end; queries that wait for one are given up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_turn(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Work in one of the threads, for whoever asks here.
+
+        Few of them: most of it is Python, of which one thread runs at a time, and those that wait
+        for each other are slower together than one by one.
+        """
+        asked = partial(copy_context().run, work, *args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
 
     def _search(
         self, index_name: str, request: SearchRequest, deadline_s: float | None
