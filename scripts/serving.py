@@ -84,14 +84,16 @@ def serve(
     settings: Mapping[str, str] | None = None,
     *,
     arguments: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "embedserve"),
     files_at_start: int | None = None,
 ) -> Iterator[Server]:
     """Run a server in a home with these `EMBEDSERVE_*` settings; it is ended on leaving.
 
     It is started with a soft limit of `files_at_start` open files; None: with that of this process.
+    `program` is what Python runs for the command `embedserve`.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMBEDSERVE_")}
-    command = [sys.executable, "-m", "embedserve", "serve", "--port", "0", "--home", str(home)]
+    command = [sys.executable, *program, "serve", "--port", "0", "--home", str(home)]
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as output:

@@ -1,6 +1,6 @@
 """Measure ingestion: a folder from end to end against the engine alone, memory, and a second run.
 
-The machine may be shared: job and engine take turns in one process, and their ratio is what counts.
+The job is that of a real server, watched from outside. The engine runs alone afterwards.
 """
 
 import argparse
@@ -12,8 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.ingest_report import resident
-from scripts.ingest_report.tree import Peaks, idle_share, watched
+from scripts.ingest_report.alone import Alone, alone
+from scripts.ingest_report.served import Run, ingester
+from scripts.ingest_report.tree import idle_share
 from scripts.serving import fresh_home
 
 MIB = 1024 * 1024
@@ -21,12 +22,11 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Round:
-    """One turn: the job on an empty index, the engine alone, the job again."""
+    """One turn: the job on an empty index, the job again, the engine alone."""
 
-    first: resident.Run
-    alone: resident.Alone
-    second: resident.Run
-    peaks: Peaks
+    first: Run
+    second: Run
+    alone: Alone
     load: float
     """Of each core in the minute before, by the whole machine."""
     is_apart: bool
@@ -48,38 +48,29 @@ class Round:
 
         What the share of speed comes to where nothing else runs: the job keeps every core busy.
         """
-        used_s = sum(self.peaks.cpu_s.values())
+        used_s = sum(self.first.peaks.cpu_s.values())
         return self.engine_cpu_s / (used_s + self.engine_cpu_s if self.is_apart else used_s)
 
 
 def main() -> None:
     """Parse the arguments, measure, print."""
     told = _arguments()
-    rounds = measure(told.home / "models", told.folder.resolve(), told.rounds, told.apart)
+    models, folder = told.home / "models", told.folder.resolve()
+    rounds = [_told(_round(models, folder, told.apart)) for _ in range(told.rounds)]
     print(table(rounds))
     if told.json:
         told.json.write_text(json.dumps([_figures(one) for one in rounds], indent=1) + "\n")
 
 
-def measure(models: Path, folder: Path, rounds: int, apart: int) -> list[Round]:
-    """Take turns in one process that has the house."""
-    context = multiprocessing.get_context("spawn")
-    with fresh_home(models) as home, ProcessPoolExecutor(1, mp_context=context) as process:
-        pid = process.submit(resident.begin, home, folder, apart).result()
-        try:
-            return [_told(_round(process, pid, is_apart=apart > 0)) for _ in range(rounds)]
-        finally:
-            process.submit(resident.end).result()
-
-
-def _round(process: ProcessPoolExecutor, pid: int, *, is_apart: bool) -> Round:
+def _round(models: Path, folder: Path, apart: int) -> Round:
     load = idle_share()
-    process.submit(resident.empty).result()
-    with watched(pid) as peaks:
-        first = process.submit(resident.ingest).result()
-    second = process.submit(resident.ingest).result()
-    alone = process.submit(resident.alone).result()
-    return Round(first, alone, second, peaks, load, is_apart)
+    with fresh_home(models) as home:
+        with ingester(home, folder, is_apart=apart > 0) as one:
+            first, second = one.ingest(), one.ingest()
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            by_itself = process.submit(alone, home, apart).result()
+    return Round(first, second, by_itself, load, apart > 0)
 
 
 def _told(one: Round) -> Round:
@@ -106,8 +97,10 @@ def table(rounds: list[Round]) -> str:
             [100 * one.cpu_share for one in rounds], " %"
         ),
         "second run": _spread([one.second.seconds for one in rounds], " s"),
-        "processor time, second run": _spread([one.second.cpu_seconds for one in rounds], " s"),
-        "peak memory together": _spread([one.peaks.together / MIB for one in rounds], " MiB"),
+        "processor time, second run": _spread(
+            [sum(one.second.peaks.cpu_s.values()) for one in rounds], " s"
+        ),
+        "peak memory together": _spread([one.first.peaks.together / MIB for one in rounds], " MiB"),
     }
     if not first.is_apart:
         rows["tokens a second, job"] = _spread(
@@ -115,10 +108,10 @@ def table(rounds: list[Round]) -> str:
         )
         rows["job, of the engine alone"] = _spread([100 * one.share for one in rounds], " %")
     for part in ("server", "extraction", "Chroma"):
-        sizes = [one.peaks.parts.get(part, 0) / MIB for one in rounds]
+        sizes = [one.first.peaks.parts.get(part, 0) / MIB for one in rounds]
         rows[f"peak memory, {part}"] = _spread(sizes, " MiB")
         rows[f"processor time, {part}"] = _spread(
-            [one.peaks.cpu_s.get(part, 0.0) for one in rounds], " s"
+            [one.first.peaks.cpu_s.get(part, 0.0) for one in rounds], " s"
         )
     rows["processor time, engine alone"] = _spread([one.engine_cpu_s for one in rounds], " s")
     lines = [f"| {name} | {cells[0]} |" for name, cells in rows.items()]

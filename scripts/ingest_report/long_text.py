@@ -21,8 +21,9 @@ from typing import Any
 
 import httpx
 
+from scripts.ingest_report.served import client_of, states
 from scripts.ingest_report.tree import Peaks, watched
-from scripts.serving import Server, fresh_home, serve
+from scripts.serving import fresh_home, serve
 
 MB = 1_000_000
 INDEX = "long"
@@ -55,7 +56,7 @@ def main() -> None:
         _print(outcome)
         with serve(home, arguments=["--allow", str(path.parent)]) as server:
             hit = (
-                _http(server)
+                client_of(server)
                 .post(f"/indexes/{INDEX}/query", json={"query": NEEDLE, "k": 1})
                 .json()["hits"][0]
             )
@@ -94,12 +95,12 @@ def _ingest(home: Path, path: Path, *, kills: bool) -> _Outcome:
         with ExitStack() as stack:
             server = stack.enter_context(serve(home, arguments=["--allow", str(path.parent)]))
             peaks.append(stack.enter_context(watched(server.pid)))
-            http = _http(server)
+            http = client_of(server)
             if not job_id:
                 http.put(f"/indexes/{INDEX}", json={}).raise_for_status()
                 job = http.post(f"/indexes/{INDEX}/ingest", json={"path": str(path)})
                 job_id = job.raise_for_status().json()["id"]
-            for job_now in _states(http, job_id):
+            for job_now in _told_states(http, job_id):
                 done = job_now["progress"]["bytes_done"] / path.stat().st_size
                 if kills and len(peaks) == 1 and done > 0.5:
                     server.process.send_signal(signal.SIGKILL)
@@ -110,17 +111,14 @@ def _ingest(home: Path, path: Path, *, kills: bool) -> _Outcome:
                 return _Outcome(job_now, time.perf_counter() - started, peaks)
 
 
-def _states(http: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
+def _told_states(http: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
+    """Yield the states of a job, and tell of one now and then."""
     told_s = 0.0
-    while True:
-        job: dict[str, Any] = http.get(f"/jobs/{job_id}").json()
+    for job in states(http, job_id, every_s=_POLL_S):
         yield job
-        if job["status"] not in ("queued", "running"):
-            return
         if time.perf_counter() - told_s > 30:
             told_s = time.perf_counter()
             print(job["status"], job["progress"], flush=True)
-        time.sleep(_POLL_S)
 
 
 def _print(outcome: _Outcome) -> None:
@@ -130,10 +128,6 @@ def _print(outcome: _Outcome) -> None:
     for number, peaks in enumerate(outcome.peaks, start=1):
         parts = {part: f"{size / 2**20:.0f} MiB" for part, size in peaks.parts.items()}
         print(f"life {number}: peak memory {parts}, together {peaks.together / 2**20:.0f} MiB")
-
-
-def _http(server: Server) -> httpx.Client:
-    return httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=600, trust_env=False)
 
 
 def _since(started: float) -> str:
