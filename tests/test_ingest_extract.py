@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest.extract import FILES_PER_WORKER, ExtractorPool
+from embedserve.ingest.extract import ExtractorPool
 from embedserve.ingest.limits import ExtractLimits
+from embedserve.ingest.worker_process import FILES_PER_WORKER
 from tests.store_samples import wait_until
 
 MIB = 1024 * 1024
@@ -240,10 +241,11 @@ def test_workers_start_when_needed_and_are_replaced_after_many_parsed_files(
         assert workers.new() == set()
         plain = write(tmp_path, "a.txt", "fine")
         parsed = write(tmp_path, "a.html", "<p>fine</p>")
+        pool.extract(parsed, tmp_path)
+        (first,) = workers.new()
         for _ in range(FILES_PER_WORKER):
             pool.extract(plain, tmp_path)
-        (first,) = workers.new()
-        for _ in range(FILES_PER_WORKER - 1):
+        for _ in range(FILES_PER_WORKER - 2):
             pool.extract(parsed, tmp_path)
         assert workers.new() == {first}
         pool.extract(parsed, tmp_path)
@@ -253,6 +255,29 @@ def test_workers_start_when_needed_and_are_replaced_after_many_parsed_files(
     finally:
         pool.close()
     assert workers.new() == set()
+
+
+def test_parsers_are_loaded_for_the_first_file_that_needs_them(
+    tmp_path: Path, workers: Workers
+) -> None:
+    pool = ExtractorPool(1, ExtractLimits())
+    try:
+        assert pool.extract(write(tmp_path, "a.md", "# Fine"), tmp_path).text == "# Fine"
+        assert refused(pool, write(tmp_path, "b.md", "***")).code == "no_text"
+        (light,) = workers.new()
+        assert not loads_parsers(light)
+        rtf = write(tmp_path, "c.txt", "{\\rtf1 Not what its name says}")
+        assert pool.extract(rtf, tmp_path).text == "Not what its name says"
+        (parsing,) = workers.new()
+        assert loads_parsers(parsing)
+        assert pool.extract(write(tmp_path, "d.md", "fine"), tmp_path).text == "fine"
+        assert workers.new() == {parsing}
+    finally:
+        pool.close()
+
+
+def loads_parsers(pid: int) -> bool:
+    return "kreuzberg" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_quick_files_that_come_together_share_a_worker(tmp_path: Path, workers: Workers) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 from embedserve import __version__
 from embedserve.errors import ExtractionError
 from embedserve.ingest.extract_errors import death, failure
-from embedserve.ingest.kinds import may_stream
+from embedserve.ingest.kinds import may_stream, must_need_parsers
 from embedserve.ingest.limits import ExtractLimits, ReadLimits
 from embedserve.ingest.opening import opened, state_of
 from embedserve.ingest.scratch import Scratch
@@ -35,10 +35,6 @@ from embedserve.ingest.worker_process import (
 )
 from embedserve.types import Extraction, MemberSpan, PageSpan
 
-# Parsers leak; a fresh process now and then costs a third of a second. Text that is only decoded
-# leaves nothing behind.
-FILES_PER_WORKER = 200
-TEXTS_PER_WORKER = 20_000
 # Most files take milliseconds, and one more worker takes 15 MB and the third of a second: it is
 # started only once a file has waited this long for those that are there.
 PATIENCE_S = 0.5
@@ -90,6 +86,8 @@ class ExtractorPool:
         self._scratch = scratch or Scratch()
         self._spool_folder = spool
         self._workers = workers
+        # Set by the first file that needs them, for good: text alone takes a fifth of the memory.
+        self._has_parsers = False
         self._is_closed = False
         self._lock = threading.Lock()
         self._live: set[WorkerProcess] = set()
@@ -107,7 +105,12 @@ class ExtractorPool:
         """
         with self._opened(path, root) as file:
             before = state_of(file)
+            self._has_parsers |= must_need_parsers(path.name)
             answer = self._ask(path, file, is_abandoned)
+            if answer.reply.get("needs_parsers"):  # whatever its name says
+                self._has_parsers = True
+                os.lseek(file, 0, os.SEEK_SET)  # the worker has moved it
+                answer = self._ask(path, file, is_abandoned)
             changed = (CHANGED,) if state_of(file) != before else ()
         reply = answer.reply
         if "code" in reply:
@@ -228,7 +231,7 @@ class ExtractorPool:
     def _borrowed(self, is_abandoned: IsAbandoned = never) -> Iterator[WorkerProcess]:
         worker = self._free_worker(is_abandoned)
         try:
-            if worker is None or not worker.is_alive:
+            if worker is None or not worker.is_alive or worker.has_parsers < self._has_parsers:
                 if worker is not None:
                     self._drop(worker)
                 worker = None
@@ -236,7 +239,7 @@ class ExtractorPool:
             yield worker
         finally:
             if worker is not None and (
-                not worker.is_alive or _is_worn_out(worker) or self._is_closed
+                not worker.is_alive or worker.is_worn_out or self._is_closed
             ):
                 self._drop(worker)
                 worker = None
@@ -262,9 +265,8 @@ class ExtractorPool:
     def _start(self) -> WorkerProcess:
         try:
             limits = self._limits
-            started = self._starter.submit(
-                WorkerProcess, limits.memory_bytes, limits.tessdata, self._scratch
-            )
+            given = (limits.memory_bytes, limits.tessdata, self._scratch)
+            started = self._starter.submit(WorkerProcess, *given, has_parsers=self._has_parsers)
             worker = started.result()
         except RuntimeError as error:
             raise failure("shutting_down", Path("-")) from error
@@ -286,8 +288,3 @@ class ExtractorPool:
         worker.kill()
         with self._lock:
             self._live.discard(worker)
-
-
-def _is_worn_out(worker: WorkerProcess) -> bool:
-    parsed = worker.served - worker.plain
-    return parsed >= FILES_PER_WORKER or worker.served >= TEXTS_PER_WORKER

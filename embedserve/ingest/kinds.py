@@ -128,6 +128,17 @@ def may_stream(name: str) -> bool:
     return is_stream(kind) if kind else unsupported_hint(name) is None
 
 
+def needs_parsers(kind: FileKind) -> bool:
+    """Tell whether a file of this kind takes more than what Python brings."""
+    return kind.reader not in ("text", "xml")
+
+
+def must_need_parsers(name: str) -> bool:
+    """Tell that of a name alone; whatever it says, the bytes may need them."""
+    kind = kind_of(name)
+    return kind is not None and needs_parsers(kind)
+
+
 def unsupported_hint(name: str) -> str | None:
     """Say what to do about a format that is known and not read, None for any other."""
     return _HINTS.get(PurePath(name).suffix.lower())

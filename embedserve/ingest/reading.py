@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from embedserve.errors import ExtractionError
-from embedserve.ingest import archives, decode, formats, library
+from embedserve.ingest import archives, decode, formats, library, pdf_form
 from embedserve.ingest.archives import Allowance, Packed
 from embedserve.ingest.boxes import with_boxes_moved
 from embedserve.ingest.drawings import drawn_lines
-from embedserve.ingest.kinds import FileKind, kind_of, unsupported_hint
+from embedserve.ingest.kinds import FileKind
 from embedserve.ingest.limits import ReadLimits
 from embedserve.ingest.mail import attachments
 from embedserve.ingest.members import Members, has_text, read_members
@@ -29,6 +29,7 @@ from embedserve.ingest.readers import (
     refusal,
 )
 from embedserve.ingest.rtf import read_rtf
+from embedserve.ingest.sniffing import kind_by, silence
 
 _OCR_HINT = "Run OCR over it first, or set EMBEDSERVE_OCR_LANGUAGES."
 
@@ -150,36 +151,15 @@ class Reading:
         return NamedRead(member.name, self._read(member.content, member.name, allowance))
 
 
+def preload() -> None:
+    """Load the parsers, for a process that will open no file again; raise ImportError."""
+    library.preload()
+    pdf_form.preload()
+
+
 def deadline_of(timeout_s: float) -> float:
     """Return when slow work has to end for the rest to be done in time."""
     return time.monotonic() + timeout_s * library.OCR_TIME_SHARE
-
-
-def kind_by(head: bytes, name: str) -> FileKind:
-    """Say how to read a file by its first bytes and its name; raise ExtractionError for no way."""
-    kind = _sniffed(head) or kind_of(name)
-    if kind is None:
-        if (hint := unsupported_hint(name)) is not None:
-            raise refusal("unsupported", "Its format is not read.", hint)
-        kind = _kind_of_nameless(head)
-    return kind
-
-
-def _sniffed(content: bytes) -> FileKind | None:
-    """Trust the bytes over the name for formats that often carry a wrong one."""
-    if content.startswith(b"%PDF-"):
-        return kind_of("x.pdf")
-    if content.startswith(b"<?xml") and b"<w:wordDocument" in content[:4096]:
-        return kind_of("x.xml")  # Word 2003 wrote such files as `.doc`
-    return kind_of("x.rtf") if content.startswith(b"{\\rtf") else None
-
-
-def _kind_of_nameless(content: bytes) -> FileKind:
-    if archives.is_archive(content):
-        return FileKind("archive", "markdown")
-    if content.startswith(b"<?xml"):
-        return FileKind("xml", "text")
-    return FileKind("text", "text")
 
 
 def _with_form(read: Read, content: bytes) -> Read:
@@ -219,10 +199,9 @@ def _blank(pages: list[Page]) -> int:
 
 
 def _silence(content: bytes, kind: FileKind, *, is_recognised: bool) -> ExtractionError:
-    if formats.is_encrypted(content):
-        return refusal("encrypted", "It is encrypted.", formats.ENCRYPTED_HINT)
-    if kind.mime == "application/pdf" and library.has_pictures(content):
+    is_pdf = kind.mime == "application/pdf" and not formats.is_encrypted(content)
+    if is_pdf and library.has_pictures(content):
         if is_recognised:
             return refusal("scanned", "Its pages are pictures in which OCR found no words.")
         return refusal("scanned", "Its pages are pictures without a text layer.", _OCR_HINT)
-    return refusal("no_text", "There is no text in it.", "It may hold pictures or drawings only.")
+    return silence(content)

@@ -19,6 +19,10 @@ from typing import Any
 
 from embedserve.ingest.scratch import Scratch
 
+# Parsers leak; a fresh process now and then costs a third of a second. Text that is only decoded
+# leaves nothing behind.
+FILES_PER_WORKER = 200
+TEXTS_PER_WORKER = 20_000
 # Imports of a cold machine; a worker that is up answers in far less.
 START_TIMEOUT_S = 60.0
 ABANDON_POLL_MS = 200
@@ -59,7 +63,11 @@ class WorkerProcess:
     when that very thread ends, which is how it is sure to die with this process.
     """
 
-    def __init__(self, memory_bytes: int, readable: str, scratch: Scratch) -> None:
+    def __init__(
+        self, memory_bytes: int, readable: str, scratch: Scratch, *, has_parsers: bool
+    ) -> None:
+        self.has_parsers = has_parsers
+        """Without them it takes a fifth of the memory, and reads text alone."""
         self.served = 0
         """Files that it was asked about."""
         self.plain = 0
@@ -69,7 +77,9 @@ class WorkerProcess:
         # The library unpacks native code under a fixed name into the temporary folder: give it
         # one that nobody else can write to, for as long as it takes to load.
         with theirs, scratch.folder() as folder:
-            self.process = _start(theirs.fileno(), memory_bytes, readable, folder)
+            command = [str(theirs.fileno()), str(os.getpid()), str(memory_bytes), readable]
+            command.append("parsers" if has_parsers else "text")
+            self.process = _start(command, theirs.fileno(), readable, folder)
             theirs.close()  # so that its end is seen as the end
             # Somebody must empty the pipe, or a talkative parser would stop in the middle.
             self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -85,6 +95,12 @@ class WorkerProcess:
     def is_alive(self) -> bool:
         """Tell whether the process still runs."""
         return self.process.poll() is None
+
+    @property
+    def is_worn_out(self) -> bool:
+        """Tell whether it is to be replaced by a fresh one."""
+        parsed = self.served - self.plain
+        return parsed >= FILES_PER_WORKER or self.served >= TEXTS_PER_WORKER
 
     def ask(
         self,
@@ -170,12 +186,11 @@ class WorkerProcess:
                 self._last_words.append(line.decode("utf-8", "replace").rstrip())
 
 
-def _start(fd: int, memory_bytes: int, readable: str, folder: str) -> subprocess.Popen[bytes]:
+def _start(arguments: list[str], fd: int, readable: str, folder: str) -> subprocess.Popen[bytes]:
     passed = {"TESSDATA_PREFIX": readable} if readable else {}
     passed |= {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
-    command = ["-m", "embedserve.ingest.extract_worker", str(fd), str(os.getpid())]
     return subprocess.Popen(
-        [sys.executable, *command, str(memory_bytes), readable],
+        [sys.executable, "-m", "embedserve.ingest.extract_worker", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
