@@ -17,7 +17,7 @@ FENCED = {
     "onnxruntime": ["engine/onnxruntime_backend.py"],
     "openvino": ["engine/openvino_backend.py"],
     "tokenizers": ["engine/tokenizer.py"],
-    "chromadb": ["store/chroma.py", "store/chroma_client.py"],
+    "chromadb": ["store/chroma_package.py"],
     "torch": ["models/export.py"],
     "optimum": ["models/export.py"],
     "transformers": ["models/export.py"],

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from embedserve.errors import VectorStoreRefusedError
+from embedserve.services.memory import resident_bytes
+from embedserve.store import chroma_launcher
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess, ChromaState, RestartListener
 from embedserve.store.pid_file import write_pid_file
@@ -31,6 +33,35 @@ process.start()
 print(process.pid, flush=True)
 time.sleep(60)
 """
+
+
+TRIMS = """
+import ctypes, pathlib, sys
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
+import chroma_launcher
+from threading import Thread
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+blocks = [libc.malloc(1000) for _ in range(64 * 1024)]
+for block in blocks:
+    ctypes.memset(block, 1, 1000)
+blocks.pop()  # holds the others in the heap
+for block in blocks:
+    libc.free(block)
+chroma_launcher.TRIM_EVERY_S = 0.1
+Thread(target=chroma_launcher.trim_now_and_then, daemon=True).start()
+print("freed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_that_chroma_frees_goes_back_to_the_system() -> None:
+    command = [sys.executable, "-P", "-c", TRIMS, chroma_launcher.__file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "freed\n"
+        wait_until(lambda: resident_bytes(child.pid) < 40 * 2**20, within_s=20)
 
 
 def is_alive(pid: int) -> bool:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jwt
-
 from embedserve.errors import AccessError
 
 SHORTEST_SECRET = 32
@@ -18,6 +16,8 @@ def read_token(
 
     Raises AccessError that ends with `hint`; `leeway_s`: how far the clocks may differ.
     """
+    import jwt  # brings 6 MiB of cryptography; most servers are given no secret
+
     try:
         claims: dict[str, Any] = jwt.decode(
             token,

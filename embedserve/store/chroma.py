@@ -10,10 +10,6 @@ from threading import Lock
 from typing import TypeVar
 
 import numpy as np
-from chromadb.api.collection_configuration import CreateCollectionConfiguration
-from chromadb.api.fastapi import FastAPI
-from chromadb.api.models.Collection import Collection
-from chromadb.errors import NotFoundError
 from numpy.typing import NDArray
 
 from embedserve.errors import (
@@ -27,6 +23,12 @@ from embedserve.store.chroma_client import (
     reason,
     rows_of,
     translation,
+)
+from embedserve.store.chroma_package import (
+    Collection,
+    CreateCollectionConfiguration,
+    FastAPI,
+    NotFoundError,
 )
 from embedserve.types import ChunkVectors, ScoredIds, Vectors
 

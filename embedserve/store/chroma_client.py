@@ -8,12 +8,16 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-from chromadb.api.fastapi import FastAPI
-from chromadb.api.models.Collection import Collection
-from chromadb.config import Settings, System
-from chromadb.errors import ChromaError, NotFoundError
 
 from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
+from embedserve.store.chroma_package import (
+    ChromaError,
+    Collection,
+    FastAPI,
+    NotFoundError,
+    Settings,
+    System,
+)
 from embedserve.store.loopback import LOOPBACK, is_http
 from embedserve.types import Vectors
 
