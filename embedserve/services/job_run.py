@@ -74,7 +74,7 @@ class JobRun:
             catalog=self._catalog,
             extractors=self._tools.extractors,
             encoder=encoder,
-            wake_index=self._tools.index_worker.wake,
+            wake_index=self._wake_index,
             interruption=interruption,
             progress=progress,
             files_at_once=self._tools.files_at_once,
@@ -90,6 +90,10 @@ class JobRun:
         )
         failed = self._catalog.jobs.get(job.id).counts.get("failed", 0)
         return "succeeded_with_errors" if failed else "succeeded"
+
+    def _wake_index(self) -> None:
+        self._tools.index_worker.wake()
+        self._encoders.freed.tell()  # the text of a file, its tokens, its chunks
 
     def _reembed(
         self, job: Job, index: Index, interruption: Interruption, progress: JobProgress
