@@ -30,10 +30,6 @@ DEVICE = "cpu"
 # More tokens in one run bring no more speed. On one core 19.7 thousand tokens/s with one text of
 # 128 tokens, 21.9 with two, 23.2 with four, 23.5 with eight.
 RUN_TOKENS = 1024
-# Attention keeps a number for each pair of tokens of a text. With fewer long texts in a run it
-# takes no more memory than what else is kept for RUN_TOKENS, and at 160 to 256 tokens runs of half
-# the size are as fast (docs/decisions.md).
-RUN_PAIRS = 128 * RUN_TOKENS
 INSTALL = "Install it (`pip install openvino`) or pull the model with `--engine onnxruntime`."
 CLOSED = "This is a bug: the model was closed while it was in use."
 
@@ -105,7 +101,7 @@ class OpenVinoBackend:
         request = self._take()
         parts: list[Vectors] = []
         try:
-            for part in split(texts, _most_texts(bucket)):
+            for part in split(texts, max(1, RUN_TOKENS // bucket)):
                 parts.append(request.infer(part, bucket))
         except _ERRORS as error:
             raise ModelError(
@@ -154,11 +150,6 @@ class _Request:
     def _input(self, name: str) -> "ov.Tensor":
         # The request's own tensor: written in place, it spares the copy of arrays handed over.
         return self._request.get_input_tensor(self._inputs.index(name))
-
-
-def _most_texts(bucket: int) -> int:
-    """Return how many texts of one bucket run together."""
-    return max(1, min(RUN_TOKENS // bucket, RUN_PAIRS // bucket**2))
 
 
 def _import_openvino() -> ModuleType:
