@@ -2,11 +2,10 @@
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.tiny_models import CASES, Exported, export_all, read_exported
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 CACHE = ROOT / ".cache" / "models"
+EXPORTS = ROOT / ".cache" / "exported"
 # Files of embedserve/services that a pull goes through.
 PULLING = tuple(
     f"{name}.py"
@@ -35,17 +35,23 @@ PULL_S = 300
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-rounds", type=int, default=4, help="Kills in tests/faults.")
     parser.addoption("--kill-seed", type=int, default=2, help="Seed of their moments.")
+    parser.addoption("--all-recipes", action="store_true", help="On every architecture.")
     parser.addoption("--all-faults", action="store_true", help="The slow ones of tests/faults too.")
 
 
-# Files in which one process is at work for longer than a minute: they begin first, so that none of
-# them is left alone at the end. In order of what they took.
+# Files in which one process is at work for half a minute and more: they begin first, so that none
+# of them is left alone at the end. The first two wait for different things that a fresh clone
+# lacks: the tiny models' exports, and the model.
 LONG_FILES = (
-    "test_cli.py",
-    "test_cli_models.py",
-    "test_real_documents.py",
-    "test_kill.py",
     "test_models_architectures_recipes.py",
+    "test_kill.py",
+    "test_cli.py",
+    "test_models_candidates.py",
+    "test_kill_generations.py",
+    "test_real_documents.py",
+    "test_cli_models.py",
+    "test_model_management.py",
+    "test_stress.py",
 )
 
 
@@ -88,21 +94,30 @@ def _artefact_code() -> str:
     sources = [path for path in (package / "models").rglob("*") if path.suffix != ".pyc"]
     sources += (package / "engine").glob("*.py")
     sources += [package / "services" / name for name in PULLING]
-    sources += [ROOT / "constraints.txt"]
-    content = [path.read_bytes() for path in sorted(sources) if path.is_file()]
+    return _digest([*sources, ROOT / "constraints.txt"])
+
+
+def _export_code() -> str:
+    """Return a digest of every file that the tiny models and their exports depend on."""
+    sources = list((ROOT / "embedserve" / "models").rglob("*.py"))
+    return _digest([*sources, *(ROOT / "tests").glob("tiny_*.py"), ROOT / "constraints.txt"])
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    content = [path.read_bytes() for path in sorted(paths) if path.is_file()]
     return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Every tiny model, made and exported once for all processes that run tests."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
-    folder.mkdir(exist_ok=True)
-    done = folder / "done"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
+def exported() -> dict[str, Exported]:
+    """Every tiny model, made and exported once for each state of the code that decides it."""
+    folder = EXPORTS / _export_code()
+    EXPORTS.parent.mkdir(parents=True, exist_ok=True)
+    with EXPORTS.with_name("exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not (done := folder / "done").exists():
+            shutil.rmtree(EXPORTS, ignore_errors=True)
+            folder.mkdir(parents=True)
             export_all(folder)
             done.touch()
     return {case.name: read_exported(case, folder / case.name) for case in CASES}
@@ -131,11 +146,20 @@ def home(model_home: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def quick_home(model_home: Path, tmp_path: Path) -> Path:
-    """An empty home whose all-minilm cuts as the real one does and embeds in no time."""
-    folder = tmp_path / "home"
+@pytest.fixture(scope="session")
+def quick_models(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models whose all-minilm cuts as the real one does and embeds in no time."""
+    folder = tmp_path_factory.mktemp("quick")
     install_quick(model_home, folder)
+    return folder / "models"
+
+
+@pytest.fixture
+def quick_home(quick_models: Path, tmp_path: Path) -> Path:
+    """An empty home with the quick model: for tests that ask nothing of what a vector means."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "models").symlink_to(quick_models)
     return folder
 
 
@@ -158,6 +182,38 @@ def server(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield live
     assert live.process.returncode == 0, live.log()
     assert "Traceback" not in live.log(), live.log()
+
+
+@pytest.fixture(scope="module")
+def module_server(
+    model_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    """One server for the tests of a file, each of which begins without indexes: see `emptied`."""
+    folder = tmp_path_factory.mktemp("module")
+    (folder / "home").mkdir()
+    (folder / "home" / "models").symlink_to(model_home / "models")
+    (folder / "documents").mkdir()
+    with LiveServer(folder / "home", allow=[folder / "documents"]) as live:
+        yield live
+    assert live.process.returncode == 0, live.log()
+    assert "Traceback" not in live.log(), live.log()
+
+
+@pytest.fixture
+def emptied(module_server: LiveServer) -> Iterator[LiveServer]:
+    """The file's server; what a test leaves in it is deleted."""
+    yield module_server
+    for index in module_server.http.get("/indexes").json()["indexes"]:
+        module_server.http.delete(f"/indexes/{index['name']}").raise_for_status()
+
+
+@pytest.fixture
+def own_folder(module_server: LiveServer) -> Path:
+    """A folder of this test alone that the file's server may ingest."""
+    documents = module_server.home.with_name("documents")
+    folder = documents / str(len(list(documents.iterdir())))
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="session")

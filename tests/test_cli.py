@@ -6,18 +6,23 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from embedserve.cli.app import run as run_command
+from embedserve.cli.client import connect
 from embedserve.cli.query import emphasized
+from embedserve.errors import StartupError
 from embedserve.store.catalog import Catalog
 from embedserve.store.home_lock import HomeLock
 from tests.live import LiveServer, environment
+from tests.loopback_server import on_free_port, serving_on
+
+GUIDE = "# Guide\n\n## Port\nChange the port with --port 11435.\n"
 
 
 def run(
@@ -36,27 +41,17 @@ def run(
 
 
 @pytest.fixture
+def home(quick_home: Path) -> Path:
+    """Commands are looked at here, not vectors; test_cli_models asks the real model by command."""
+    return quick_home
+
+
+@pytest.fixture
 def documents(tmp_path: Path) -> Path:
     folder = tmp_path / "documents"
     folder.mkdir()
-    (folder / "guide.md").write_text(
-        "# Guide\n\n## Port\nChange the port with --port 11435.\n", encoding="utf-8"
-    )
+    (folder / "guide.md").write_text(GUIDE, encoding="utf-8")
     return folder
-
-
-def test_ingest_and_query_without_a_server(home: Path, documents: Path) -> None:
-    done = run("ingest", str(documents), "--index", "notes", home=home)
-    assert done.returncode == 0, done.stderr
-    assert "succeeded: 1 added; 1 chunks embedded" in done.stdout
-    asked = run("query", "How do I change the port?", "--index", "notes", home=home)
-    assert asked.returncode == 0, asked.stderr
-    assert "1. Guide > Port" in asked.stdout
-    assert "--port 11435" in asked.stdout
-    assert str(documents / "guide.md") in asked.stdout
-    assert "\x1b[" not in asked.stdout
-    again = run("ingest", str(documents), "--index", "notes", "--json", home=home)
-    assert json.loads(again.stdout)["counts"] == {"unchanged": 1}
 
 
 def test_words_of_the_question_are_bold_in_a_terminal_alone() -> None:
@@ -70,38 +65,39 @@ def test_words_of_the_question_are_bold_in_a_terminal_alone() -> None:
     assert shown.get() == "Change the [port].\n"
 
 
-def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:
-    with LiveServer(home, allow=[documents]):
-        done = run("ingest", str(documents), "--index", "notes", "--json", home=home)
-        assert json.loads(done.stdout)["status"] == "succeeded"
-        asked = run("query", "the port?", "-i", "notes", "--json", home=home)
-        assert json.loads(asked.stdout)["hits"][0]["heading"] == ["Guide", "Port"]
-        limits = ("--max-tokens", "50", "--filter", '{"kinds": ["markdown"]}')
-        asked = run(
-            "query", "port", "-i", "notes", "--mode", "lexical", *limits, "--explain", home=home
-        )
-        assert "lexical 1. (" in asked.stdout, asked.stderr
-        asked = run("query", "port", "-i", "notes", "--min-score", "1", home=home)
-        assert "Nothing is good enough" in asked.stderr
-        asked = run("query", "port", "-i", "notes", "--filter", "{", home=home)
-        assert (asked.returncode, "not valid JSON" in asked.stderr) == (1, True)
-        refused = run("ingest", str(home), "--index", "notes", home=home)
-        assert refused.returncode == 1
-        assert "--allow" in refused.stderr
-        listed = run("index", "list", home=home)
-        assert "notes" in listed.stdout
-        shown = json.loads(run("index", "show", "notes", "--json", home=home).stdout)
-        assert shown["counts"]["reachable"] == 1
-        jobs = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
-        assert [job["status"] for job in jobs] == ["succeeded"]
-        details = run("jobs", "show", jobs[0]["id"], "--all", home=home)
-        assert "guide.md" in details.stdout
+def test_commands_reach_the_running_server(server: LiveServer) -> None:
+    home, folder = server.home, server.home.parent / "documents" / "cli"
+    folder.mkdir(parents=True)
+    (folder / "guide.md").write_text(GUIDE, encoding="utf-8")
+    done = run("ingest", str(folder), "--index", "cli", "--json", home=home)
+    assert json.loads(done.stdout)["status"] == "succeeded"
+    asked = run("query", "the port?", "-i", "cli", "--json", home=home)
+    assert json.loads(asked.stdout)["hits"][0]["heading"] == ["Guide", "Port"]
+    limits = ("--max-tokens", "50", "--filter", '{"kinds": ["markdown"]}')
+    asked = run("query", "port", "-i", "cli", "--mode", "lexical", *limits, "--explain", home=home)
+    assert "lexical 1. (" in asked.stdout, asked.stderr
+    asked = run("query", "port", "-i", "cli", "--min-score", "1", home=home)
+    assert "Nothing is good enough" in asked.stderr
+    refused = run("ingest", str(home), "--index", "cli", home=home)
+    assert refused.returncode == 1
+    assert "--allow" in refused.stderr
+    listed = run("index", "list", home=home)
+    assert "cli" in listed.stdout
+    shown = json.loads(run("index", "show", "cli", "--json", home=home).stdout)
+    assert shown["counts"]["reachable"] == 1
+    jobs = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
+    [job] = [job for job in jobs if job["index"] == "cli"]
+    assert job["status"] == "succeeded"
+    details = run("jobs", "show", job["id"], "--all", home=home)
+    assert "guide.md" in details.stdout
+    server.http.delete("/indexes/cli").raise_for_status()
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["query", "a", "-i", "nope"], 3, "Index `nope` does not exist"),
+        (["query", "a", "-i", "nope", "--filter", "{"], 1, "not valid JSON"),
         (["show", "nope"], 3, "model 'nope:latest' not found"),
         (["rm", "nope"], 3, "model 'nope' not found"),
         (["jobs", "show", "nope"], 3, "nope"),
@@ -112,12 +108,32 @@ def test_commands_reach_the_running_server(home: Path, documents: Path) -> None:
         (["index", "show", "a/b"], 3, "not found"),
         (["index", "show", ".."], 3, "does not exist"),
         (["query", "a", "-i", "nope", "-k", "0"], 3, "does not exist"),
+    ],
+)
+def test_mistakes_give_one_sentence_and_a_code(
+    server: LiveServer,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    # In this very process: the same function, without the second that each start takes.
+    with pytest.raises(SystemExit) as ended:
+        run_command([*arguments, "--home", str(server.home)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, message in told) == (code, True), told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["show", "nope"], 3, "model 'nope:latest' not found"),
         (["embed", b"\xff".decode(errors="surrogateescape")], 1, "not valid UTF-8"),
         (["frobnicate"], 2, "frobnicate"),
         (["serve", "--port", "99999"], 1, "EMBEDSERVE_PORT"),
     ],
 )
-def test_mistakes_give_one_sentence_and_a_code(
+def test_a_process_that_met_a_mistake_ends_with_its_sentence_and_code(
     server: LiveServer, arguments: list[str], code: int, message: str
 ) -> None:
     done = run(*arguments, home=server.home)
@@ -164,31 +180,29 @@ def test_standard_input_that_is_not_text_is_refused(home: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_documents_and_paths_are_printed_as_they_are(home: Path, tmp_path: Path) -> None:
-    folder = tmp_path / ":warning: [bold]x[/bold]" / ("long-folder-name-" * 8)
+def test_documents_and_paths_are_printed_as_they_are(server: LiveServer) -> None:
+    home, documents = server.home, server.home.parent / "documents"
+    folder = documents / ":warning: [bold]x[/bold]" / ("long-folder-name-" * 8)
     folder.mkdir(parents=True)
     (folder / ":smile:.md").write_text("# :warning: [red]\n\nSay :smile: [link]now[/link].\n")
     (folder / ":cry:.docx").write_bytes(b"PK\x03\x04 not really")
-    with LiveServer(home, allow=[folder]):
-        check_what_is_printed(home, folder)
-
-
-def check_what_is_printed(home: Path, folder: Path) -> None:
-    done = run("ingest", str(folder), "-i", "notes", home=home, columns="80")
+    done = run("ingest", str(folder), "-i", "printed", home=home, columns="80")
     assert (done.returncode, ":cry:.docx" in done.stderr) == (4, True)
-    asked = run("query", "smile?", "-i", "notes", home=home, columns="80")
+    asked = run("query", "smile?", "-i", "printed", home=home, columns="80")
     assert "1. :warning: [red]" in asked.stdout
     assert "Say :smile: [link]now[/link]." in asked.stdout
     assert str(folder / ":smile:.md") in asked.stdout
-    as_json = json.loads(run("query", "smile?", "-i", "notes", "--json", home=home).stdout)
+    as_json = json.loads(run("query", "smile?", "-i", "printed", "--json", home=home).stdout)
     assert as_json["hits"][0]["document"]["path"] == str(folder / ":smile:.md")
-    listed = run("jobs", "list", home=home, columns="80").stdout.splitlines()
-    assert len(listed) == 2  # a header and one line for one job
-    assert listed[1].endswith(str(folder))
-    job = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"][0]["id"]
-    assert listed[1].startswith(f"{job}  notes ")
+    header, *listed = run("jobs", "list", home=home, columns="80").stdout.splitlines()
+    jobs = json.loads(run("jobs", "list", "--json", home=home).stdout)["jobs"]
+    assert len(listed) == len(jobs), f"one line for each job, however long, under {header}"
+    [job] = [job["id"] for job in jobs if job["index"] == "printed"]
+    [line] = [line for line in listed if line.endswith(str(folder))]
+    assert line.startswith(f"{job}  printed ")
     shown = run("jobs", "show", job, home=home, columns="80").stdout
     assert str(folder / ":cry:.docx") in shown
+    server.http.delete("/indexes/printed").raise_for_status()
 
 
 def test_commands_at_the_same_time_all_succeed(home: Path, documents: Path) -> None:
@@ -199,26 +213,27 @@ def test_commands_at_the_same_time_all_succeed(home: Path, documents: Path) -> N
             assert done.returncode == 0, done.stderr
 
 
-def test_a_long_command_shares_no_house_of_another(home: Path, documents: Path) -> None:
+def test_a_long_command_shares_no_house_of_another(home: Path) -> None:
     class Command(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("X-Embedserve-Command", "1")
             self.end_headers()
+            self.wfile.write(b"{}")
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Stay quiet."""
 
-    with HomeLock(home) as lock, HTTPServer(("127.0.0.1", 0), Command) as other:
-        thread = threading.Thread(target=other.serve_forever)
-        thread.start()
-        lock.announce(f"http://127.0.0.1:{other.server_port}")
-        done = run("ingest", str(documents), "-i", "notes", home=home)
-        other.shutdown()
-        thread.join()
-    assert done.returncode == 1
-    assert f"Another command (process {os.getpid()}) is using" in done.stderr
-    assert "Run this one again" in done.stderr
+    told = rf"Another command \(process {os.getpid()}\) is using .* Run this one again"
+    with serving_on(on_free_port(Command)) as url, HomeLock(home) as lock:
+        lock.announce(url)
+        with (
+            pytest.raises(StartupError, match=told),
+            connect(home, is_long=True, patience_s=0.1),
+        ):
+            pass
+        with connect(home, patience_s=0.1) as client:
+            assert client.get("health") == {}, "a short one is a guest of that house"
 
 
 def test_only_ingest_takes_up_jobs_that_were_left(home: Path, documents: Path) -> None:
@@ -234,10 +249,15 @@ def test_only_ingest_takes_up_jobs_that_were_left(home: Path, documents: Path) -
         assert [job.status for job in catalog.jobs.latest(10)] == ["succeeded", "succeeded"]
 
 
-def test_the_examples_name_the_default_model_at_once(home: Path) -> None:
+def test_a_server_names_its_default_model_at_once_and_ends_in_order_when_interrupted(
+    home: Path,
+) -> None:
     with LiveServer(home, settings={"EMBEDSERVE_DEFAULT_MODEL": "all-minilm:22m"}) as server:
         server.wait_for_log("How do I change the port?")
         assert '"model": "all-minilm:22m"' in server.log()
+        os.kill(server.pid, signal.SIGINT)
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.log()
 
 
 def test_an_unknown_setting_is_named_with_its_neighbour(home: Path) -> None:
@@ -265,20 +285,11 @@ def test_a_taken_port_is_explained(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_second_server_on_the_same_home_is_refused(home: Path) -> None:
-    with LiveServer(home) as first:
-        done = run("serve", "--port", "0", home=home)
-        assert done.returncode == 1
-        assert f"in use by process {first.pid}" in done.stderr
-        assert str(first.http.base_url).rstrip("/") in done.stderr
-
-
-def test_interrupting_a_server_ends_it_in_order(home: Path) -> None:
-    server = LiveServer(home)
-    os.kill(server.pid, signal.SIGINT)
-    assert server.process.wait(20) == 0
-    assert "Traceback" not in server.log()
-    server.http.close()
+def test_a_second_server_on_the_same_home_is_refused(server: LiveServer) -> None:
+    done = run("serve", "--port", "0", home=server.home)
+    assert done.returncode == 1
+    assert f"in use by process {server.pid}" in done.stderr
+    assert str(server.http.base_url).rstrip("/") in done.stderr
 
 
 def test_definitions_become_indexes_and_bad_ones_are_named(home: Path, documents: Path) -> None:

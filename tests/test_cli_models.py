@@ -9,8 +9,27 @@ import pytest
 
 from embedserve.cli.pull_display import why_chosen
 from embedserve.models import installed, manifest
+from tests.hub_double import HubDouble, files_of
 from tests.live import LiveServer
-from tests.test_cli import run
+from tests.test_cli import GUIDE, run
+from tests.tiny_models import Exported
+
+
+def test_ingest_and_query_without_a_server(home: Path, tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "guide.md").write_text(GUIDE, encoding="utf-8")
+    done = run("ingest", str(documents), "--index", "notes", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "succeeded: 1 added; 1 chunks embedded" in done.stdout
+    asked = run("query", "How do I change the port?", "--index", "notes", home=home)
+    assert asked.returncode == 0, asked.stderr
+    assert "1. Guide > Port" in asked.stdout
+    assert "--port 11435" in asked.stdout
+    assert str(documents / "guide.md") in asked.stdout
+    assert "\x1b[" not in asked.stdout
+    again = run("ingest", str(documents), "--index", "notes", "--json", home=home)
+    assert json.loads(again.stdout)["counts"] == {"unchanged": 1}
 
 
 def test_models_are_listed_shown_and_used(home: Path, server: LiveServer) -> None:
@@ -34,37 +53,52 @@ def test_models_are_listed_shown_and_used(home: Path, server: LiveServer) -> Non
     assert len(json.loads(embedded.stdout)["embeddings"]) == 2
 
 
-@pytest.mark.timeout(600)
-def test_server_pulls_with_the_options_of_the_command(model_home: Path, tmp_path: Path) -> None:
-    shutil.copytree(model_home / "models", tmp_path / "home" / "models")
-    home = tmp_path / "home"
-    with LiveServer(home):
-        folder = run("pull", "x", "--from", str(tmp_path), home=home)
-        assert folder.returncode == 1
-        assert "Stop it for `--from`" in folder.stderr
-        options = ["--engine", "onnxruntime", "--max-tokens", "64"]
-        done = run("pull", "all-minilm:fp32", *options, home=home)
-        assert done.returncode == 0, done.stderr
-        assert "fp32 on onnxruntime" in done.stdout
-        assert "nothing else was tried" in done.stdout
-        assert done.stderr.count("exporting") == 1
-        facts = json.loads(run("show", "all-minilm:fp32", "--json", home=home).stdout)["embedserve"]
-        assert (facts["max_tokens"], facts["engine"]) == (64, "onnxruntime")
-        listed = json.loads(run("list", "--json", home=home).stdout)
-        assert len(listed["models"]) == 2  # side by side
-        assert listed["embedserve"]["disk_bytes"] > 100_000_000
-        assert run("copy", "all-minilm:fp32", "mine", home=home).returncode == 0
-        assert run("rm", "mine", home=home).returncode == 0
+@pytest.fixture
+def checkpoint(exported: dict[str, Exported]) -> Path:
+    """A checkpoint of a few kilobytes with a graph that is ready: what else a pull does is left."""
+    return exported["bert-ready"].folder / "checkpoint"
 
 
-@pytest.mark.timeout(600)
-def test_verify_tells_a_card_that_is_not_true(model_home: Path, tmp_path: Path) -> None:
-    shutil.copytree(model_home / "models", tmp_path / "home" / "models")
+def test_server_pulls_with_the_options_of_the_command(
+    quick_models: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
-    model = installed.resolve(home / "models", "all-minilm")
+    shutil.copytree(quick_models, home / "models")
+    with HubDouble({"org/tiny": files_of(checkpoint)}) as hub:
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        with LiveServer(home, settings=settings):
+            pull_and_use(home, "hf.co/org/tiny")
+
+
+def pull_and_use(home: Path, name: str) -> None:
+    folder = run("pull", "x", "--from", str(home), home=home)
+    assert folder.returncode == 1
+    assert "Stop it for `--from`" in folder.stderr
+    options = ["--recipe", "fp32", "--engine", "onnxruntime", "--max-tokens", "32"]
+    done = run("pull", name, *options, home=home)
+    assert done.returncode == 0, done.stderr
+    assert "fp32 on onnxruntime" in done.stdout
+    assert "nothing else was tried" in done.stdout
+    assert done.stderr.count("exporting") == 1
+    facts = json.loads(run("show", name, "--json", home=home).stdout)["embedserve"]
+    assert (facts["max_tokens"], facts["engine"]) == (32, "onnxruntime")
+    listed = json.loads(run("list", "--json", home=home).stdout)
+    assert len(listed["models"]) == 2  # side by side
+    assert listed["embedserve"]["disk_bytes"] == installed.disk_bytes(home / "models")
+    assert run("copy", name, "mine", home=home).returncode == 0
+    assert run("rm", "mine", home=home).returncode == 0
+
+
+def test_verify_tells_a_card_that_is_not_true(checkpoint: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    options = ["--from", str(checkpoint), "--recipe", "fp32", "--engine", "onnxruntime"]
+    pulled = run("pull", "tiny", *options, home=home)
+    assert pulled.returncode == 0, pulled.stderr
+    model = installed.resolve(home / "models", "tiny")
     told = replace(model.manifest.fidelity, top10_overlap=0.5)
     manifest.write(model.folder, replace(model.manifest, fidelity=told))
-    done = run("verify", "all-minilm", home=home)
+    done = run("verify", "tiny", home=home)
     assert done.returncode == 1
     assert "top10 overlap is" in done.stderr
     assert "MEASURED HERE" in done.stdout

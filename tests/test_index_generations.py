@@ -47,7 +47,7 @@ def test_queries_are_served_from_the_old_generation_until_the_new_one_is_whole(
         assert worker.wait_until_applied(index.id, 30)
         vector_index.rows[index.key][10**6] = vector_index.rows[index.key][1]  # a stray
         catalog.generations.begin(index)
-        worker.wake()
+        worker.hurry()
         wait_until(lambda: switched(catalog, index), within_s=30)
         present = catalog.indexes.get("notes")
         assert all(key == index.key and count >= 900 for key, count in served)
@@ -78,7 +78,7 @@ def test_a_build_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> No
         worker.start(check=False)
         assert worker.wait_until_applied(index.id, 30)
         catalog.generations.begin(index)
-        worker.wake()
+        worker.hurry()
         wait_until(lambda: vector_index.calls >= 2, within_s=30)
         worker.stop()
         building = catalog.generations.building(index.id)
@@ -104,7 +104,7 @@ def test_a_chunk_without_a_vector_does_not_hold_a_build_up(tmp_path: Path) -> No
         worker = IndexWorker(catalog, vector_index)
         worker.start(check=False)
         catalog.generations.begin(index)
-        worker.wake()
+        worker.hurry()
         wait_until(lambda: switched(catalog, index), within_s=30)
         worker.stop()
         assert len(vector_index.rows[catalog.indexes.get("notes").key]) == 8

@@ -23,8 +23,8 @@ NAME = "all-minilm"
 
 
 @pytest.fixture
-def models(model_home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(model_home / "models", tmp_path / "home" / "models"))
+def models(quick_models: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(quick_models, tmp_path / "home" / "models"))
 
 
 @pytest.fixture

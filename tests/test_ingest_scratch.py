@@ -58,10 +58,10 @@ def test_a_worker_that_is_up_has_left_nothing_behind(tmp_path: Path) -> None:
         pool.close()
 
 
-def test_a_server_sweeps_when_it_starts(home: Path) -> None:
-    left = left_by_a_kill(Scratch(home))
+def test_a_server_sweeps_when_it_starts(quick_home: Path) -> None:
+    left = left_by_a_kill(Scratch(quick_home))
     try:
-        with LiveServer(home):
+        with LiveServer(quick_home):
             assert not left.exists()
     finally:
         shutil.rmtree(left, ignore_errors=True)

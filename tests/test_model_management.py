@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,18 +51,30 @@ def models(model_home: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def encoders(models: Path) -> Iterator[Encoders]:
+@contextmanager
+def encoders_of(models: Path) -> Iterator[Encoders]:
     scheduler = Scheduler(workers=1, batch_tokens=BatchTokens(64, 64), queue_tokens=10_000)
     yield Encoders(models, scheduler, device="cpu")
     scheduler.close()
 
 
-@pytest.fixture
-def library(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
+@contextmanager
+def library_of(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
     library = ModelLibrary(models, encoders, Machine("cpu", 1, round_seconds=0.01))
     yield library
     library.close()
+
+
+@pytest.fixture
+def encoders(models: Path) -> Iterator[Encoders]:
+    with encoders_of(models) as encoders:
+        yield encoders
+
+
+@pytest.fixture
+def library(models: Path, encoders: Encoders) -> Iterator[ModelLibrary]:
+    with library_of(models, encoders) as library:
+        yield library
 
 
 def rewrite(models: Path, name: str = NAME, **changes: object) -> InstalledModel:
@@ -183,9 +196,11 @@ def test_loaded_model_tells_its_canary(encoders: Encoders, library: ModelLibrary
 # -- verification -----------------------------------------------------------------------------
 
 
-def test_verification_without_the_checkpoint_says_so(models: Path, library: ModelLibrary) -> None:
+def test_verification_without_the_checkpoint_says_so(quick_models: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(quick_models, tmp_path / "models"))
     rewrite(models, source="folder /no/such/folder")
-    found = library.verify(NAME)
+    with encoders_of(models) as encoders, library_of(models, encoders) as library:
+        found = library.verify(NAME)
     assert found.fidelity is None
     assert "/no/such/folder" in found.why_no_fidelity
     assert found.canary == "exact"

@@ -128,8 +128,8 @@ def test_equally_near_texts_stand_for_each_other() -> None:
     assert recall_of(Found(scored({})), exact) == 0
 
 
-def test_a_server_measures_its_queries(home: Path) -> None:
-    with LiveServer(home, settings={"EMBEDSERVE_RECALL_SHARE": "1"}) as server:
+def test_a_server_measures_its_queries(quick_home: Path) -> None:
+    with LiveServer(quick_home, settings={"EMBEDSERVE_RECALL_SHARE": "1"}) as server:
         server.http.put("/indexes/notes", json={}).raise_for_status()
         assert server.http.get("/indexes/notes").json()["recall"] is None
         documents = [{"text": f"Note {n} of {uuid.uuid4().hex}"} for n in range(20)]

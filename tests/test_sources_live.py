@@ -1,6 +1,5 @@
 """Sources and roots on a live server: what may be read, and who owns a file."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,7 @@ import pytest
 from tests.live import LiveServer
 
 
-@pytest.fixture
-def documents(tmp_path: Path) -> Path:
-    folder = tmp_path / "documents"
+def fill(folder: Path) -> Path:
     for name in ("a.md", "b.md", "c.txt", "sub/d.md", "sub/e.txt"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,9 +16,20 @@ def documents(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def live(home: Path, documents: Path) -> Iterator[LiveServer]:
-    with LiveServer(home, allow=[documents]) as server:
-        yield server
+def documents(own_folder: Path) -> Path:
+    """Five files that the file's server may read."""
+    return fill(own_folder)
+
+
+@pytest.fixture
+def own_documents(tmp_path: Path) -> Path:
+    """Five files for a server of the test's own."""
+    return fill(tmp_path / "documents")
+
+
+@pytest.fixture
+def live(emptied: LiveServer) -> LiveServer:
+    return emptied
 
 
 def put(live: LiveServer, *sources: dict[str, object]) -> None:
@@ -85,26 +93,26 @@ def test_a_source_that_is_gone_keeps_its_documents(live: LiveServer, documents: 
     assert run(live) == {"unchanged": 2}
 
 
-def test_a_root_that_was_withdrawn_is_not_read_again(
-    live: LiveServer, documents: Path, home: Path
-) -> None:
-    put(live, {"path": str(documents)})
-    assert run(live) == {"added": 5}
-    assert live.stop() == 0
-    with LiveServer(home) as narrower:
+def test_a_root_that_was_withdrawn_is_not_read_again(quick_home: Path, own_documents: Path) -> None:
+    with LiveServer(quick_home, allow=[own_documents]) as wider:
+        put(wider, {"path": str(own_documents)})
+        assert run(wider) == {"added": 5}
+    with LiveServer(quick_home) as narrower:
         reply = narrower.http.post("/indexes/x/ingest")
         job = narrower.wait_for_job(reply.json()["id"])
         assert job["status"] == "failed"
         assert "--allow" in job["error"]
 
 
-def test_a_tiny_queue_slows_ingestion_down_and_fails_nothing(home: Path, documents: Path) -> None:
-    for number in range(30):
-        text = "\n\n".join(f"Paragraph {number} {part} " + "word " * 60 for part in range(20))
-        (documents / f"{number}.md").write_text(text, encoding="utf-8")
+def test_a_tiny_queue_slows_ingestion_down_and_fails_nothing(
+    home: Path, own_documents: Path
+) -> None:
+    for number in range(12):  # 10,000 tokens
+        text = "\n\n".join(f"Paragraph {number} {part} " + "word " * 60 for part in range(13))
+        (own_documents / f"{number}.md").write_text(text, encoding="utf-8")
     settings = {"EMBEDSERVE_QUEUE_TOKENS": "3000"}
-    with LiveServer(home, allow=[documents], settings=settings) as server:
-        assert server.ingest("x", documents)["counts"] == {"added": 35}
+    with LiveServer(home, allow=[own_documents], settings=settings) as server:
+        assert server.ingest("x", own_documents)["counts"] == {"added": 17}
 
 
 def test_a_file_that_vanishes_before_it_is_read_says_so(live: LiveServer, documents: Path) -> None:
@@ -116,11 +124,11 @@ def test_a_file_that_vanishes_before_it_is_read_says_so(live: LiveServer, docume
 
 
 def test_a_missing_model_delays_a_definition_only_until_it_is_there(
-    model_home: Path, documents: Path, tmp_path: Path
+    quick_models: Path, own_documents: Path, tmp_path: Path
 ) -> None:
     definitions = tmp_path / "indexes"
     definitions.mkdir()
-    (definitions / "manual.toml").write_text(f'[[sources]]\npath = "{documents}"\n')
+    (definitions / "manual.toml").write_text(f'[[sources]]\npath = "{own_documents}"\n')
     settings = {"EMBEDSERVE_DEFINITIONS": str(definitions)}
     home = tmp_path / "bare"
     with LiveServer(home, settings=settings) as server:
@@ -130,7 +138,7 @@ def test_a_missing_model_delays_a_definition_only_until_it_is_there(
         refused = server.http.get("/indexes/manual")
         assert refused.status_code == 409
         assert "try pulling it first" in refused.json()["error"]
-        (home / "models").symlink_to(model_home / "models")
+        (home / "models").symlink_to(quick_models)
         reply = server.http.post("/indexes/manual/ingest")
         assert server.wait_for_job(reply.json()["id"])["counts"] == {"added": 5}
         assert server.http.get("/indexes").json()["problems"] == {}
@@ -158,12 +166,13 @@ def test_pages_of_other_sites_are_kept_out(
 
 
 def test_a_folder_with_too_many_files_is_taken_in_part_and_loses_nothing(
-    home: Path, documents: Path
+    quick_home: Path, own_documents: Path
 ) -> None:
-    with LiveServer(home, allow=[documents], settings={"EMBEDSERVE_MAX_SOURCE_FILES": "3"}) as live:
-        put(live, {"path": str(documents)})
+    settings = {"EMBEDSERVE_MAX_SOURCE_FILES": "3"}
+    with LiveServer(quick_home, allow=[own_documents], settings=settings) as live:
+        put(live, {"path": str(own_documents)})
         assert run(live) == {"added": 3, "failed": 1}
-        (documents / "0.md").write_text("first by name")
+        (own_documents / "0.md").write_text("first by name")
         assert run(live) == {"added": 1, "unchanged": 3, "failed": 1}
         [job] = live.http.get("/jobs?limit=1").json()["jobs"]
         [file] = live.http.get(f"/jobs/{job['id']}?outcome=failed").json()["files"]

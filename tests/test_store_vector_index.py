@@ -1,6 +1,8 @@
 """The contract of a vector index, run on Chroma and on the one that tests use."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ import pytest
 from embedserve.errors import VectorStoreError, VectorStoreUnreachableError
 from embedserve.store.chroma import ChromaIndex
 from embedserve.store.chroma_process import ChromaProcess
-from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
+from embedserve.store.late_vector_index import LateVectorIndex
+from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Vectors
 from tests.fakes import MemoryVectorIndex, answering
 from tests.store_samples import unit_vectors
@@ -33,13 +36,15 @@ def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.stop()
 
 
-@pytest.fixture(params=["chroma", "memory"])
+@pytest.fixture(params=["chroma", "late", "memory"])
 def vector_index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
     if request.param == "memory":
         yield MemoryVectorIndex()
         return
     url = request.getfixturevalue("chroma_url")
-    chroma = ChromaIndex(lambda: url, timeout_s=30)
+    chroma: ChromaIndex | LateVectorIndex = ChromaIndex(lambda: url, timeout_s=30)
+    if request.param == "late":
+        chroma = LateVectorIndex("chroma", lambda: url, timeout_s=30, prefix="embedserve")
     yield chroma
     for key in (1, 2):
         chroma.drop(key)
@@ -144,11 +149,27 @@ def test_a_server_that_is_down_fails_fast_and_only_when_used() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    index = VECTOR_INDEXES.load("chroma")(lambda: url, timeout_s=30, prefix="test")
+    index = LateVectorIndex("chroma", lambda: url, timeout_s=30, prefix="test")
     started = time.monotonic()
     with pytest.raises(VectorStoreUnreachableError, match="refused"):
         index.search(1, unit_vectors(1)[0], count=1)
     assert time.monotonic() - started < 5
+
+
+def test_chromas_client_is_loaded_when_it_is_wanted(chroma_url: str) -> None:
+    code = (
+        "import sys\n"
+        "from embedserve.bootstrap.house import LateVectorIndex\n"
+        f"index = LateVectorIndex('chroma', lambda: '{chroma_url}', timeout_s=9, prefix='x')\n"
+        "index.load(is_wanted=False)\n"
+        "index.close()\n"
+        "before = 'chromadb' in sys.modules\n"
+        "index.load(is_wanted=True)\n"
+        "print(before, 'chromadb' in sys.modules, index.count(1))\n"
+        "index.close()\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "True", "0"]
 
 
 def test_a_server_that_does_not_answer_is_given_up_on() -> None:

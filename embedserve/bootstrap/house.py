@@ -54,8 +54,8 @@ from embedserve.settings import Settings
 from embedserve.store.catalog import Catalog
 from embedserve.store.chroma_process import ChromaProcess
 from embedserve.store.home_lock import HomeLock
+from embedserve.store.late_vector_index import LateVectorIndex
 from embedserve.store.upload_files import NO_INDEX, UploadFiles
-from embedserve.store.vector_index import VECTOR_INDEXES, VectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ class _Sources:
 class _IndexSide:
     """The vector index, what keeps it in step, and its process where it is ours."""
 
-    stored: VectorIndex
+    stored: LateVectorIndex
     """As the worker uses it: a large index may be busy for long."""
-    asked: VectorIndex
+    asked: LateVectorIndex
     """As requests use it, which have the catalog's exact answer instead."""
     worker: IndexWorker
     chroma: ChromaProcess | None
@@ -179,9 +179,10 @@ def _start_index(
     def url() -> str:
         return chroma.url if chroma else str(settings.chroma_url)
 
-    make, prefix = VECTOR_INDEXES.load("chroma"), f"embedserve-{catalog.id}"
-    stored = make(url, timeout_s=settings.chroma_timeout_s, prefix=prefix)
-    asked = make(url, timeout_s=min(ASKED_S, settings.chroma_timeout_s), prefix=prefix)
+    prefix, timeout_s = f"embedserve-{catalog.id}", settings.chroma_timeout_s
+    stored = LateVectorIndex("chroma", url, timeout_s=timeout_s, prefix=prefix)
+    asked = LateVectorIndex("chroma", url, timeout_s=min(ASKED_S, timeout_s), prefix=prefix)
+    asked.load(is_wanted=bool(catalog.indexes.all()))
     # Before Chroma is started, which may tell the worker at once that it was lost.
     worker = IndexWorker(catalog, stored)
     if not settings.chroma_url:

@@ -5,6 +5,7 @@ files failed; 130 interrupted.
 """
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -159,10 +160,13 @@ def main(
     """Serve embeddings and search; the parts are sub-commands."""
 
 
-def run() -> None:
-    """Run the command line; every deliberate error becomes one sentence and an exit code."""
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every deliberate error becomes one sentence and an exit code.
+
+    `arguments`: what follows the command's name; None: those of this process.
+    """
     try:
-        app()
+        app(args=arguments)
     except NotFoundError as error:
         _fail(error, 3)
     except EmbedserveError as error:

@@ -22,7 +22,6 @@ from embedserve.store.home_lock import HomeLockedError, Owner, guest_of, owner_k
 
 # A query may wait for a model to load, a job for its index; neither takes longer than this.
 TIMEOUT_S = 300.0
-# A home that another process is opening or leaving is free, or served, within this time.
 OWNER_S = 30.0
 PROBE_S = 2.0
 POLL_S = 0.05
@@ -135,12 +134,14 @@ def connect(
     roots: tuple[Path, ...] = (),
     is_long: bool = False,
     is_apart: bool = False,
+    patience_s: float = OWNER_S,
 ) -> Iterator[Client]:
     """Give a client of the home's server, or of a house opened for this command.
 
     `roots` are folders that this command may ingest when it opens the house itself; a running
     server has its own list. A long command runs jobs, and shares no house of another command.
     A house that is opened `is_apart` has neither the project's definitions nor another's Chroma.
+    A home that another process is opening or leaving may take `patience_s` to be free, or served.
     """
     settings = read_all({"home": home, "log_level": "warning"}).settings
     changes: Json = {"ingest_roots": (*settings.ingest_roots, *roots)}
@@ -148,7 +149,7 @@ def connect(
         changes |= {"definitions": None, "chroma_url": None}
     settings = settings.model_copy(update=changes)
     with ExitStack() as stack:
-        url = _visit(settings.home, stack, is_long=is_long)
+        url = _visit(settings.home, stack, is_long=is_long, patience_s=patience_s)
         while url is None:
             # Every part of the house is loaded here, and only where no server has it.
             from embedserve.cli.own_house import own_house, with_own_key
@@ -158,7 +159,7 @@ def connect(
                 url = stack.enter_context(own_house(opened, runs_jobs=is_long))
                 settings = opened
             except HomeLockedError:  # somebody was quicker
-                url = _visit(settings.home, stack, is_long=is_long)
+                url = _visit(settings.home, stack, is_long=is_long, patience_s=patience_s)
         own = owner_key(settings.home)
         yield stack.enter_context(client_of(url, settings.api_key, own_key=own))
 
@@ -166,7 +167,7 @@ def connect(
 def find_server(home: Path) -> str:
     """Return where a home is served; raise StartupError where no server runs on it."""
     with ExitStack() as stack:
-        url = _visit(home, stack, is_long=True)
+        url = _visit(home, stack, is_long=True, patience_s=OWNER_S)
     if url is None:
         raise StartupError(
             f"No server runs on `{home}`. Start one: `embedserve serve --home {home}`. Or name "
@@ -175,12 +176,12 @@ def find_server(home: Path) -> str:
     return url
 
 
-def _visit(home: Path, stack: ExitStack, *, is_long: bool) -> str | None:
+def _visit(home: Path, stack: ExitStack, *, is_long: bool, patience_s: float) -> str | None:
     """Return where the home is served, waiting for it to start or to end; None: it is free.
 
     A house of another command stays until `stack` is closed.
     """
-    deadline = time.monotonic() + OWNER_S
+    deadline = time.monotonic() + patience_s
     while True:
         with ExitStack() as stay:
             owner = stay.enter_context(guest_of(home))

@@ -14,7 +14,8 @@ from scripts.serving import Server, serve
 
 INDEX = "measured"
 WITHOUT_ENGINE = Path(__file__).with_name("without_engine.py")
-_POLL_S = 0.2
+_POLL_S = 1.0
+"""Seconds: to ask costs the server what is measured."""
 
 
 @dataclass(frozen=True)

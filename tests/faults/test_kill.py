@@ -25,6 +25,7 @@ from tests.live import LiveServer
 logger = logging.getLogger(__name__)
 
 FILES = 16
+"""At most: twice as many as there are kills, so that a short run has little to read."""
 LONG_S = 7200
 
 
@@ -37,7 +38,7 @@ def test_an_index_survives_kills_of_all_its_processes(
     seed: int = request.config.getoption("--kill-seed")
     # Folder and kills draw at the same time, so each from a source of its own.
     folder = MovingFolder(tmp_path / "documents", sources(data), random.Random(f"folder {seed}"))
-    folder.fill(FILES)
+    folder.fill(min(FILES, 2 * count))
     with KillRounds(home, folder, random.Random(f"kills {seed}")) as rounds:
         rounds.run(count)
         rounds.settle()
