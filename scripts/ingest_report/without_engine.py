@@ -50,5 +50,5 @@ def _table(dimensions: int) -> Vectors:
 
 
 if __name__ == "__main__":
-    Encoder.submit = _sums  # type: ignore[method-assign]
+    Encoder.submit = _sums  # type: ignore[method-assign, assignment]
     main()
