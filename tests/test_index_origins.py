@@ -116,4 +116,4 @@ def test_copied_index_is_said_to_be_from_elsewhere(models: Path, tmp_path: Path)
         reply = live.http.post("/indexes/notes/query", json={"query": "port"}).json()
         assert len(reply["hits"]) == 1
         assert "within tolerance" in reply["warnings"][0]
-        assert live.http.get("/indexes/notes").json()["warnings"] == reply["warnings"]
+        assert live.http.get("/indexes/notes").json()["warnings"] == reply["warnings"][:1]
