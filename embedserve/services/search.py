@@ -87,10 +87,10 @@ class SearchService:
         """
         async with deadline(request.timeout_s, self._timeout_s) as deadline_s:
             if request.rerank is None:  # the usual way: one hop to a thread and back
-                return await self._in_turn(self._search, index_name, request, deadline_s)
-            asked, found = await self._in_turn(self._find, index_name, request, deadline_s)
+                return await self._in_turn(request, self._search, index_name, request, deadline_s)
+            asked, found = await self._in_turn(request, self._find, index_name, request, deadline_s)
             await self._rerank(found, asked)
-            return await self._in_turn(self._answer, found, asked)
+            return await self._in_turn(request, self._answer, found, asked)
 
     async def search_many(self, names: Sequence[str], request: SearchRequest) -> ManyResult:
         """Ask several indexes; the best hits of all by score. Raises as `search` does."""
@@ -104,14 +104,18 @@ class SearchService:
         """Let the threads end; queries that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_turn(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Work in one of the threads, for whoever asks here.
+    async def _in_turn(
+        self, request: SearchRequest, work: Callable[P, T], *args: P.args, **options: P.kwargs
+    ) -> T:
+        """Work on a request in one of the threads, for whoever asks here.
 
         Few of them: most of it is Python, of which one thread runs at a time, and those that wait
-        for each other are slower together than one by one.
+        for each other are slower together than one by one. Not so where every vector is compared,
+        for seconds: nobody is to wait for that.
         """
         asked = partial(copy_context().run, work, *args, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, asked)
+        threads = None if request.is_exact else self._threads  # None: the loop's own
+        return await asyncio.get_running_loop().run_in_executor(threads, asked)
 
     def _search(
         self, index_name: str, request: SearchRequest, deadline_s: float | None
