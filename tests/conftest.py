@@ -5,7 +5,8 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -172,16 +173,25 @@ def pool() -> Iterator[ExtractorPool]:
     pool.close()
 
 
-@pytest.fixture(scope="session")
-def server(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One server for all tests that leave it as they found it; its `documents` may be ingested."""
-    folder = tmp_path_factory.mktemp("shared")
+@contextmanager
+def serving(
+    model_home: Path, folder: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[LiveServer]:
+    """Serve a new home that has these models; `folder`'s `documents` may be ingested."""
     (folder / "home").mkdir()
     (folder / "home" / "models").symlink_to(model_home / "models")
-    with LiveServer(folder / "home", allow=[folder / "documents"]) as live:
+    (folder / "documents").mkdir()
+    with LiveServer(folder / "home", allow=[folder / "documents"], settings=settings) as live:
         yield live
     assert live.process.returncode == 0, live.log()
     assert "Traceback" not in live.log(), live.log()
+
+
+@pytest.fixture(scope="session")
+def server(model_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One server for all tests that leave it as they found it; its `documents` may be ingested."""
+    with serving(model_home, tmp_path_factory.mktemp("shared")) as live:
+        yield live
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +199,8 @@ def module_server(
     model_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
     """One server for the tests of a file, each of which begins without indexes: see `emptied`."""
-    folder = tmp_path_factory.mktemp("module")
-    (folder / "home").mkdir()
-    (folder / "home" / "models").symlink_to(model_home / "models")
-    (folder / "documents").mkdir()
-    with LiveServer(folder / "home", allow=[folder / "documents"]) as live:
+    with serving(model_home, tmp_path_factory.mktemp("module")) as live:
         yield live
-    assert live.process.returncode == 0, live.log()
-    assert "Traceback" not in live.log(), live.log()
 
 
 @pytest.fixture
@@ -221,10 +225,6 @@ def sources_server(
     model_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
     """One server for uploads, addresses of this machine and watches, with limits easily reached."""
-    folder = tmp_path_factory.mktemp("sources")
-    (folder / "home").mkdir()
-    (folder / "home" / "models").symlink_to(model_home / "models")
-    (folder / "documents").mkdir()
     settings = {
         "EMBEDSERVE_MAX_FILE_BYTES": "400000",
         "EMBEDSERVE_MAX_UPLOAD_FILES": "3",
@@ -233,5 +233,5 @@ def sources_server(
         "EMBEDSERVE_FETCH_MAX_URLS": "5",
         "EMBEDSERVE_WATCH_SETTLE_S": "0.3",
     }
-    with LiveServer(folder / "home", allow=[folder / "documents"], settings=settings) as server:
-        yield server
+    with serving(model_home, tmp_path_factory.mktemp("sources"), settings) as live:
+        yield live

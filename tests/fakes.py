@@ -42,7 +42,7 @@ class MemoryVectorIndex:
         self._answer(key)
         stored = self.rows.get(key, {}).items()
         found = scored({id_: min(1.0, float(row @ vector)) for id_, row in stored})
-        return found.where(np.lexsort((found.ids, -found.scores)))[:count]
+        return found.best_first()[:count]
 
     def count(self, key: int) -> int:
         self._answer(key)

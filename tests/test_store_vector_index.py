@@ -161,10 +161,9 @@ def test_chromas_client_is_loaded_when_it_is_wanted(chroma_url: str) -> None:
         "import sys\n"
         "from embedserve.bootstrap.house import LateVectorIndex\n"
         f"index = LateVectorIndex('chroma', lambda: '{chroma_url}', timeout_s=9, prefix='x')\n"
-        "index.load(is_wanted=False)\n"
         "index.close()\n"
         "before = 'chromadb' in sys.modules\n"
-        "index.load(is_wanted=True)\n"
+        "index.load()\n"
         "print(before, 'chromadb' in sys.modules, index.count(1))\n"
         "index.close()\n"
     )

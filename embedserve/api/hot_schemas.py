@@ -1,5 +1,7 @@
 """What the OpenAPI document says of the routes that the framework does not see. Data only."""
 
+from collections.abc import Sequence
+
 from embedserve.api.schema_parts import (
     FLAG,
     KEEP_ALIVE,
@@ -72,17 +74,23 @@ def describe_hot(
 
     Its answer has the headers about texts that were cut.
     """
-    return _post(summary, tag, body, answer | {"headers": _HEADERS}, errors)
+    return describe_post(summary, tag, body, answer | {"headers": _HEADERS}, errors)
 
 
-def _post(
-    summary: str, tag: str, body: Schema, answer: Schema, errors: tuple[str, Schema]
+def describe_post(
+    summary: str,
+    tag: str,
+    body: Schema,
+    answer: Schema,
+    errors: tuple[str, Schema],
+    in_path: Sequence[Schema] = (),
 ) -> Schema:
+    """Return the same without these headers; `in_path` are the parameters of its path."""
     return {
         "post": {
             "tags": [tag],
             "summary": summary,
-            "parameters": [TIMEOUT],
+            "parameters": [*in_path, TIMEOUT],
             "requestBody": body,
             "responses": {"200": answer, **refused(*errors)},
         }
@@ -191,7 +199,7 @@ HOT_SCHEMAS = {
         _vectors({"type": "array", "items": NUMBERS}),
         (_TEI, TEI_ERROR),
     ),
-    "/api/tokenize": _post(
+    "/api/tokenize": describe_post(
         "Return the token ids of texts",
         "tokens",
         sent(
@@ -212,7 +220,7 @@ HOT_SCHEMAS = {
         ),
         (_OLLAMA, NATIVE_ERROR),
     ),
-    "/api/detokenize": _post(
+    "/api/detokenize": describe_post(
         "Return the texts of token ids",
         "tokens",
         sent(

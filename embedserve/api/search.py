@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from embedserve.api.body import Fields, check_model, describe_body, read_model
 from embedserve.api.hot import timeout_of
+from embedserve.api.hot_schemas import describe_post
 from embedserve.api.replies import Reply, Services, fast_reply, json_reply, services
-from embedserve.api.schema_parts import PATH_NAME, TIMEOUT, given, refused
+from embedserve.api.schema_parts import NATIVE_ERROR, PATH_NAME, TIMEOUT, given
 from embedserve.api.search_schemas import ANSWER
 from embedserve.errors import InvalidRequestError
 from embedserve.services.document_pages import DocumentPages
@@ -215,17 +216,13 @@ def _rounded(value: float | None) -> float | None:
 
 
 QUERY_SCHEMAS = {
-    "/indexes/{name}/query": {
-        "post": {
-            "tags": ["indexes"],
-            "summary": "Find the passages that answer a question",
-            "parameters": [PATH_NAME, TIMEOUT],
-            **describe_body(QueryBody),
-            "responses": {
-                "200": given("The hits.", ANSWER),
-                **refused("400 404 409 413 500 503"),
-            },
-        }
-    }
+    "/indexes/{name}/query": describe_post(
+        "Find the passages that answer a question",
+        "indexes",
+        describe_body(QueryBody)["requestBody"],
+        given("The hits.", ANSWER),
+        ("400 404 409 413 500 503", NATIVE_ERROR),
+        [PATH_NAME],
+    )
 }
 """What the OpenAPI document says of the route of `hot`."""

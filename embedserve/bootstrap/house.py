@@ -182,7 +182,8 @@ def _start_index(
     prefix, timeout_s = f"embedserve-{catalog.id}", settings.chroma_timeout_s
     stored = LateVectorIndex("chroma", url, timeout_s=timeout_s, prefix=prefix)
     asked = LateVectorIndex("chroma", url, timeout_s=min(ASKED_S, timeout_s), prefix=prefix)
-    asked.load(is_wanted=bool(catalog.indexes.all()))
+    if catalog.indexes.all():
+        asked.load()
     # Before Chroma is started, which may tell the worker at once that it was lost.
     worker = IndexWorker(catalog, stored)
     if not settings.chroma_url:

@@ -40,7 +40,7 @@ class Leg:
     @cached_property
     def ranked(self) -> ScoredIds:
         """Return the hits best first, the lower id first where scores are equal."""
-        return self.hits.where(np.lexsort((self.hits.ids, -self.hits.scores)))
+        return self.hits.best_first()
 
 
 class Standing(NamedTuple):

@@ -14,6 +14,7 @@ from embedserve.errors import VectorStoreError
 from embedserve.services.index_worker import IndexWorker
 from embedserve.store.catalog import Catalog
 from embedserve.store.exact import ExactSearch
+from embedserve.store.rows import NO_HITS
 from embedserve.store.vector_index import VectorIndex
 from embedserve.types import Index, ScoredIds, SqlCondition, Vectors
 
@@ -33,7 +34,6 @@ exactly among what meets it."""
 FEW_MEETING = 4000
 """Texts that meet a filter, if they are known: no more are compared one by one at once. It takes 19
 microseconds for each, and four times as many candidates of the vector index would not do."""
-_NOTHING = ScoredIds(np.empty(0, np.int64), np.empty(0))
 EXACTLY = "every vector was compared exactly instead."
 
 
@@ -74,7 +74,7 @@ class DenseLeg:
             return self._exactly(index, vector, count, among)
         if not self._worker.is_ready(index.key):
             if not self._catalog.chunks.count(index.id):
-                return Found(_NOTHING, is_exact=True)
+                return Found(NO_HITS, is_exact=True)
             why = f"The vector index is being loaded or repaired; {EXACTLY}"
             return self._exactly(index, vector, count, among, why)
         waiting = self._waiting(index)
@@ -109,7 +109,7 @@ class DenseLeg:
         among: SqlCondition | None,
         waiting: list[int],
     ) -> Found:
-        found = Found(_NOTHING)
+        found = Found(NO_HITS)
         for times in FILTERED_TIMES if among else (1,):
             # Chunks that were just deleted may still stand in the index: ask for that many more.
             asked = count * times + min(len(waiting), MORE_WAITING)
@@ -146,7 +146,7 @@ class DenseLeg:
         A filter is asked of some at a time: a broad one is met by enough of the first.
         """
         step = max(1, 2 * count if among else len(scored))
-        parts = [_NOTHING]
+        parts = [NO_HITS]
         for start in range(0, len(scored), step):
             part = scored[start : start + step]
             alive = self._catalog.chunks.live(index.id, part.ids.tolist(), among=among)
@@ -172,7 +172,6 @@ def _joined(parts: Sequence[ScoredIds]) -> ScoredIds:
 
 def _merged(*legs: ScoredIds) -> ScoredIds:
     """Return the hits of all legs best first, each once with its best score."""
-    every = _joined(legs)
-    every = every.where(np.lexsort((every.ids, -every.scores)))
+    every = _joined(legs).best_first()
     _, first = np.unique(every.ids, return_index=True)
     return every.where(np.sort(first))

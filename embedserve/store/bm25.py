@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.store.segment_reader import Matches
+from embedserve.types import ScoredIds
 
 K1 = 1.2
 B = 0.75
@@ -27,26 +28,17 @@ class Part:
     """Of those terms of the query that stand in it."""
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Chunks that hold a term, in any order."""
-
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    def best(self, count: int) -> "Ranking":
-        """Return the best `count`, best first; the lower id first where scores are equal."""
-        ids, scores = self.ids, self.scores
-        if len(ids) > count > 0:
-            least = np.partition(scores, len(scores) - count)[len(scores) - count]
-            near = scores >= least
-            ids, scores = ids[near], scores[near]
-        order = np.lexsort((ids, -scores))[:count]
-        return Ranking(ids[order], scores[order])
+def best(found: ScoredIds, count: int) -> ScoredIds:
+    """Return the best `count`, best first; the lower id first where scores are equal."""
+    if len(found) > count > 0:
+        scores = found.scores
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        found = found.where(scores >= least)
+    return found.best_first()[:count]
 
 
-def rank(parts: Sequence[Part], terms: int, *, k1: float = K1, b: float = B) -> Ranking:
-    """Score every chunk that holds one of so many terms."""
+def rank(parts: Sequence[Part], terms: int, *, k1: float = K1, b: float = B) -> ScoredIds:
+    """Score every chunk that holds one of so many terms; they come in any order."""
     chunks, total = 0, 0.0
     for part in parts:
         lengths = part.lengths if part.gone is None else part.lengths[~part.gone]
@@ -65,7 +57,7 @@ def rank(parts: Sequence[Part], terms: int, *, k1: float = K1, b: float = B) -> 
             found = np.flatnonzero(of_part > 0)  # of booleans: several times as fast
             ids.append(part.ids[found])
             scores.append(of_part[found])
-    return Ranking(np.concatenate(ids), np.concatenate(scores))
+    return ScoredIds(np.concatenate(ids), np.concatenate(scores))
 
 
 def _live(part: Part, match: Matches) -> int:

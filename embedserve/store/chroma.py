@@ -30,6 +30,7 @@ from embedserve.store.chroma_package import (
     FastAPI,
     NotFoundError,
 )
+from embedserve.store.rows import NO_HITS
 from embedserve.types import ChunkVectors, ScoredIds, Vectors
 
 ADVICE = "Check that it runs, its log and its disk; search goes on exactly from the catalog."
@@ -107,8 +108,7 @@ class ChromaIndex:
             scores = np.minimum(1.0, 1.0 - np.array(distances[0], np.float64))
             return ScoredIds(np.array([*map(int, found["ids"][0])], np.int64), scores)
 
-        found = self._use(key, query)
-        return found or ScoredIds(np.empty(0, np.int64), np.empty(0))
+        return self._use(key, query) or NO_HITS
 
     def count(self, key: int) -> int:
         """Count the stored ids; see `VectorIndex`."""

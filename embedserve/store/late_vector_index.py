@@ -24,10 +24,9 @@ class LateVectorIndex:
         self._lock = Lock()
         self._made: VectorIndex | None = None
 
-    def load(self, *, is_wanted: bool) -> None:
-        """Make it now if it `is_wanted` at once: the first call would wait for it."""
-        if is_wanted:
-            self._index()
+    def load(self) -> None:
+        """Make it now: the first call would wait for it."""
+        self._index()
 
     def upsert(self, key: int, ids: NDArray[np.int64], vectors: Vectors) -> None:
         """Store vectors; see `VectorIndex`."""

@@ -13,11 +13,12 @@ from threading import Event, Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from embedserve.store.bm25 import Part, Ranking, rank
+from embedserve.store.bm25 import Part, best, rank
 from embedserve.store.database import Database
 from embedserve.store.lexical_care import LexicalHealth, index_pending, look, reconcile
 from embedserve.store.lexical_rows import Segment, begin_anew, segments_of
 from embedserve.store.meeting import Meeting, live
+from embedserve.store.rows import NO_HITS
 from embedserve.store.segment_cache import SegmentCache
 from embedserve.store.segment_merge import due, merge_segments, scattered
 from embedserve.store.segment_reader import SegmentReader
@@ -98,16 +99,14 @@ class Lexical:
         with self._database.read() as connection:
             segments = segments_of(connection, index.id)
             if not len(keys) or not segments:
-                return ScoredIds(keys[:0], np.empty(0))
+                return NO_HITS
             if self._database.quiet_s > self._quiet_s and scattered(segments):
                 self.has_pending.set()
             reader = SegmentReader(connection, self._cache)
             ranking = rank([_part(reader, one, keys) for one in segments], len(keys))
             if isinstance(among, SqlCondition):
-                best = self._filtered(connection, index.id, ranking, among, count)
-            else:
-                best = (ranking if among is None else _restricted(ranking, among)).best(count)
-        return ScoredIds(best.ids, best.scores)
+                return self._filtered(connection, index.id, ranking, among, count)
+            return best(ranking if among is None else _restricted(ranking, among), count)
 
     def pending(self, index_id: int) -> int:
         """Count the chunks that wait to be indexed; a search misses them until then."""
@@ -206,19 +205,19 @@ class Lexical:
         self,
         connection: sqlite3.Connection,
         index_id: int,
-        ranking: Ranking,
+        ranking: ScoredIds,
         among: SqlCondition,
         count: int,
-    ) -> Ranking:
+    ) -> ScoredIds:
         """Return the best that meet a condition: it is asked of the best first, then of all."""
         known = self._meeting.known(index_id, among)
         if known is None:
-            asked = ranking.best(ASKED_FIRST * count)
+            asked = best(ranking, ASKED_FIRST * count)
             met = _met(connection, index_id, asked.ids.tolist(), among, count)
             if len(met) >= count or len(asked.ids) == len(ranking.ids):
-                return _restricted(asked, met).best(count)
+                return best(_restricted(asked, met), count)
             known = self._meeting.ids(index_id, among)
-        return _restricted(ranking, known).best(count)
+        return best(_restricted(ranking, known), count)
 
 
 def _met(
@@ -247,6 +246,5 @@ def _part(reader: SegmentReader, segment: Segment, keys: NDArray[np.int64]) -> P
     return Part(chunks.ids, chunks.lengths, segment.gone(), matches)
 
 
-def _restricted(ranking: Ranking, ids: NDArray[np.int64]) -> Ranking:
-    is_wanted = np.isin(ranking.ids, ids)
-    return Ranking(ranking.ids[is_wanted], ranking.scores[is_wanted])
+def _restricted(ranking: ScoredIds, ids: NDArray[np.int64]) -> ScoredIds:
+    return ranking.where(np.isin(ranking.ids, ids))

@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedserve.errors import CatalogError
-from embedserve.types import ChunkVectors, FileProblem, Index, LineSpan
+from embedserve.types import ChunkVectors, FileProblem, Index, LineSpan, ScoredIds
 
 PROBLEM_COLUMNS = "problem_code, problem_stage, problem_message, problem_hint, problem_is_retryable"
 
 BYTES_PER_FLOAT = 4
 UNIT_SLACK = 1e-3
 """How far a vector's length may be from one: engines round to bfloat16 at worst."""
+
+NO_HITS = ScoredIds(np.empty(0, np.int64), np.empty(0))
 
 Row = tuple[object, ...]
 

@@ -48,3 +48,8 @@ class ScoredIds(Sequence[ScoredId]):
     def where(self, chosen: "slice | NDArray[Any]") -> "ScoredIds":
         """Return those that a mask, an order or a slice chooses."""
         return ScoredIds(self.ids[chosen], self.scores[chosen])
+
+    def best_first(self) -> "ScoredIds":
+        """Return them by score, the lower id first where scores are equal."""
+        by_id = self.where(self.ids.argsort())
+        return by_id.where((-by_id.scores).argsort(kind="stable"))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embedserve.ranking.calibration import overlap
 from embedserve.ranking.fusion import Leg, fuse_ranks
+from embedserve.store.rows import NO_HITS
 from embedserve.types import ScoredIds, Vectors
 from scripts.relevance_report.sets import JudgedSet, Question
 
@@ -81,7 +82,7 @@ class _Search:
 
     def _best(self, terms: Sequence[str], among: Sequence[int] | None = None) -> ScoredIds:
         if not terms:
-            return ScoredIds(np.empty(0, np.int64), np.empty(0))
+            return NO_HITS
         condition = "" if among is None else "AND rowid IN (SELECT value FROM json_each(?))"
         values = [] if among is None else [json.dumps(among)]
         asked = " OR ".join(f'"{term}"' for term in terms)
